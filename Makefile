@@ -1,0 +1,65 @@
+# make run     the app on http://127.0.0.1:8501, no key needed        (PORT=..., ROUTER_DATA=...)
+# make demo    the app and a stand-in for the paid providers, on data of its own
+# make test    every check: style, types, then the tests, among them the layers and the pages in Chromium
+# make faults  the fault tests with their full counts;  make bench  the speeds side by side
+
+PORT ?= 8501
+ROUTER_DATA ?= data
+export ROUTER_DATA
+
+# Two processes; a group (the browser, say) stays in one of them.
+PYTEST_ARGS ?= -n 2 --dist loadgroup
+FULL_ARGS ?=
+BENCHES ?= first_paint
+
+BIN := .venv/bin
+PY := $(BIN)/python
+
+.PHONY: run demo test lint format faults bench chromium install install-dev clean
+
+run: install
+	$(BIN)/streamlit run app.py --server.port $(PORT)
+
+demo: export ROUTER_DATA := demo-data
+demo: install
+	$(PY) -m router demo --port $(PORT)
+
+test: lint chromium
+	$(PY) -m pytest $(PYTEST_ARGS)
+
+lint: install-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: install-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+faults: install-dev
+	$(PY) -m pytest tests/faults --full --timeout 3600 $(FULL_ARGS)
+
+bench: install-dev chromium
+	set -e; for name in $(BENCHES); do $(PY) -m benchmarks.$$name; done
+
+chromium:
+	@scripts/chromium
+
+install: .venv/.installed
+install-dev: .venv/.installed-dev
+
+.venv/bin/python:
+	scripts/venv
+
+# pip leaves the folder alone where nothing changed, so a stamp that is too old only costs a second.
+.venv/.installed: requirements.txt | .venv/bin/python
+	$(PY) -m pip install --quiet -r requirements.txt
+	touch $@
+
+.venv/.installed-dev: requirements-dev.txt .venv/.installed
+	$(PY) -m pip install --quiet -r requirements.txt -r requirements-dev.txt
+	touch $@
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

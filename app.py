@@ -1,0 +1,36 @@
+"""The one process on the one port: the pages, the HTTP routes beside them, and the engine's life.
+
+`streamlit run app.py` finds `app` here. The script that draws is pages/main.py and not this file, because Streamlit
+would serve a pages/ folder beside its main script without the frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import streamlit as st
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+
+async def healthz(request: Request) -> Response:
+    """200 as soon as the server answers; whether providers can be reached is `python -m router doctor`'s."""
+    return JSONResponse({"status": "ok"})
+
+
+async def overview(request: Request) -> Response:
+    """Streamlit knows its default page as `/` only and calls `/overview` a page not found."""
+    return RedirectResponse(request.url.replace(path="/"))
+
+
+@asynccontextmanager
+async def lifespan(app: st.App) -> AsyncIterator[None]:
+    """What lives as long as the server: router.host's engine is started before the `yield` and closed after it."""
+    yield
+
+
+ROUTES = [Route("/healthz", healthz), Route("/overview", overview)]
+
+app = st.App("pages/main.py", routes=ROUTES, lifespan=lifespan)

@@ -1,0 +1,28 @@
+"""The frame around every page: page config and navigation. A page is only ever run by `page.run()` at the end.
+
+It is Streamlit's main script (see app.py), so that no URL can reach a page without passing through here.
+"""
+
+from __future__ import annotations
+
+import streamlit as st
+
+# Set before st.navigation, which would else have the browser fetch the page's :material: icon from fonts.gstatic.com.
+ICON = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16" fill="none" stroke="#0B9A8D" stroke-width="2.4">'
+    '<path d="M8 15V9M8 9 3 4M8 9l5-5"/><circle cx="3" cy="3" r="1.5"/><circle cx="13" cy="3" r="1.5"/></svg>'
+)
+st.set_page_config(page_title="Embedding Router", page_icon=ICON, layout="wide")
+
+page = st.navigation(
+    {
+        "": [st.Page("overview.py", title="Overview", icon=":material/monitoring:", default=True)],
+        "Embed": [st.Page("route.py", title="Route a text", icon=":material/alt_route:")],
+        "Money": [
+            st.Page("spend.py", title="Spend", icon=":material/payments:"),
+            st.Page("policies.py", title="Policies", icon=":material/tune:"),
+        ],
+    }
+)
+st.set_page_config(page_title=f"{page.title} · Embedding Router")
+page.run()

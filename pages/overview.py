@@ -1,0 +1,8 @@
+"""Overview: not drawn yet."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+st.title("Overview")
+st.write("This page is not drawn yet.")

@@ -1,0 +1,146 @@
+"""Splitting a document into chunks of at most so many tokens, so that an edit changes only the chunks around it.
+
+A plain greedy splitter moves every boundary behind an edit, and every moved chunk would be paid for again. So a
+document is cut into sections first, at places that depend on nothing but the words that stand there (content-defined
+cuts, as in backup programs), and each section is split on its own: behind the edited section all stays as it was.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+from router.domain.errors import BadInput
+from router.domain.values import Tokenizer
+from router.tokens import count
+
+if TYPE_CHECKING:
+    from semantic_text_splitter import MarkdownSplitter, TextSplitter
+
+_SECTION_CHUNKS = 8  # chunks in a section, on average; each section wastes about half a chunk at its end
+_SMALLEST_LIMIT = 16  # below it a single character and the markers of its tokenizer might not fit
+_WORD_CHARACTERS = 3
+_FENCE_OR_BLANK = re.compile(r"^ {0,3}(```|~~~)|\n(?:[ \t]*\r?\n)+", re.MULTILINE)
+_SEAMS = (re.compile(r"\n"), re.compile(r"[.!?]\s+|[。！？]"), re.compile(r"\s+"))
+_HEADING = re.compile(r"#{1,6} [^\n]*\s*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """A piece of a document: `document[start:end] == text`, in characters.
+
+    Attributes:
+        digest: BLAKE2b-256 of the exact text in UTF-8, 32 bytes: the same text has the same digest wherever it stands.
+        near_empty: fewer than three letters or digits, such as a rule or a page number; not worth a vector.
+    """
+
+    index: int
+    start: int
+    end: int
+    text: str = field(repr=False)
+    digest: bytes
+    near_empty: bool
+
+
+def chunk_text(
+    text: str, *, tokenizer: Tokenizer, limit: int, overlap: int = 0, markdown: bool = False
+) -> Iterator[Chunk]:
+    """Chunks of at most `limit` tokens in the order of the text, without the white space at their ends.
+
+    Tokens are those of `router.tokens.count`, markers included. Neighbours share at most `overlap` tokens; across
+    the few cuts between sections they share none.
+
+    Raises:
+        BadInput: a limit below 16, an overlap that does not fit into it, or half a surrogate pair in the text.
+    """
+    if limit < _SMALLEST_LIMIT:
+        raise BadInput(f"A chunk limit of {limit} tokens is too small.", f"Use {_SMALLEST_LIMIT} or more.")
+    if not 0 <= overlap <= limit // 2:
+        raise BadInput(
+            f"An overlap of {overlap} tokens does not fit chunks of {limit}.", "Use at most half of the limit."
+        )
+    return _chunks(text, _splitter(tokenizer, limit, overlap, markdown), _section_size(tokenizer, limit), markdown)
+
+
+def _chunks(text: str, splitter: TextSplitter | MarkdownSplitter, size: int, markdown: bool) -> Iterator[Chunk]:
+    index = 0
+    for begin, end in _sections(text, size, markdown):
+        try:
+            pieces = splitter.chunk_indices(text[begin:end])
+        except UnicodeEncodeError:
+            raise BadInput(
+                "The text holds half a surrogate pair, which no encoding can carry.", "Replace or remove it."
+            ) from None
+        for offset, piece in pieces:
+            start = begin + offset
+            yield Chunk(
+                index=index,
+                start=start,
+                end=start + len(piece),
+                text=piece,
+                digest=blake2b(piece.encode(), digest_size=32).digest(),
+                near_empty=sum(map(str.isalnum, piece)) < _WORD_CHARACTERS,
+            )
+            index += 1
+
+
+def _splitter(tokenizer: Tokenizer, limit: int, overlap: int, markdown: bool) -> TextSplitter | MarkdownSplitter:
+    from semantic_text_splitter import MarkdownSplitter, TextSplitter
+
+    kind = MarkdownSplitter if markdown else TextSplitter
+    return kind.from_callback(lambda piece: count(tokenizer, [piece])[0], limit, overlap)
+
+
+def _section_size(tokenizer: Tokenizer, limit: int) -> int:
+    """Characters of a section on average; a token is about four characters of text, a byte one."""
+    return _SECTION_CHUNKS * limit * (1 if tokenizer == "bytes" else 4)
+
+
+def _sections(text: str, size: int, markdown: bool) -> Iterator[tuple[int, int]]:
+    """The text as spans (begin, end) without gaps, about `size` characters each."""
+    begin = 0
+    for start, end in _blocks(text, size, markdown):
+        if start > begin and _cuts_before(text[start:end], size):
+            yield begin, start
+            begin = start
+    if begin < len(text):
+        yield begin, len(text)
+
+
+def _cuts_before(block: str, size: int) -> bool:
+    """Whether a section begins with this block: by its words alone; likelier if long or under a heading."""
+    words = block.strip()
+    weight = max(len(words), size // 4) if _HEADING.match(words) else len(words)
+    number = int.from_bytes(blake2b(words.encode("utf-8", "replace"), digest_size=8).digest())
+    return number % size < weight
+
+
+def _blocks(text: str, size: int, markdown: bool) -> Iterator[tuple[int, int]]:
+    """Spans of paragraphs; a heading goes with what follows it, a fenced block of code stays whole where it can."""
+    begin, fence = 0, ""
+    for seam in _FENCE_OR_BLANK.finditer(text):
+        mark = seam.group(1)
+        if mark:
+            if markdown:
+                fence = "" if fence == mark else fence or mark
+        elif not fence and not (markdown and _HEADING.fullmatch(text, begin, seam.end())):
+            yield from _smaller(text, begin, seam.end(), size, 0)
+            begin = seam.end()
+    yield from _smaller(text, begin, len(text), size, 0)
+
+
+def _smaller(text: str, begin: int, end: int, size: int, level: int) -> Iterator[tuple[int, int]]:
+    """The span itself, or, where it is longer than `size`, its lines, sentences, words or at last even pieces."""
+    if end - begin <= size:
+        yield begin, end
+    elif level == len(_SEAMS):
+        yield from ((at, min(at + size, end)) for at in range(begin, end, size))
+    else:
+        for seam in _SEAMS[level].finditer(text, begin, end):
+            yield from _smaller(text, begin, seam.end(), size, level + 1)
+            begin = seam.end()
+        if begin < end:
+            yield from _smaller(text, begin, end, size, level + 1)

@@ -1,0 +1,137 @@
+"""Opening a text file in whatever encoding it is, as lines of bounded length, and refusing what is no text at all."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, TextIO
+
+from router.domain.errors import BadInput
+
+MAX_TEXT = 16 * 1024 * 1024  # characters of one row, or of one line of a file
+_BLOCK = 1 << 20
+_SAMPLE = 1 << 16
+_MIN_VALID = 3
+_BOMS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark is how this one begins
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_MAGIC = (
+    (b"%PDF-", "a PDF"),
+    (b"PK\x03\x04", "a zip archive or an Office file"),
+    (b"PAR1", "a Parquet file"),
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"\x89PNG", "a picture"),
+    (b"\xff\xd8\xff", "a picture"),
+    (b"GIF8", "a picture"),
+    (b"\x7fELF", "a program"),
+    (b"MZ\x90\x00", "a program"),
+    (b"SQLite format 3\x00", "a database"),
+)
+_CONTROLS = bytes(code for code in range(32) if code not in b"\t\n\v\f\r\x1b")
+_LEADING = bytes(range(0xC0, 0x100))  # first bytes of what UTF-8 writes in several
+_CODECS = [*(f"cp{number}" for number in range(1250, 1258)), "koi8_r", "cp932", "euc_jp", "gb18030", "big5", "euc_kr"]
+
+
+def encoding_of(path: Path) -> str:
+    """The codec of a text file: by its byte order mark, UTF-8 if all of it is valid UTF-8, else guessed once.
+
+    Raises:
+        BadInput: it is no text, or UTF-8 with a broken character in it.
+    """
+    with path.open("rb") as file:
+        head = file.read(16)
+        for mark, codec in _BOMS:
+            if head.startswith(mark):
+                return codec
+        for magic, what in _MAGIC:
+            if head.startswith(magic):
+                raise BadInput(f"{path.name} is not text but {what}.", "Give it the ending of what it is.")
+        file.seek(0)
+        broken_at = _first_broken_byte(path.name, file)
+        if broken_at is None:
+            return "utf-8"
+        file.seek(max(0, broken_at - _SAMPLE // 2))
+        return _guess(path.name, file.read(_SAMPLE))
+
+
+def _first_broken_byte(name: str, file: BinaryIO) -> int | None:
+    """Where the file stops being UTF-8, or None. One pass over all of it, a block at a time."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    seen = controls = beyond_ascii = 0
+    while True:
+        block = file.read(_BLOCK)
+        pending = len(decoder.getstate()[0])
+        try:
+            decoder.decode(block, final=not block)
+        except UnicodeDecodeError as error:
+            beyond_ascii += _count(error.object[: error.start], _LEADING)
+            at = seen - pending + error.start
+            if beyond_ascii >= _MIN_VALID:
+                raise BadInput(
+                    f"{name} is UTF-8, but the character at byte {at:,} is broken.", "Save it again as UTF-8."
+                ) from None
+            return at
+        seen += len(block)
+        beyond_ascii += _count(block, _LEADING)
+        controls += _count(block, _CONTROLS)
+        if not block:
+            break
+    if controls > 0.3 * seen:
+        raise _binary(name)
+    return None
+
+
+def _count(block: bytes, wanted: bytes) -> int:
+    return len(block) - len(block.translate(None, wanted))
+
+
+def _guess(name: str, sample: bytes) -> str:
+    """A codec that reads the sample well; Western European where that reads it as well as any other."""
+    from charset_normalizer import from_bytes
+
+    if b"\0" in sample:
+        raise _binary(name)
+    begin, end = sample.find(b"\n") + 1, sample.rfind(b"\n")
+    matches = from_bytes(sample[begin:end] if 0 < begin < end else sample, cp_isolation=_CODECS)
+    best = matches.best()
+    if best is None:
+        raise _binary(name)
+    for match in matches:
+        western = "cp1252" in match.could_be_from_charset
+        if western and match.chaos <= best.chaos and match.coherence >= best.coherence:
+            return "cp1252"
+    return best.encoding
+
+
+def _binary(name: str) -> BadInput:
+    return BadInput(f"{name} is not text, or in an encoding that cannot be told.", "Save it as UTF-8.")
+
+
+@contextmanager
+def open_text(path: Path, newline: str | None = None) -> Iterator[TextIO]:
+    """The file opened in its own encoding; a character that this encoding does not have is a BadInput."""
+    encoding = encoding_of(path)
+    try:
+        with path.open(encoding=encoding, newline=newline) as file:
+            yield file
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path.name} cannot be read as {encoding}: {error.reason}.", "Save it as UTF-8.") from error
+
+
+def lines(path: Path, newline: str | None = None) -> Iterator[str]:
+    """The lines of a text file with their ends, none longer than 16 Mi characters."""
+    with open_text(path, newline) as file:
+        number = 0
+        while line := file.readline(MAX_TEXT + 1):
+            number += 1
+            if len(line) > MAX_TEXT:
+                raise BadInput(
+                    f"{path.name}, line {number}: longer than {MAX_TEXT:,} characters.", "Break it into several lines."
+                )
+            yield line

@@ -1,0 +1,240 @@
+"""A lane is the way to one provider: how many calls at once, how fast, and whether at all.
+
+It learns. A 429 while other calls are in flight says how many the provider takes: the lane narrows to those and
+widens again by one after a while (additive increase); a time-out halves it. Rate-limit headers and Retry-After
+pause it. A provider that fails again and again is left alone for a while (circuit breaker) and then tried by a
+single call. One lane a provider and process; used on the engine's loop only, so it needs no lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from router.config import Endpoint
+from router.domain.errors import ProviderError, RateLimited, Unreachable
+
+BREAK_AFTER = 5
+"""Failures in a row that open the breaker."""
+BREAK_S = 30.0
+"""How long an open breaker stays open before one call may try."""
+WIDEN_S = 5.0
+"""How long without a 429 before the lane takes one call more; doubles with each widening that failed, to a minute."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """A lane's state, for the pages. `width` is the calls it takes at once; `open_until` is epoch seconds or 0."""
+
+    provider: str
+    width: int
+    in_flight: int
+    failures_in_row: int
+    open_until: float
+    last_error: str
+
+
+class Lane:
+    """Paces the calls to one provider."""
+
+    def __init__(self, endpoint: Endpoint, clock: Callable[[], float] = time.monotonic) -> None:
+        self.endpoint = endpoint
+        self._clock = clock
+        self._width = endpoint.max_in_flight
+        self._in_flight = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._widen_s = WIDEN_S
+        self._widened_at = clock()
+        self._probing = False
+        self._not_before = 0.0
+        self._requests = _Bucket(endpoint.requests_per_minute, clock)
+        self._tokens = _Bucket(endpoint.tokens_per_minute, clock)
+        self._failures = 0
+        self._open_until = 0.0
+        self._trial = False
+        self._last_error = ""
+
+    @asynccontextmanager
+    async def slot(self, tokens: int, deadline: float) -> AsyncIterator[None]:
+        """Wait for a place, then hold it while the call runs. `deadline` is on the lane's clock.
+
+        Raises:
+            Unreachable: the breaker is open, or no place came before the deadline; nothing was sent.
+        """
+        await self._enter(tokens, deadline)
+        try:
+            yield
+        finally:
+            self._in_flight -= 1
+            self._wake()
+
+    def succeeded(self, headers: Mapping[str, str]) -> None:
+        """A call was answered: close the breaker, widen if it is time, learn the rate from the headers."""
+        self._failures = 0
+        self._trial = False
+        self._open_until = 0.0
+        self._learn(headers)
+        now = self._clock()
+        if self._width < self.endpoint.max_in_flight and now - self._widened_at >= self._widen_s:
+            self._width += 1
+            self._widened_at = now
+            self._probing = True
+            self._wake()
+
+    def failed(self, error: ProviderError) -> None:
+        """A call failed: narrow, pause, or open the breaker, as the error says."""
+        now = self._clock()
+        self._last_error = error.message
+        if isinstance(error, RateLimited):
+            others = self._in_flight - 1
+            if others >= 1:
+                # The others were taken: the provider takes about so many at once.
+                if self._probing:
+                    self._widen_s = min(60.0, self._widen_s * 2)
+                self._width = max(1, min(self._width, others))
+            elif error.retry_after is not None:
+                self._not_before = max(self._not_before, now + error.retry_after)
+            self._probing = False
+            self._widened_at = now
+            return
+        if error.billed == "maybe" or isinstance(error, Unreachable):
+            self._width = max(1, self._width // 2)
+            self._widened_at = now
+            self._failures += 1
+            self._trial = False
+            if self._failures >= BREAK_AFTER:
+                self._open_until = now + BREAK_S
+
+    def width(self) -> int:
+        """Calls at once, as learned so far."""
+        return self._width
+
+    def unhealthy(self) -> str:
+        """Why this provider is passed over just now, or ""."""
+        left = self._open_until - self._clock()
+        if left <= 0:
+            return ""
+        return (
+            f"{self.endpoint.name} failed {self._failures} times in a row; it is tried again in {left:.0f} s"
+            f" (last: {self._last_error[:120]})"
+        )
+
+    def health(self) -> Health:
+        """The lane's state, for the pages."""
+        left = self._open_until - self._clock()
+        return Health(
+            provider=self.endpoint.name,
+            width=self._width,
+            in_flight=self._in_flight,
+            failures_in_row=self._failures,
+            open_until=time.time() + left if left > 0 else 0.0,
+            last_error=self._last_error,
+        )
+
+    async def _enter(self, tokens: int, deadline: float) -> None:
+        while True:
+            self._guard()
+            now = self._clock()
+            wait = max(self._not_before - now, self._requests.wait(1), self._tokens.wait(tokens))
+            if now + wait > deadline:
+                raise Unreachable(
+                    f"{self.endpoint.name} did not take the call in time: its rate limit leaves no place for"
+                    f" {wait:.0f} s more.",
+                    "Nothing was billed for it. Try again later.",
+                )
+            if wait > 0:
+                await asyncio.sleep(wait)
+            elif self._in_flight >= self._width:
+                await self._queue(deadline - now)
+            else:
+                break
+        self._in_flight += 1
+        self._requests.take(1)
+        self._tokens.take(tokens)
+
+    def _guard(self) -> None:
+        """Raise while the breaker is open; let one trial call through once its time is over."""
+        if self._failures < BREAK_AFTER:
+            return
+        reason = self.unhealthy()
+        if reason or self._trial:
+            raise Unreachable(reason or f"{self.endpoint.name} is being tried by one call.", "Try again later.")
+        self._trial = True
+
+    async def _queue(self, timeout: float) -> None:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        try:
+            await asyncio.wait_for(future, timeout)
+        except TimeoutError:
+            pass  # `_enter` sees that the deadline has passed
+        finally:
+            if future in self._waiting:
+                self._waiting.remove(future)
+
+    def _wake(self) -> None:
+        room = self._width - self._in_flight
+        while room > 0 and self._waiting:
+            future = self._waiting.popleft()
+            if not future.done():
+                future.set_result(None)
+                room -= 1
+
+    def _learn(self, headers: Mapping[str, str]) -> None:
+        """Rate limits from `x-ratelimit-*`: the rate, and a pause where nothing remains."""
+        for bucket, kind, ours in (
+            (self._requests, "requests", self.endpoint.requests_per_minute),
+            (self._tokens, "tokens", self.endpoint.tokens_per_minute),
+        ):
+            limit, remaining = headers.get(f"x-ratelimit-limit-{kind}"), headers.get(f"x-ratelimit-remaining-{kind}")
+            if limit and limit.isdigit() and int(limit) > 0:
+                bucket.rate(min(int(limit), ours or int(limit)))
+            if remaining and remaining.isdigit():
+                bucket.at_most(int(remaining))
+
+
+class _Bucket:
+    """A token bucket: `per_minute` a minute, at most a second's worth at once; None is no limit."""
+
+    def __init__(self, per_minute: int | None, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._per_s = 0.0
+        self._level = 0.0
+        self._at = clock()
+        if per_minute:
+            self.rate(per_minute)
+
+    def rate(self, per_minute: int) -> None:
+        """Set the rate; a bucket that had none starts with a second's worth."""
+        per_s = per_minute / 60
+        if self._per_s == 0.0:
+            self._level = per_s
+        self._per_s = per_s
+
+    def at_most(self, remaining: int) -> None:
+        """The provider says that no more than this remains."""
+        if self._per_s:
+            self._refill()
+            self._level = min(self._level, float(remaining))
+
+    def wait(self, amount: int) -> float:
+        """Seconds until `amount` may go; an amount above a second's worth goes when the bucket is full."""
+        if self._per_s == 0.0:
+            return 0.0
+        self._refill()
+        wanted = min(float(amount), max(1.0, self._per_s))
+        return max(0.0, (wanted - self._level) / self._per_s)
+
+    def take(self, amount: int) -> None:
+        """Take it; the level may go below zero for a large amount, and is waited for."""
+        if self._per_s:
+            self._level -= amount
+
+    def _refill(self) -> None:
+        now = self._clock()
+        self._level = min(max(1.0, self._per_s), self._level + (now - self._at) * self._per_s)
+        self._at = now

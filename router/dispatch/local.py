@@ -1,0 +1,44 @@
+"""Embedding on this machine: shortest texts first, stored as they are done, so that a kill loses one group at most."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from router.dispatch.paid import Delivery
+from router.domain.values import Model, Role, Unit
+from router.providers.base import EmbedCall, Provider, check
+from router.store.cache import Cache, kind_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+GROUP = 256
+"""Texts between two commits and two reports of progress."""
+
+
+async def embed_locally(
+    provider: Provider,
+    cache: Cache,
+    model: Model,
+    role: Role,
+    units: Sequence[Unit],
+    *,
+    cancelled: Callable[[], bool],
+    progress: Callable[[int], None],
+) -> Delivery:
+    """Vectors of all units, by a local model; stops early when cancelled."""
+    done = Delivery()
+    order = sorted(units, key=lambda u: u.tokens)
+    for start in range(0, len(order), GROUP):
+        if cancelled():
+            break
+        group = order[start : start + GROUP]
+        call = EmbedCall(model=model, texts=tuple(u.text for u in group), role=role)
+        vectors = check(call, await provider.embed(call))
+        keys = [u.digest for u in group]
+        await cache.store(kind_of(model, role, "whole"), keys, [u.tokens for u in group], vectors)
+        done.vectors.update(zip(keys, vectors, strict=True))
+        done.tokens += sum(u.tokens for u in group)
+        progress(len(done.vectors))
+    return done

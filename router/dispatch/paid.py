@@ -1,0 +1,225 @@
+"""One paid call from its hold to its settlement: the one place where calls are sent again.
+
+A 429 is known to be unbilled and is queued again under the same hold until the deadline. What may have been billed
+is sent at most three times, each time under a hold of its own. A call that is too large, or that the provider
+rejects, is never sent again unchanged: it is divided until the text that is to blame stands alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from router.dispatch.lane import Lane
+from router.domain.errors import (
+    BadReply,
+    BudgetExceeded,
+    CallRejected,
+    CallTooLarge,
+    KeyRejected,
+    NotConfigured,
+    OutcomeUnknown,
+    ProviderError,
+    QuotaExhausted,
+    RateLimited,
+    RouterError,
+    StoreError,
+    Unreachable,
+)
+from router.domain.values import Model, Role, Unit
+from router.providers.base import EmbedCall, Floats, Provider, check
+from router.store.cache import Cache, kind_of
+from router.store.ledger import Hold, Ledger, Price
+
+MOST_SENDS = 3
+"""Sends of one call that may have been billed."""
+FIRST_WAIT_S = 0.25
+LONGEST_WAIT_S = 30.0
+
+
+@dataclass(slots=True)
+class Delivery:
+    """What came of some calls.
+
+    Attributes:
+        vectors: full vectors by digest.
+        failed: why a text has none, by digest.
+        charged, unconfirmed: nanodollars.
+        tokens: tokens that were billed.
+    """
+
+    vectors: dict[bytes, Floats] = field(default_factory=dict)
+    failed: dict[bytes, RouterError] = field(default_factory=dict)
+    charged: int = 0
+    unconfirmed: int = 0
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """All that a call needs on its way: the model, its provider and lane, and the books."""
+
+    model: Model
+    role: Role
+    provider: Provider
+    lane: Lane
+    ledger: Ledger
+    cache: Cache
+    price: Price
+    deadline: float
+    cancelled: Callable[[], bool]
+
+
+class Sender:
+    """Sends the calls of one request and gathers what came of them."""
+
+    def __init__(self, route: Route) -> None:
+        self._route = route
+        self.delivery = Delivery()
+
+    async def deliver(self, hold: Hold, *, marked: bool, sends: int = 0) -> None:
+        """Send the call of this hold until it is answered or given up. Never raises for a provider's fault."""
+        route = self._route
+        limited = 0
+        while True:
+            if route.cancelled():
+                await self._give_up(hold, Unreachable("The request was cancelled before this call was sent."))
+                return
+            call = EmbedCall(model=route.model, texts=tuple(u.text for u in hold.units), role=route.role)
+            try:
+                async with route.lane.slot(sum(u.tokens for u in hold.units), route.deadline):
+                    if not marked and not await route.ledger.mark_sent(hold):
+                        self.fail(hold.units, OutcomeUnknown("The hold of this call had run out.", "Try again."))
+                        return
+                    marked = True
+                    vectors, tokens = await self._send(call)
+            except RateLimited as error:
+                limited += 1
+                if not await self._wait(error, limited):
+                    await self._give_up(hold, error)
+                    return
+            except Unreachable as error:
+                limited += 1
+                if limited >= MOST_SENDS or not await self._wait(error, limited):
+                    await self._give_up(hold, error)
+                    return
+            except (CallTooLarge, CallRejected) as error:
+                await self._divide(hold, error, sends)
+                return
+            except (KeyRejected, QuotaExhausted, NotConfigured) as error:
+                await self._give_up(hold, error)
+                return
+            except ProviderError as error:
+                sends += 1
+                again = await self._again(hold, error, sends)
+                if again is None:
+                    return
+                hold = again
+            else:
+                try:
+                    await self._keep(hold, vectors, tokens)
+                except StoreError as error:  # charged, and lost: the disk is full or gone
+                    self.fail(hold.units, error)
+                return
+
+    async def _send(self, call: EmbedCall) -> tuple[Floats, int | None]:
+        """One send, with a deadline on the clock; tells the lane how it went."""
+        lane = self._route.lane
+        try:
+            try:
+                left = self._route.deadline - time.monotonic()
+                async with asyncio.timeout(min(lane.endpoint.timeout_s, max(0.001, left))):
+                    reply = await self._route.provider.embed(call)
+            except TimeoutError as exc:
+                raise OutcomeUnknown(
+                    f"{lane.endpoint.name} did not answer in time.", "It may have been billed."
+                ) from exc
+            vectors = check(call, reply)
+        except ProviderError as error:
+            lane.failed(error)
+            raise
+        lane.succeeded(reply.headers)
+        return vectors, reply.tokens
+
+    async def _keep(self, hold: Hold, vectors: Floats, tokens: int | None) -> None:
+        """Store, then settle: a crash between the two over-counts money for a while and loses no vector."""
+        route, out = self._route, self.delivery
+        units = hold.units
+        try:
+            await route.cache.store(
+                kind_of(route.model, route.role, "whole"), [u.digest for u in units], [u.tokens for u in units], vectors
+            )
+        finally:
+            billed = sum(u.tokens for u in units) if tokens is None else tokens
+            amount = route.price(billed)
+            await route.ledger.settle(hold, amount, billed)
+            out.charged += amount
+            out.tokens += billed
+        out.vectors.update(zip((u.digest for u in units), vectors, strict=True))
+
+    async def _again(self, hold: Hold, error: ProviderError, sends: int) -> Hold | None:
+        """Book what may have been billed; a new hold for another send, or None when it is given up."""
+        route, out = self._route, self.delivery
+        tokens = error.usage.tokens if isinstance(error, BadReply) and error.usage is not None else None
+        billed = None if tokens is None else route.price(tokens)
+        retry = sends < MOST_SENDS and not route.cancelled() and time.monotonic() < route.deadline
+        holds = await route.ledger.fail(
+            hold,
+            error.message,
+            billed=billed,
+            tokens=tokens or 0,
+            again=(hold.units,) if retry else (),
+            price=route.price,
+        )
+        out.charged += billed or 0
+        out.tokens += tokens or 0
+        out.unconfirmed += hold.amount if billed is None else 0
+        if not holds:
+            self.fail(hold.units, error)
+            return None
+        if not await self._wait(error, sends):
+            await self._give_up(holds[0], error)
+            return None
+        return holds[0]
+
+    async def _divide(self, hold: Hold, error: ProviderError, sends: int) -> None:
+        """Send the two halves instead; a text that stands alone is the one to blame."""
+        route = self._route
+        if len(hold.units) == 1:
+            await self._give_up(hold, error)
+            return
+        middle = len(hold.units) // 2
+        halves = (hold.units[:middle], hold.units[middle:])
+        holds = await route.ledger.fail(hold, error.message, billed=0, again=halves, price=route.price)
+        if not holds:
+            self.fail(hold.units, BudgetExceeded("There is no money left to send the call in two halves."))
+            return
+        await asyncio.gather(*(self.deliver(half, marked=True, sends=sends) for half in holds))
+
+    async def _give_up(self, hold: Hold, error: RouterError) -> None:
+        await self._route.ledger.release(hold)
+        self.fail(hold.units, error)
+
+    def fail(self, units: Sequence[Unit], error: RouterError) -> None:
+        """Note why these texts have no vector."""
+        for unit in units:
+            self.delivery.failed[unit.digest] = error
+
+    def forgive(self, units: Sequence[Unit]) -> None:
+        """Forget that these texts failed: they are tried again."""
+        for unit in units:
+            self.delivery.failed.pop(unit.digest, None)
+
+    async def _wait(self, error: ProviderError, attempt: int) -> bool:
+        """Wait before the next send, never less than the provider asked. False: that would pass the deadline."""
+        longest = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(attempt, 16))
+        wait = random.uniform(FIRST_WAIT_S / 2, longest)
+        if isinstance(error, RateLimited) and error.retry_after is not None:
+            wait = error.retry_after + random.uniform(0, min(0.25, 0.05 + error.retry_after / 10))
+        if time.monotonic() + wait > self._route.deadline:
+            return False
+        await asyncio.sleep(wait)
+        return True

@@ -1,0 +1,128 @@
+"""All paid calls of one request: held and claimed, sent at once, and texts that others are paying for waited for."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any
+
+from router.dispatch.packing import pack
+from router.dispatch.paid import Delivery, Route, Sender
+from router.domain.errors import BudgetExceeded, OutcomeUnknown, Refused, StoreBusy
+from router.domain.values import Unit
+from router.store.cache import kind_of
+from router.store.ledger import Hold, Opened, Purpose
+
+FIRST_POLL_S = 0.01
+LONGEST_POLL_S = 0.25
+
+
+class PaidRequest:
+    """Sends what one request has to pay for.
+
+    `partial` requests hold call by call, and go on when the money ends; others hold everything first, or are
+    refused with nothing spent.
+    """
+
+    def __init__(self, route: Route, purpose: Purpose, *, partial: bool, progress: Callable[[int], None]) -> None:
+        self._route = route
+        self._purpose = purpose
+        self._partial = partial
+        self._progress = progress
+        self._sender = Sender(route)
+
+    async def run(self, units: Sequence[Unit]) -> Delivery:
+        """What came of these units; those in neither `vectors` nor `failed` are in the cache by now.
+
+        Raises:
+            BudgetExceeded, Refused, StoreBusy: not `partial`, and nothing was spent.
+        """
+        waiting = list(units)
+        while waiting:
+            busy = await self._round(waiting)
+            waiting = await self._wait_for(busy)
+        return self._sender.delivery
+
+    async def _round(self, units: Sequence[Unit]) -> list[Unit]:
+        """Send what nobody else is paying for; returns what somebody else is."""
+        route = self._route
+        endpoint = route.lane.endpoint
+        groups = pack(units, route.model.limits, max_texts=endpoint.max_texts_per_call, lanes=endpoint.max_in_flight)
+        if self._partial:
+            return await self._call_by_call(groups)
+        opened = await self._open(groups)
+        once = len(opened.holds) == 1
+        await _all(self._deliver(hold, marked=once) for hold in opened.holds)
+        return list(opened.busy)
+
+    async def _call_by_call(self, groups: Sequence[Sequence[Unit]]) -> list[Unit]:
+        busy: list[Unit] = []
+        short: list[Sequence[Unit]] = []
+        places = asyncio.Semaphore(self._route.lane.endpoint.max_in_flight)
+
+        async def one(group: Sequence[Unit]) -> bool:
+            async with places:
+                if self._route.cancelled():
+                    self._sender.fail(group, Refused("The request was cancelled."))
+                    return False
+                try:
+                    opened = await self._open([group])
+                except BudgetExceeded as error:
+                    short.append(group)
+                    self._sender.fail(group, error)
+                    return False
+                except (Refused, StoreBusy) as error:
+                    self._sender.fail(group, error)
+                    return False
+                busy.extend(opened.busy)
+                for hold in opened.holds:
+                    await self._deliver(hold, marked=True)
+                return True
+
+        await _all(one(group) for group in groups)
+        if self._route.model.tokenizer == "bytes":
+            # Holds were upper bounds; now that they are settled at less, some of what did not fit may fit.
+            for group in list(short):
+                self._sender.forgive(group)
+                if not await one(group):
+                    break
+        return busy
+
+    async def _open(self, groups: Sequence[Sequence[Unit]]) -> Opened:
+        route = self._route
+        return await route.ledger.open(
+            groups, self._purpose, price=route.price, stored=self._stored, sent=len(groups) == 1
+        )
+
+    def _stored(self, digests: Sequence[bytes]) -> set[bytes]:
+        """Which of these texts the cache has by now; called under the ledger's write lock, on its thread."""
+        route = self._route
+        wanted = kind_of(route.model, route.role, "whole")
+        numbers = {number for number, kind in route.cache.kinds().items() if kind == wanted}
+        found = route.cache.lookup(digests)
+        return {digest for number in numbers for digest in found.get(number, ())}
+
+    async def _deliver(self, hold: Hold, *, marked: bool) -> None:
+        await self._sender.deliver(hold, marked=marked)
+        self._progress(len(self._sender.delivery.vectors))
+
+    async def _wait_for(self, units: Sequence[Unit]) -> list[Unit]:
+        """Wait until nobody claims these texts any more; the next round finds them stored, or pays for them."""
+        pause = FIRST_POLL_S
+        digests = [u.digest for u in units]
+        while digests and self._route.ledger.busy(self._purpose.kind, digests):
+            if time.monotonic() + pause > self._route.deadline or self._route.cancelled():
+                self._sender.fail(units, OutcomeUnknown("Another request is still paying for this text.", "Try again."))
+                return []
+            await asyncio.sleep(pause)
+            pause = min(LONGEST_POLL_S, pause * 1.5)
+        return list(units)
+
+
+async def _all(work: Iterable[Coroutine[Any, Any, object]]) -> None:
+    """Run all of it to the end, then raise the first error there was: no call is left alone half booked."""
+    results = await asyncio.gather(*work, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result

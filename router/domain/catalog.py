@@ -1,0 +1,308 @@
+"""The models that the router knows, read from TOML text that says where every price and score comes from.
+
+The reader is strict because a misspelt key here would be wrong money or mixed vectors later: every key that it does
+not know, every type that is not the expected one and every contradiction is a `BadInput` that names the place.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal, InvalidOperation
+from typing import Any, Literal, NoReturn, TypeVar
+
+from router.domain.errors import BadInput
+from router.domain.values import Limits, Model, Price, Score, Tokenizer
+
+T = TypeVar("T")
+
+_TOKENIZERS: dict[str, Tokenizer] = {"cl100k_base": "cl100k_base", "wordpiece": "wordpiece", "bytes": "bytes"}
+_LANGUAGES: dict[str, Literal["en", "multi"]] = {"en": "en", "multi": "multi"}
+_ID = re.compile(r"[a-z0-9_-]+/[^\s/][^\s]*")
+_KINDS = {str: "a string", int: "a whole number", float: "a number", bool: "true or false", date: "a date (2026-11-01)"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Catalog:
+    """All models, the scale that `min_quality` is on, and what to know about that scale in one line."""
+
+    models: tuple[Model, ...]
+    scale: str
+    note: str
+
+    def get(self, model_id: str) -> Model:
+        """The model of this id.
+
+        Raises:
+            BadInput: there is none; the hint names the closest ones.
+        """
+        for model in self.models:
+            if model.id == model_id:
+                return model
+        ids = [model.id for model in self.models]
+        same_name = [model.id for model in self.models if model.name == model_id]
+        close = same_name or difflib.get_close_matches(model_id, ids, n=3, cutoff=0.6)
+        hint = f"Did you mean {' or '.join(close)}?" if close else f"The catalog has {', '.join(ids)}."
+        raise BadInput(f"There is no model '{model_id}'.", hint)
+
+    def in_space(self, space: str) -> tuple[Model, ...]:
+        """The models whose vectors are of this space, in the catalog's order; empty for an unknown space."""
+        return tuple(model for model in self.models if model.space == space)
+
+    def spaces(self) -> tuple[str, ...]:
+        """Every space once, in the catalog's order."""
+        return tuple(dict.fromkeys(model.space for model in self.models))
+
+
+def quality(model: Model, scale: str) -> float | None:
+    """The model's score on this scale, 0 to 100, or None where it has none."""
+    return next((score.value for score in model.scores if score.scale == scale), None)
+
+
+def parse_catalog(text: str, *, origin: str) -> Catalog:
+    """Read a catalog from TOML text; `origin` names the file in messages.
+
+    Raises:
+        BadInput: not TOML, or anything that `read_catalog` refuses.
+    """
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise BadInput(f"{origin} is not valid TOML: {error}.", "Correct the line that it names.") from error
+    return read_catalog(data, origin=origin)
+
+
+def read_catalog(data: Mapping[str, object], *, origin: str) -> Catalog:
+    """Read a catalog from parsed TOML, `{"meta": {...}, "models": [...]}`; `meta` may be missing (operator's models).
+
+    Raises:
+        BadInput: an unknown or missing key, a wrong type or value, an id given twice, or members of one space that
+            differ in dimensions or roles. The message names file, table and key.
+    """
+    top = _Table(data, origin)
+    scale = note = ""
+    if (meta_data := top.maybe("meta", dict)) is not None:
+        meta = _Table(meta_data, f"{origin}, [meta]")
+        scale, note = meta.need("scale", str), meta.need("note", str)
+        meta.done()
+    models = tuple(_read_model(table) for table in top.tables("models"))
+    top.done()
+    _check_together(models, origin)
+    return Catalog(models=models, scale=scale, note=note)
+
+
+def merge(catalog: Catalog, extra: Catalog) -> Catalog:
+    """The catalog with the operator's models appended; scale and note stay the catalog's.
+
+    Raises:
+        BadInput: an id that the catalog has already, or a model that does not fit the space it claims.
+    """
+    known = {model.id for model in catalog.models}
+    for model in extra.models:
+        if model.id in known:
+            raise BadInput(
+                f"The model {model.id} is in the catalog already and cannot be given again.",
+                "Give your model another name, or remove it from router.toml.",
+            )
+    models = catalog.models + extra.models
+    _check_together(models, "router.toml")
+    return Catalog(models=models, scale=catalog.scale, note=catalog.note)
+
+
+def _check_together(models: tuple[Model, ...], origin: str) -> None:
+    by_id: set[str] = set()
+    by_space: dict[str, Model] = {}
+    for model in models:
+        if model.id in by_id:
+            raise BadInput(f"{origin}: the model {model.id} is given twice (key `id`).", "Remove one of the two.")
+        by_id.add(model.id)
+        first = by_space.setdefault(model.space, model)
+        for key, mine, theirs in (
+            ("dimensions", model.dimensions, first.dimensions),
+            ("roles", model.roles, first.roles),
+        ):
+            if mine != theirs:
+                raise BadInput(
+                    f"{origin}: {model.id} and {first.id} are both of the space '{model.space}' but differ in "
+                    f"`{key}`: {mine} and {theirs}.",
+                    "Vectors of one space must be alike: correct the key, or give the model a space of its own.",
+                )
+
+
+def _read_model(table: _Table) -> Model:
+    model_id = table.need("id", str)
+    if not _ID.fullmatch(model_id):
+        table.refuse("id", f"'{model_id}' is not of the form provider/name")
+    table.place += f" ({model_id})"
+    provider, name = model_id.split("/", 1)
+    dimensions = table.positive("dimensions")
+    default = table.maybe("default_dimensions", int)
+    model = Model(
+        id=model_id,
+        provider=provider,
+        name=name,
+        space=table.need("space", str),
+        dimensions=dimensions,
+        default_dimensions=dimensions if default is None else default,
+        sizes=_read_sizes(table, dimensions),
+        roles=table.maybe("roles", bool) or False,
+        tokenizer=table.one_of("tokenizer", _TOKENIZERS),
+        limits=_read_limits(table),
+        prices=_read_prices(table),
+        scores=_read_scores(table),
+        languages=table.one_of("languages", _LANGUAGES, "multi"),
+        tokens_per_second=table.speed("tokens_per_second", 50_000.0),
+        source=table.maybe("source", str) or "",
+    )
+    table.done()
+    if not model.space:
+        table.refuse("space", "it is empty; give the model's id if it shares its space with no other")
+    if not model.serves(model.default_dimensions):
+        table.refuse("default_dimensions", f"{model.default_dimensions} is neither `dimensions` nor one of `sizes`")
+    if model.local and model.prices:
+        table.refuse("prices", "a local model costs nothing and has no prices")
+    return model
+
+
+def _read_sizes(table: _Table, dimensions: int) -> tuple[int, ...] | Literal["any"]:
+    sizes = table.pop("sizes", [])
+    if sizes == "any":
+        return "any"
+    if not isinstance(sizes, list) or any(type(size) is not int for size in sizes):
+        table.refuse("sizes", 'it must be a list of whole numbers, or "any"')
+    for size in sizes:
+        if not 0 < size < dimensions:
+            table.refuse("sizes", f"{size} is not smaller than the full {dimensions} dimensions and above zero")
+    if len(set(sizes)) != len(sizes):
+        table.refuse("sizes", "a size is given twice")
+    return tuple(sizes)
+
+
+def _read_limits(table: _Table) -> Limits:
+    inner = _Table(table.need("limits", dict), f"{table.place}, limits")
+    limits = Limits(
+        texts_per_call=inner.positive("texts_per_call"),
+        tokens_per_text=inner.positive("tokens_per_text") if "tokens_per_text" in inner else None,
+        tokens_per_call=inner.positive("tokens_per_call") if "tokens_per_call" in inner else None,
+    )
+    inner.done()
+    return limits
+
+
+def _read_prices(table: _Table) -> tuple[Price, ...]:
+    prices: list[Price] = []
+    for inner in table.tables("prices"):
+        price = Price(
+            since=inner.day("since"),
+            now=inner.usd("now"),
+            batch=inner.usd("batch") if "batch" in inner else None,
+            source=inner.need("source", str),
+            checked=inner.day("checked"),
+            second_hand=inner.maybe("second_hand", bool) or False,
+            batch_second_hand=inner.maybe("batch_second_hand", bool) or False,
+        )
+        inner.done()
+        if prices and price.since <= prices[-1].since:
+            inner.refuse("since", f"{price.since} is not after {prices[-1].since} of the price before it")
+        prices.append(price)
+    return tuple(prices)
+
+
+def _read_scores(table: _Table) -> tuple[Score, ...]:
+    scores: list[Score] = []
+    for inner in table.tables("scores"):
+        score = Score(
+            scale=inner.need("scale", str),
+            value=inner.need("value", float),
+            source=inner.need("source", str),
+            checked=inner.day("checked"),
+            second_hand=inner.maybe("second_hand", bool) or False,
+        )
+        inner.done()
+        if not 0 <= score.value <= 100:
+            inner.refuse("value", f"{score.value} is not between 0 and 100")
+        if any(other.scale == score.scale for other in scores):
+            inner.refuse("scale", f"there is a score on {score.scale} already")
+        scores.append(score)
+    return tuple(scores)
+
+
+class _Table:
+    """One TOML table that is emptied key by key, so that what is left over is what nobody knows."""
+
+    def __init__(self, data: Mapping[str, Any], place: str) -> None:
+        self._left = dict(data)
+        self.place = place
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._left
+
+    def refuse(self, key: str, why: str) -> NoReturn:
+        raise BadInput(f"{self.place}, key `{key}`: {why}.", "Correct it in that file.")
+
+    def pop(self, key: str, default: Any = None) -> Any:
+        return self._left.pop(key, default)
+
+    def need(self, key: str, kind: type[T]) -> T:
+        if key not in self._left:
+            self.refuse(key, "it is missing")
+        value = self._left.pop(key)
+        if kind is float and type(value) is int:
+            value = float(value)
+        # To Python true is a whole number and a time of day a date; to a catalog they are mistakes.
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)) or isinstance(value, datetime):
+            self.refuse(key, f"it must be {_KINDS.get(kind, 'a table')}, not {value!r}")
+        return value
+
+    def maybe(self, key: str, kind: type[T]) -> T | None:
+        return self.need(key, kind) if key in self._left else None
+
+    def positive(self, key: str) -> int:
+        value = self.need(key, int)
+        if value <= 0:
+            self.refuse(key, f"{value} is not above zero")
+        return value
+
+    def speed(self, key: str, default: float) -> float:
+        value = self.maybe(key, float)
+        if value is None:
+            return default
+        if not 0 < value < float("inf"):
+            self.refuse(key, f"{value} is not above zero")
+        return value
+
+    def day(self, key: str) -> date:
+        return self.need(key, date)
+
+    def one_of(self, key: str, choices: Mapping[str, T], default: T | None = None) -> T:
+        if default is not None and key not in self._left:
+            return default
+        value = self.need(key, str)
+        if value not in choices:
+            self.refuse(key, f"'{value}' is not one of {', '.join(choices)}")
+        return choices[value]
+
+    def usd(self, key: str) -> Decimal:
+        text = self.need(key, str)
+        try:
+            price = Decimal(text)
+        except InvalidOperation:
+            self.refuse(key, f"'{text}' is not a number of dollars")
+        if not price.is_finite() or price < 0:
+            self.refuse(key, f"'{text}' is not a price of zero or more")
+        return price
+
+    def tables(self, key: str) -> list[_Table]:
+        """The tables of an array, `[[key]]`; none where the key is missing. Counted from one in messages."""
+        items = self._left.pop(key, [])
+        if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+            self.refuse(key, f"it must be an array of tables, [[{key}]]")
+        return [_Table(item, f"{self.place}, {key} {number}") for number, item in enumerate(items, 1)]
+
+    def done(self) -> None:
+        for key in self._left:
+            self.refuse(key, "nobody knows this key")

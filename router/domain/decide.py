@@ -1,0 +1,388 @@
+"""Which model answers a request, and why not the others: a pure function, so that every choice can be replayed.
+
+Clock, prices, balances, health and cache coverage are arguments; nothing else is looked at. A candidate must
+pass all gates (`_faults`); among those that pass, the goal orders; money then says whether the first of the
+order stands, another takes its place, or the request is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from router.domain import money
+from router.domain.explain import budget_name, money_left, sentence
+from router.domain.policy import allows, find_zone
+from router.domain.values import Ask, BudgetState, CandidateFacts, Facts, Model, Plan, Policy, Refusal, Route, Verdict
+
+PACE_ALLOWANCE = 0.1
+"""How far the share spent may run ahead of the share of the window elapsed, under the goal `balanced`."""
+
+Gate = Literal[
+    "pin", "dimensions", "allow", "local_only", "quality", "long_texts", "configured", "healthy", "paid", "price"
+]
+Kind = Literal["policy", "input", "paid_off", "not_configured"]
+Criterion = Literal["cost", "quality", "seconds"]
+
+_ECONOMY: tuple[Criterion, ...] = ("cost", "quality", "seconds")
+_QUALITY: tuple[Criterion, ...] = ("quality", "cost")
+
+# What a refusal says when no candidate gets past a gate. In the order in which gates are tried.
+_STOPPED: dict[Gate, tuple[Kind, str]] = {
+    "pin": ("input", "Name a model that the catalog has, in the collection's own space."),
+    "dimensions": ("input", "Ask for dimensions that a model serves, or leave them out."),
+    "allow": ("policy", "Widen the policy's allow list, or use another policy."),
+    "local_only": ("policy", "Use a policy that may call paid models."),
+    "quality": ("policy", "Lower the policy's least quality, or allow a better model."),
+    "long_texts": ("input", "Shorten the texts, or let the policy split them."),
+    "configured": ("not_configured", "Set the provider's key, or allow a local model."),
+    "healthy": ("not_configured", "Try again in a few minutes, or allow another provider."),
+    "paid": ("paid_off", "Switch paid calls on again, or allow a local model."),
+    "price": ("policy", "Add the model's price to the catalog, or allow a model whose price is known."),
+}
+_GATES = tuple(_STOPPED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Option:
+    """A candidate with what follows from the policy. `cost` is 0 where no price is known: see `priced`."""
+
+    facts: CandidateFacts
+    quality: float | None
+    route: Route
+    cost: int
+    priced: bool
+    batch_cost: int | None
+    faults: tuple[tuple[Gate, str], ...]
+
+    @property
+    def model(self) -> Model:
+        return self.facts.model
+
+    def only_stopped_by(self, *gates: Gate) -> bool:
+        return all(gate in gates for gate, _ in self.faults)
+
+
+def decide(ask: Ask, policy: Policy, facts: Facts, scale: str = "RTEB-en") -> Plan | Refusal:
+    """Choose a candidate for a request under a (valid) policy, or refuse; never raises, never guesses.
+
+    `when_exhausted` of the policy says what scarce money does. `local`: the best of what fits into every hard
+    budget, else a local model even below the least quality, else (pinned, call by call) the cheapest member of
+    the space, else a refusal. `wait` and `refuse`: the choice is made as if the money sufficed; where it does not, work
+    that goes call by call is planned all the same (the ledger stops it) and a request is refused.
+    `fell_back` is set where the chosen model is local and, with money enough at the same pace, would be paid.
+    """
+    options = [_option(candidate, ask, policy, facts, scale) for candidate in facts.candidates]
+    eligible = [option for option in options if not option.faults]
+    if not eligible:
+        return _stopped(options)
+    choice = _Choice(ask=ask, policy=policy, facts=facts, scale=scale, options=options, eligible=eligible)
+    criteria = _criteria(policy, facts)
+    best = _first(eligible, criteria)
+    if policy.when_exhausted != "local":
+        fits = _missing(best, facts) == 0
+        return choice.plan(best, eligible, criteria) if fits or ask.partial else choice.refusal(best, criteria)
+    if fitting := [option for option in eligible if _missing(option, facts) == 0]:
+        return choice.plan(_first(fitting, criteria), fitting, criteria)
+    if waived := [o for o in options if o.model.local and o.only_stopped_by("quality")]:
+        return choice.plan(_first(waived, criteria), waived, criteria)
+    cheapest = _first(eligible, _ECONOMY)
+    if ask.partial and (ask.pinned_space is not None or ask.pinned_model is not None):
+        return choice.plan(cheapest, eligible, _ECONOMY)
+    return choice.refusal(cheapest, _ECONOMY)
+
+
+# ---- gates -------------------------------------------------------------------------------------
+
+
+def _option(candidate: CandidateFacts, ask: Ask, policy: Policy, facts: Facts, scale: str) -> _Option:
+    model, cached = candidate.model, candidate.misses <= 0
+    tokens = 0 if cached else candidate.tokens
+    price, batch_price = candidate.price, candidate.batch_price
+    route: Route = "cache" if cached else "local" if model.local else "api"
+    if route == "api" and policy.deadline == "24h" and ask.partial and batch_price is not None:
+        route, price = "batch", batch_price
+    free = cached or model.local
+    quality = next((score.value for score in model.scores if score.scale == scale), None)
+    return _Option(
+        facts=candidate,
+        quality=quality,
+        route=route,
+        cost=0 if free or price is None else money.price_tokens(tokens, price),
+        priced=free or price is not None,
+        batch_cost=None if model.local or batch_price is None else money.price_tokens(tokens, batch_price),
+        faults=tuple(_faults(candidate, quality, free or price is not None, ask, policy, facts, scale)),
+    )
+
+
+def _faults(
+    candidate: CandidateFacts, quality: float | None, priced: bool, ask: Ask, policy: Policy, facts: Facts, scale: str
+) -> Iterator[tuple[Gate, str]]:
+    """Every gate that the candidate does not pass, in order. Texts that are cached need no key, health or price."""
+    model, misses = candidate.model, candidate.misses > 0
+    if ask.pinned_space is not None and model.space != ask.pinned_space:
+        who = "the request" if ask.collection is None else f"the collection '{ask.collection}'"
+        yield "pin", f"{who} is pinned to space {ask.pinned_space}"
+    elif ask.pinned_model is not None and model.id != ask.pinned_model:
+        yield "pin", f"the request names the model {ask.pinned_model}"
+    if ask.dimensions is not None and not model.serves(ask.dimensions):
+        yield "dimensions", f"does not serve {ask.dimensions} dimensions"
+    if not allows(policy, model.id):
+        yield "allow", f"is not on the allow list of the policy '{policy.name}'"
+    if policy.local_only and not model.local:
+        yield "local_only", f"the policy '{policy.name}' allows local models only"
+    if policy.min_quality is not None and quality is None:
+        yield "quality", f"has no score on {scale} and the policy asks for {policy.min_quality:g}"
+    elif policy.min_quality is not None and quality is not None and quality < policy.min_quality:
+        yield "quality", f"scores {quality:g} on {scale}, below the policy's {policy.min_quality:g}"
+    if candidate.over_long > 0 and policy.long_texts == "refuse":
+        longer = "a text is" if candidate.over_long == 1 else f"{candidate.over_long:,} texts are"
+        limit = "it takes" if model.limits.tokens_per_text is None else f"its {model.limits.tokens_per_text:,} tokens"
+        yield "long_texts", f"{longer} longer than {limit} and the policy refuses long texts"
+    if misses and not candidate.configured:
+        yield "configured", "is not installed" if model.local else f"no key for {model.provider} is set"
+    if misses and candidate.unhealthy:
+        yield "healthy", f"is passed over just now: {candidate.unhealthy}"
+    if misses and not model.local and not facts.paid_enabled:
+        yield "paid", "paid calls are switched off"
+    if misses and not priced:
+        yield "price", "its price is not known, so it is not called"
+
+
+def _stopped(options: list[_Option]) -> Refusal:
+    """The refusal when no candidate passes all gates: the gate that the furthest of them got to is the reason."""
+    if not options:
+        return Refusal(reason="No model is known.", hint="Check the catalog.", kind="not_configured", verdicts=())
+    gate = max((option.faults[0][0] for option in options), key=_GATES.index)
+    stopped: dict[str, list[str]] = {}
+    for option in options:
+        if option.faults[0][0] == gate:
+            stopped.setdefault(option.faults[0][1], []).append(option.model.id)
+    why = "; ".join(f"{_some(ids)}: {fault}" for fault, ids in stopped.items())
+    kind, hint = _STOPPED[gate]
+    verdicts = tuple(_verdict(option, False, option.faults[0][1]) for option in options)
+    return Refusal(reason=f"No model may serve this: {why}.", hint=hint, kind=kind, verdicts=verdicts)
+
+
+def _some(ids: list[str]) -> str:
+    return ", ".join(ids[:3]) + (f" and {len(ids) - 3} more" if len(ids) > 3 else "")
+
+
+# ---- orders ------------------------------------------------------------------------------------
+
+
+def _rank(option: _Option, criterion: Criterion) -> tuple[bool, float]:
+    if criterion == "quality":
+        return option.quality is None, -(option.quality or 0.0)
+    return False, option.cost if criterion == "cost" else option.facts.seconds
+
+
+def _first(options: list[_Option], criteria: tuple[Criterion, ...]) -> _Option:
+    return min(options, key=lambda option: ([_rank(option, c) for c in criteria], option.model.id))
+
+
+def _criteria(policy: Policy, facts: Facts) -> tuple[Criterion, ...]:
+    if policy.goal == "balanced":
+        pace = _pace(facts)
+        return _QUALITY if pace is None or pace.on_pace else _ECONOMY
+    return _QUALITY if policy.goal == "quality" else _ECONOMY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Pace:
+    state: BudgetState
+    used: float
+    elapsed: float
+
+    @property
+    def on_pace(self) -> bool:
+        return self.used <= self.elapsed + PACE_ALLOWANCE
+
+    def __str__(self) -> str:
+        state = self.state
+        account = "account " if state.owner == "account" else ""
+        digits = 0 if self.used == 0 or self.used >= 0.01 else 1
+        day = f" on day {state.day_of_window} of {state.days_in_window}" if state.days_in_window > 1 else ""
+        return f"{100 * self.used:.{digits}f} % of the {state.budget.window}'s {account}budget is used{day}"
+
+
+def _pace(facts: Facts) -> _Pace | None:
+    """The budget whose spending is furthest ahead of its window, hard or soft; None where none has a pace."""
+    paces = [
+        _Pace(state=state, used=state.pace_used, elapsed=state.pace_elapsed)
+        for state in facts.budgets
+        if state.pace_used is not None and state.pace_elapsed is not None
+        if state.budget.window in ("day", "week", "month")
+    ]
+    return max(paces, key=lambda pace: pace.used - pace.elapsed, default=None)
+
+
+# ---- money -------------------------------------------------------------------------------------
+
+
+def _room(state: BudgetState) -> int:
+    return state.budget.amount if state.budget.window == "request" else state.left
+
+
+def _hard(facts: Facts) -> list[BudgetState]:
+    return [state for state in facts.budgets if state.budget.hard]
+
+
+def _tightest(facts: Facts) -> BudgetState:
+    """The hard budget with the least room; only asked where something does not fit, so there is one."""
+    return min(_hard(facts), key=_room)
+
+
+def _missing(option: _Option, facts: Facts) -> int:
+    """Nanodollars by which the tightest hard budget is too small for the option; 0 where it fits."""
+    return max(0, max((option.cost - _room(state) for state in _hard(facts)), default=0))
+
+
+# ---- what is handed back -----------------------------------------------------------------------
+
+
+def _verdict(option: _Option, chosen: bool, reason: str) -> Verdict:
+    return Verdict(
+        model=option.model,
+        route=option.route,
+        eligible=chosen or not option.faults,
+        chosen=chosen,
+        reason=reason,
+        quality=option.quality,
+        cached=option.facts.cached,
+        texts=option.facts.texts,
+        tokens=option.facts.tokens,
+        cost=option.cost if option.priced else None,
+        batch_cost=option.batch_cost,
+        seconds=option.facts.seconds,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Choice:
+    """A decision that got past the gates, and the words for it."""
+
+    ask: Ask
+    policy: Policy
+    facts: Facts
+    scale: str
+    options: list[_Option]
+    eligible: list[_Option]
+
+    def plan(self, chosen: _Option, pool: list[_Option], criteria: tuple[Criterion, ...]) -> Plan:
+        """The plan for `chosen`, the first of `pool` by these criteria."""
+        best = _first(self.eligible, _criteria(self.policy, self.facts))
+        fell_back = chosen.model.local and not best.model.local
+        reason = sentence(self._why(chosen, best, pool, criteria))
+        return Plan(
+            model=chosen.model,
+            route=chosen.route,
+            cost=chosen.cost,
+            dimensions=self.ask.dimensions or chosen.model.default_dimensions,
+            reference=self._reference(chosen),
+            fell_back=fell_back,
+            reason=reason,
+            verdicts=self._verdicts(chosen, reason, pool, criteria),
+        )
+
+    def refusal(self, wanted: _Option, criteria: tuple[Criterion, ...]) -> Refusal:
+        """The refusal because `wanted`, the choice or the one that needs least, does not fit."""
+        missing = _missing(wanted, self.facts)
+        pool = [option for option in self.eligible if _missing(option, self.facts) == 0]
+        return Refusal(
+            reason=sentence(f"{money_left(_tightest(self.facts))}; {money.show(missing)} more is needed"),
+            hint=self._way_out(wanted),
+            kind="budget",
+            verdicts=self._verdicts(wanted, None, pool, criteria),
+            shortfall=missing,
+        )
+
+    def _verdicts(
+        self, ahead: _Option, reason: str | None, pool: list[_Option], criteria: tuple[Criterion, ...]
+    ) -> tuple[Verdict, ...]:
+        """`ahead` is the chosen one, for `reason`; or, where that is None, the one that was wanted and does not fit."""
+        verdicts = []
+        for option in self.options:
+            if option is ahead and reason is not None:
+                verdicts.append(_verdict(option, True, reason))
+            elif option.faults:
+                verdicts.append(_verdict(option, False, option.faults[0][1]))
+            elif any(option is other for other in pool):
+                verdicts.append(_verdict(option, False, self._behind(option, ahead, criteria)))
+            else:
+                more, budget = money.show(_missing(option, self.facts)), budget_name(_tightest(self.facts))
+                verdicts.append(_verdict(option, False, f"does not fit: {more} more is needed in {budget}"))
+        return tuple(verdicts)
+
+    def _behind(self, option: _Option, ahead: _Option, criteria: tuple[Criterion, ...]) -> str:
+        """Why `ahead` comes before `option` in this order."""
+        for criterion in criteria:
+            if _rank(option, criterion) == _rank(ahead, criterion):
+                continue
+            if criterion == "cost":
+                return f"costs {money.show(option.cost - ahead.cost)} more"
+            if criterion == "seconds":
+                return f"takes {option.facts.seconds - ahead.facts.seconds:.1f} s longer"
+            ours = f"has no score on {self.scale}" if option.quality is None else f"scores {option.quality:g}"
+            return f"{ours} against {ahead.quality:g}"
+        return "is equal and comes later by name"
+
+    def _why(self, chosen: _Option, best: _Option, pool: list[_Option], criteria: tuple[Criterion, ...]) -> str:
+        """The plan's reason; `best` is what the goal would take if the money sufficed."""
+        if chosen.model.local and not best.model.local:
+            below = ", though it is below the policy's least quality" if chosen.faults else ""
+            left = money_left(_tightest(self.facts))
+            return f"{left}, too little for {best.model.id}; using the local model {chosen.model.id}{below}"
+        why = self._by_goal(chosen, pool, criteria)
+        if missing := _missing(chosen, self.facts):
+            budget = budget_name(_tightest(self.facts))
+            return f"{why}; it may cost {money.show(missing)} more than {budget} allows, and the work stops there"
+        if chosen is best:
+            return why
+        return f"{why}; {best.model.id} does not fit into {budget_name(_tightest(self.facts))}"
+
+    def _by_goal(self, chosen: _Option, pool: list[_Option], criteria: tuple[Criterion, ...]) -> str:
+        ask, name = self.ask, chosen.model.id
+        if len(self.eligible) == 1:
+            if ask.collection is not None and ask.pinned_space is not None:
+                return f"the collection '{ask.collection}' is pinned to space {ask.pinned_space}, which {name} serves"
+            if ask.pinned_model is not None:
+                return f"{name} is the model that the request names"
+            return f"{name} is the only model that may serve this"
+        superlative = "cheapest" if criteria is _ECONOMY else "best"
+        score = f", with {chosen.quality:g} on {self.scale}" if chosen.quality is not None else ""
+        place = "the only model that fits" if len(pool) == 1 else f"the {superlative} of {len(pool)}"
+        pace = _pace(self.facts) if self.policy.goal == "balanced" else None
+        if pace is None:
+            return f"{name} is {place}{score}"
+        if pace.on_pace:
+            return f"{pace}, which is on pace; {name} is {place}{score}"
+        return f"{pace}; using {'the local model' if chosen.model.local else f'{name}, the cheapest,'} today"
+
+    def _way_out(self, wanted: _Option) -> str:
+        """What may be done about a budget that is too small, leaving out what would not help."""
+        tight = [state for state in _hard(self.facts) if _room(state) < wanted.cost]
+        ways = ["raise the account budget" if _tightest(self.facts).owner == "account" else "raise the budget"]
+        resets = [s.resets for s in tight if s.resets is not None and s.budget.amount >= wanted.cost]
+        if len(resets) == len(tight):
+            day = max(resets).astimezone(find_zone(self.policy.timezone))
+            ways.append(f"wait until {day.day} {day:%B}")
+        if any(option.model.local and option.only_stopped_by("quality") for option in self.options):
+            ways.append("use the local model")
+        elif any(option.model.local and option.only_stopped_by("quality", "allow") for option in self.options):
+            ways.append("allow the local model")
+        return sentence(ways[0] if len(ways) == 1 else f"{', '.join(ways[:-1])}, or {ways[-1]}")
+
+    def _reference(self, chosen: _Option) -> Model | None:
+        """The model at whose price avoided money is counted: the plan's own, else the cheapest paid one allowed."""
+        if not chosen.model.local and chosen.facts.price is not None:
+            return chosen.model
+        if self.policy.local_only:
+            return None
+        paid = [
+            (option.facts.price, _rank(option, "quality"), option.model.id, option.model)
+            for option in self.options
+            if option.facts.price is not None and not option.model.local and allows(self.policy, option.model.id)
+        ]
+        return min(paid, key=lambda entry: entry[:3])[3] if paid else None

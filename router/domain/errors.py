@@ -1,0 +1,160 @@
+"""The error tree. Every error a caller can meet is here, and says who sees it and what they can do.
+
+RouterError                    anything the router says no to; `message` is fit for a page
+├── BadInput                   the caller: fix the text, file, name or number that the message points at (exit 2)
+├── Refused                    the caller: the policy, a budget or the kill switch says no; nothing was spent (exit 3)
+│   └── BudgetExceeded         ... and the budget that is too small, with the sums
+├── StoreError                 the operator: the database cannot be written
+│   ├── StoreBusy              ... another program holds the write lock; try again
+│   └── StoreFull              ... the disk is full; make room
+└── ProviderError              what a provider did; `billed` says what is known of the money
+    ├── NotConfigured          the operator: the key is missing (nothing was sent)
+    ├── KeyRejected            the operator: the key is wrong or was revoked (not billed)
+    ├── QuotaExhausted         the operator: the account at the provider is out of money (not billed)
+    ├── RateLimited            the dispatcher: wait `retry_after` seconds, then send again (not billed)
+    ├── CallTooLarge           the dispatcher: split the call; never resend it unchanged (not billed)
+    ├── CallRejected           the caller: the provider will not embed this (not billed)
+    ├── Unreachable            the dispatcher: the call never left (not billed)
+    ├── Overloaded             the dispatcher: a 5xx; it may have been billed
+    ├── OutcomeUnknown         the dispatcher: time-out or reset after sending; it may have been billed
+    └── BadReply               the dispatcher: an answer that cannot be trusted; it was or may have been billed
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Billed = Literal["no", "maybe", "yes"]
+
+
+class RouterError(Exception):
+    """Base of all errors that the router raises on purpose.
+
+    Attributes:
+        message: what happened and where, in a sentence that may be shown to anyone.
+        hint: what to do about it; empty where the message says it all.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".strip()
+
+
+class BadInput(RouterError):
+    """The request itself is wrong. Shown to the caller; nothing was charged or written."""
+
+    exit_code = 2
+
+
+class Refused(RouterError):
+    """A policy, a budget or the kill switch says no. Shown to the caller; nothing was spent."""
+
+    exit_code = 3
+
+
+class BudgetExceeded(Refused):
+    """The call does not fit into a hard budget.
+
+    Attributes:
+        shortfall: nanodollars by which the budget is too small.
+    """
+
+    def __init__(self, message: str, hint: str = "", *, shortfall: int = 0) -> None:
+        super().__init__(message, hint)
+        self.shortfall = shortfall
+
+
+class StoreError(RouterError):
+    """The databases in the data folder cannot be read or written. Shown to the operator."""
+
+
+class StoreBusy(StoreError):
+    """Another program has held the write lock for longer than we wait. Try again."""
+
+
+class StoreFull(StoreError):
+    """The disk, or the database, is full. Make room; paid calls stop until then."""
+
+
+class ProviderError(RouterError):
+    """Something a provider did. `billed` is what is known of the money, and decides the hold's fate."""
+
+    billed: Billed = "no"
+
+
+class NotConfigured(ProviderError):
+    """There is no key for this provider. Shown to the operator; nothing was sent."""
+
+
+class KeyRejected(ProviderError):
+    """401 or 403. Shown to the operator; a job pauses until the key is right."""
+
+
+class QuotaExhausted(ProviderError):
+    """The provider's account has no money left. Will not pass by itself: never retried."""
+
+
+class RateLimited(ProviderError):
+    """429. Known to be unbilled; queued again until the deadline.
+
+    Attributes:
+        retry_after: seconds the provider asked us to wait, or None when it did not say.
+    """
+
+    def __init__(self, message: str, hint: str = "", *, retry_after: float | None = None) -> None:
+        super().__init__(message, hint)
+        self.retry_after = retry_after
+
+
+class CallTooLarge(ProviderError):
+    """Too many texts or tokens in one call. To be split, never to be resent unchanged."""
+
+
+class CallRejected(ProviderError):
+    """Another 4xx: this provider will not embed this call as it is."""
+
+
+class Unreachable(ProviderError):
+    """Connection refused or no such host: the call never left."""
+
+
+class Overloaded(ProviderError):
+    """A 5xx. The provider may have billed it all the same."""
+
+    billed: Billed = "maybe"
+
+
+class OutcomeUnknown(ProviderError):
+    """Time-out, reset or a broken body after the call was sent."""
+
+    billed: Billed = "maybe"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BilledUsage:
+    """What a provider says that it billed for a call. Unit: tokens."""
+
+    tokens: int
+
+
+class BadReply(ProviderError):
+    """A reply that cannot be trusted: nothing of it is stored.
+
+    Attributes:
+        usage: what the reply says was billed, or None where it does not say.
+    """
+
+    billed: Billed = "maybe"
+
+    def __init__(self, message: str, hint: str = "", *, usage: BilledUsage | None = None) -> None:
+        super().__init__(message, hint)
+        self.usage = usage
+        if usage is not None:
+            self.billed = "yes"

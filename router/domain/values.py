@@ -1,0 +1,321 @@
+"""The words of the product as types. Everything that crosses a module is one of these, frozen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Literal
+
+Role = Literal["document", "query"]
+Route = Literal["cache", "local", "api", "batch"]
+Goal = Literal["economy", "balanced", "quality"]
+Window = Literal["request", "day", "week", "month", "total"]
+WhenExhausted = Literal["local", "wait", "refuse"]
+Deadline = Literal["now", "24h"]
+LongTexts = Literal["split", "refuse", "cut"]
+Variant = Literal["whole", "split", "cut"]
+Tokenizer = Literal["cl100k_base", "wordpiece", "bytes"]
+
+ROUTES: tuple[Route, ...] = ("cache", "local", "api", "batch")
+
+
+# ---- the catalog -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Price:
+    """A price from a day on, with where it was read. USD per million tokens; `None` is not sold or not known."""
+
+    since: date
+    now: Decimal | None
+    batch: Decimal | None = None
+    source: str
+    checked: date
+    second_hand: bool = False
+    batch_second_hand: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """A quality score on a named scale, 0 to 100, higher is better, with where it was read."""
+
+    scale: str
+    value: float
+    source: str
+    checked: date
+    second_hand: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one call may carry. `None`: the provider states no such limit."""
+
+    texts_per_call: int
+    tokens_per_text: int | None = None
+    tokens_per_call: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """Something that makes vectors of one space, at a price, with limits.
+
+    Attributes:
+        id: `provider/name`, how people and policies name it.
+        space: the set of vectors that may be compared; vectors of two spaces never mix.
+        dimensions: the full size; what the cache stores.
+        default_dimensions: what is answered when nobody asks for a size.
+        sizes: smaller sizes that may be cut from the full vector (Matryoshka), or "any".
+        roles: True where the model embeds documents and queries differently.
+        tokenizer: how its tokens are counted; "bytes" is an upper bound and not a count.
+        prices: by `since`, oldest first. Local models have none.
+        languages: "en" where the scores and the training are for English only, else "multi".
+        tokens_per_second: a rough speed, for "expected seconds" before anything was measured.
+    """
+
+    id: str
+    provider: str
+    name: str
+    space: str
+    dimensions: int
+    default_dimensions: int
+    sizes: tuple[int, ...] | Literal["any"] = ()
+    roles: bool = False
+    tokenizer: Tokenizer
+    limits: Limits
+    prices: tuple[Price, ...] = ()
+    scores: tuple[Score, ...] = ()
+    languages: Literal["en", "multi"] = "multi"
+    tokens_per_second: float = 50_000.0
+    source: str = ""
+
+    @property
+    def local(self) -> bool:
+        """True where the vectors are made on this machine, for nothing."""
+        return self.provider == "local"
+
+    def serves(self, dimensions: int) -> bool:
+        """True where a vector of this many dimensions can be answered from the full one."""
+        if dimensions == self.dimensions:
+            return True
+        if self.sizes == "any":
+            return 0 < dimensions < self.dimensions
+        return dimensions in self.sizes
+
+
+# ---- the policy --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """A limit in nanodollars over a window, hard (blocks) or soft (warns)."""
+
+    amount: int
+    window: Window
+    hard: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """Quality goal, budgets, what is allowed, and what to do with long texts and when money runs out.
+
+    Attributes:
+        min_quality: floor on the catalog's scale (RTEB English retrieval, 0-100), or None.
+        allow: model patterns, `fnmatch` style, over model ids.
+        when_exhausted: `local`: fall to a local model; `wait`, `refuse`: choose as if the money sufficed,
+            then spend call by call (files) or say no (requests).
+        normalise: make Unicode NFC, line ends `\\n`, and strip white space at both ends before embedding.
+        timezone: IANA name; budgets' windows and "today" are reckoned in it.
+        version: counts up with every saved change.
+    """
+
+    name: str
+    goal: Goal = "balanced"
+    min_quality: float | None = None
+    allow: tuple[str, ...] = ("*",)
+    local_only: bool = False
+    budgets: tuple[Budget, ...] = ()
+    when_exhausted: WhenExhausted = "local"
+    deadline: Deadline = "now"
+    long_texts: LongTexts = "split"
+    normalise: bool = False
+    timezone: str = "UTC"
+    version: int = 0
+
+
+# ---- facts for a decision ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetState:
+    """One budget with what its running window has used. Money in nanodollars.
+
+    Attributes:
+        owner: `account` or `policy/NAME`.
+        used: settled + unconfirmed + held in the window that runs now.
+        resets: when the next window begins; None for `request` and `total`.
+        pace_used, pace_elapsed: shares (0-1) at the day's one judgement: of the budget used, and of the
+            window elapsed. None for windows without a pace (`request`, `total`).
+    """
+
+    owner: str
+    budget: Budget
+    used: int
+    resets: datetime | None = None
+    pace_used: float | None = None
+    pace_elapsed: float | None = None
+    day_of_window: int = 1
+    days_in_window: int = 1
+
+    @property
+    def left(self) -> int:
+        """Nanodollars left; never below zero."""
+        return max(0, self.budget.amount - self.used)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CandidateFacts:
+    """What is known of one model for one request. Tokens and texts are of distinct texts.
+
+    Attributes:
+        texts: distinct texts asked.
+        cached: how many of them the cache already holds in the model's space, fit for this request.
+        tokens: the most tokens that the misses can be (exact where the tokenizer is).
+        over_long: misses longer than the model takes in one piece.
+        seconds: expected time for the misses.
+        configured: a key (or the weights) is there.
+        unhealthy: why the provider is passed over just now, or "".
+        price, batch_price: USD per million tokens today; None is unknown or not sold.
+    """
+
+    model: Model
+    texts: int
+    cached: int
+    tokens: int
+    over_long: int = 0
+    seconds: float = 0.0
+    configured: bool = True
+    unhealthy: str = ""
+    price: Decimal | None = None
+    batch_price: Decimal | None = None
+
+    @property
+    def misses(self) -> int:
+        """Distinct texts that would have to be embedded."""
+        return self.texts - self.cached
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """What a decision is asked for.
+
+    Attributes:
+        pinned_space: the collection's space, or that of a model named by the caller.
+        pinned_model: the model the caller named, if any.
+        dimensions: the size asked for; None takes the model's default.
+        partial: call by call (a file, a job) rather than all or nothing (a request).
+        collection: the collection that pins the space, if any.
+    """
+
+    role: Role = "document"
+    pinned_space: str | None = None
+    pinned_model: str | None = None
+    dimensions: int | None = None
+    partial: bool = False
+    collection: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """All that a decision may know. Nothing else is looked at."""
+
+    now: datetime
+    candidates: tuple[CandidateFacts, ...]
+    budgets: tuple[BudgetState, ...] = ()
+    paid_enabled: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What became of one candidate. `cost` in nanodollars is the most its misses can cost; None: no known price."""
+
+    model: Model
+    route: Route
+    eligible: bool
+    chosen: bool
+    reason: str
+    quality: float | None
+    cached: int
+    texts: int
+    tokens: int
+    cost: int | None
+    batch_cost: int | None
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The chosen candidate and how its misses are answered (`route`), with a verdict on every candidate.
+
+    `cost` in nanodollars is the most that the misses can cost; `reference` prices what was avoided.
+    """
+
+    model: Model
+    route: Route
+    cost: int
+    dimensions: int
+    reference: Model | None
+    fell_back: bool
+    reason: str
+    verdicts: tuple[Verdict, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """No candidate may serve the request; why, and what to do. `shortfall` in nanodollars where money is why."""
+
+    reason: str
+    hint: str
+    kind: Literal["budget", "policy", "input", "paid_off", "not_configured"]
+    verdicts: tuple[Verdict, ...]
+    shortfall: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Avoided:
+    """Money not spent, by cause, in nanodollars at the reference's normal price."""
+
+    cache: int = 0
+    repeats: int = 0
+    dimensions: int = 0
+    local: int = 0
+    batch: int = 0
+
+    @property
+    def total(self) -> int:
+        """All causes together."""
+        return self.cache + self.repeats + self.dimensions + self.local + self.batch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteCounts:
+    """How many distinct texts each route answered."""
+
+    cache: int = 0
+    local: int = 0
+    api: int = 0
+    batch: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unit:
+    """One thing to embed: a distinct text, or an even piece of an over-long one.
+
+    Attributes:
+        digest: BLAKE2b-256 of the exact text, 32 bytes.
+        tokens: its tokens for the model, or the upper bound where the tokenizer is "bytes".
+    """
+
+    digest: bytes
+    text: str = field(repr=False)
+    tokens: int

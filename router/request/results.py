@@ -1,0 +1,83 @@
+"""What the engine answers with: results and quotes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from router.domain.errors import RouterError
+from router.domain.values import Avoided, Plan, Refusal, RouteCounts, Verdict
+from router.providers.base import Floats
+
+TextRoute = Literal["cache", "local", "api", "batch", "repeated", "refused"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """The answer to a request.
+
+    Attributes:
+        vectors: `(n, d)` float32, one row a text in the order asked, unit length; a refused text's row is NaN.
+        routes: how each text was answered, in the order asked.
+        problems: why a text was refused, by its position; only `partial` requests have any.
+        counts: distinct texts by route.
+        repeated: texts answered with their twin.
+        tokens: of the distinct texts that were answered, for the chosen model.
+        cost, unconfirmed: nanodollars charged, and charged without the provider's word.
+        cut: positions of the texts that were cut to the model's length, as the policy said.
+        exhausted: True where money was why some texts were refused.
+        decision: the plan explained in sentences.
+        request: the request's number in the books.
+    """
+
+    vectors: Floats = field(repr=False)
+    routes: tuple[TextRoute, ...] = field(repr=False)
+    problems: Mapping[int, RouterError]
+    model: str
+    space: str
+    dimensions: int
+    texts: int
+    distinct: int
+    repeated: int
+    counts: RouteCounts
+    tokens: int
+    cost: int
+    unconfirmed: int
+    avoided: Avoided
+    cut: tuple[int, ...]
+    exhausted: bool
+    decision: str
+    plan: Plan = field(repr=False)
+    request: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuoteLine:
+    """One candidate of a quote. Money in nanodollars; `full_cost` is without the cache and with every repeat."""
+
+    verdict: Verdict
+    full_tokens: int
+    full_cost: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quote:
+    """What a request would cost, before anything is spent.
+
+    Attributes:
+        tokens: of all texts, repeats included, for the chosen model (or the first candidate).
+        outcome: the plan, or the refusal.
+    """
+
+    texts: int
+    distinct: int
+    tokens: int
+    lines: tuple[QuoteLine, ...]
+    outcome: Plan | Refusal
+    decision: str
+
+    @property
+    def chosen(self) -> str | None:
+        """The model that would be chosen, or None where the request would be refused."""
+        return self.outcome.model.id if isinstance(self.outcome, Plan) else None

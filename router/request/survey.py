@@ -1,0 +1,125 @@
+"""Step 2 of a request: what the cache holds in every space, and what the misses of each model would take.
+
+Tokens are counted only where a decision can hang on them: for texts that are missing, and for models that could
+serve. For the others the UTF-8 length stands in, an upper bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+
+from router import tokens
+from router.domain.catalog import Catalog, quality
+from router.domain.pricing import price_on
+from router.domain.values import CandidateFacts, LongTexts, Model, Role, Tokenizer
+from router.request.intake import Intake
+from router.store.cache import Kind, Row
+
+API_SECONDS = 0.5
+"""Expected time of a paid call before any was measured."""
+
+
+class Survey:
+    """The cache's answer for one request, seen from every model."""
+
+    def __init__(
+        self,
+        intake: Intake,
+        found: Mapping[int, Mapping[bytes, Row]],
+        kinds: Mapping[int, Kind],
+        catalog: Catalog,
+        role: Role,
+        long_texts: LongTexts,
+    ) -> None:
+        self.intake = intake
+        self._catalog = catalog
+        self._role = role
+        self._long_texts = long_texts
+        self._found = [(kinds[number], rows) for number, rows in found.items() if number in kinds]
+        self._counts: dict[Tokenizer, dict[bytes, int]] = {}
+        self._rows: dict[str, Mapping[bytes, Row]] = {}
+        tokenizers = {m.id: m.tokenizer for m in catalog.models}
+        for kind, rows in self._found:
+            tokenizer = tokenizers.get(kind.model)
+            if tokenizer is not None and kind.variant == "whole":
+                self._counts.setdefault(tokenizer, {}).update({d: t for d, (_, t) in rows.items()})
+
+    def rows(self, model: Model) -> Mapping[bytes, Row]:
+        """The cached vectors that may answer for this model, by digest."""
+        if model.id not in self._rows:
+            fit = [rows for kind, rows in self._found if self._fits(kind, model)]
+            merged: dict[bytes, Row] = {}
+            for rows in fit:
+                merged = {**rows, **merged} if merged else dict(rows)
+            self._rows[model.id] = merged
+        return self._rows[model.id]
+
+    def _fits(self, kind: Kind, model: Model) -> bool:
+        if kind.space != model.space or kind.dimensions != model.dimensions:
+            return False
+        if kind.role != (self._role if model.roles else ""):
+            return False
+        if kind.variant not in ("whole", self._long_texts):
+            return False
+        return kind.model == model.id or self._better(kind.model, model)
+
+    def _better(self, other: str, model: Model) -> bool:
+        """A better member of the family may answer for a lesser one, never the other way."""
+        scale = self._catalog.scale
+        theirs = next((quality(m, scale) for m in self._catalog.models if m.id == other), None)
+        ours = quality(model, scale)
+        return theirs is not None and ours is not None and theirs >= ours
+
+    def misses(self, model: Model) -> list[int]:
+        """Indices of the distinct texts that the model would have to embed."""
+        rows = self.rows(model)
+        digests = self.intake.digests
+        if not rows:
+            return list(range(len(digests)))
+        return [i for i, d in enumerate(digests) if d not in rows]
+
+    def count(self, tokenizer: Tokenizer, indices: Iterable[int]) -> list[int]:
+        """Tokens of distinct texts, exact (an upper bound for "bytes"); counted once."""
+        known = self._counts.setdefault(tokenizer, {})
+        digests, texts = self.intake.digests, self.intake.texts
+        wanted = list(indices)
+        new = [i for i in wanted if digests[i] not in known]
+        if new:
+            counted = tokens.count(tokenizer, [texts[i] for i in new])
+            known.update(zip((digests[i] for i in new), counted, strict=True))
+        return [known[digests[i]] for i in wanted]
+
+    def candidate(
+        self, model: Model, *, now: datetime, exact: bool, configured: bool, unhealthy: str, width: Callable[[], int]
+    ) -> CandidateFacts:
+        """What a decision may know of one model. `exact`: count its misses' tokens rather than bound them."""
+        misses = self.misses(model)
+        limit = model.limits.tokens_per_text
+        over_long = 0
+        if not misses:
+            total = 0
+        elif exact and (not model.local or self._long_texts == "refuse"):
+            counts = self.count(model.tokenizer, misses)
+            total = sum(counts)
+            over_long = sum(c > limit for c in counts) if limit else 0
+        else:
+            total = sum(self.intake.sizes[i] for i in misses) + 8 * len(misses)
+            if model.local:
+                total //= 4  # about four bytes a token: only for the expected time, a local model costs nothing
+        price = price_on(model, now.date())
+        calls = -(-len(misses) // model.limits.texts_per_call)
+        seconds = total / model.tokens_per_second
+        if not model.local and misses:
+            seconds = max(seconds, API_SECONDS * -(-calls // width()))
+        return CandidateFacts(
+            model=model,
+            texts=len(self.intake.digests),
+            cached=len(self.intake.digests) - len(misses),
+            tokens=total,
+            over_long=over_long,
+            seconds=seconds,
+            configured=configured,
+            unhealthy=unhealthy,
+            price=None if price is None else price.now,
+        )

@@ -1,0 +1,23 @@
+"""A provider on loopback that speaks the OpenAI, Cohere and Voyage wire and keeps its own bill.
+
+Tests, demonstrations and benchmarks talk to it through the real SDKs; its bill is what the ledger is held against.
+"""
+
+from router.sandbox.bill import Bill, Received
+from router.sandbox.config import SandboxConfig
+from router.sandbox.faults import Fault
+from router.sandbox.server import Sandbox, create_app, environment, run
+from router.sandbox.vectors import expected_vector, expected_vectors
+
+__all__ = [
+    "Bill",
+    "Fault",
+    "Received",
+    "Sandbox",
+    "SandboxConfig",
+    "create_app",
+    "environment",
+    "expected_vector",
+    "expected_vectors",
+    "run",
+]

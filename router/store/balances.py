@@ -1,0 +1,156 @@
+"""Balances: what each window of each budget's owner holds and has spent, and what budgets stand over a policy.
+
+The sums are kept in the same transaction as the entries; `fold` reckons them anew from the entries alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from router.domain import money
+from router.domain.errors import BudgetExceeded
+from router.domain.policy import window_bounds
+from router.domain.values import Budget, BudgetState, Window
+from router.store.database import Connection
+
+ACCOUNT = "account"
+STRETCHES: tuple[Window, ...] = ("day", "week", "month", "total")
+Scope = tuple[str, str, int]
+"""(owner, window, start): `account` or `policy/NAME`; start in epoch seconds, or the request's number."""
+
+
+def paid_enabled(conn: Connection) -> bool:
+    """False while the kill switch stops all paid calls."""
+    row = conn.execute("SELECT value FROM settings WHERE key = 'paid'").fetchone()
+    return row is None or row[0] != "off"
+
+
+def fold(conn: Connection) -> dict[Scope, tuple[int, int, int]]:
+    """What every balance must be, (held, settled, unconfirmed), reckoned from the holds and charges alone."""
+    sums: dict[Scope, list[int]] = {}
+
+    def add(scopes: str, place: int, amount: int) -> None:
+        for scope in parse_scopes(scopes):
+            sums.setdefault(scope, [0, 0, 0])[place] += amount
+
+    for amount, scopes in conn.execute("SELECT amount, scopes FROM holds WHERE state = 'pending'"):
+        add(scopes, 0, amount)
+    for kind, amount, scopes in conn.execute("SELECT kind, amount, scopes FROM charges"):
+        add(scopes, 1 if kind == "settled" else 2, -amount if kind == "struck" else amount)
+    return {scope: (s[0], s[1], s[2]) for scope, s in sums.items()}
+
+
+def balances(conn: Connection) -> dict[Scope, tuple[int, int, int]]:
+    """Every balance as kept, (held, settled, unconfirmed)."""
+    rows = conn.execute("SELECT owner, window, start, held, settled, unconfirmed FROM balances")
+    return {(r[0], r[1], r[2]): (r[3], r[4], r[5]) for r in rows}
+
+
+def parse_scopes(scopes: str) -> list[Scope]:
+    return [(owner, window, start) for owner, window, start in json.loads(scopes)]
+
+
+def add_to_balances(
+    conn: Connection, scopes: Sequence[Scope], *, held: int = 0, settled: int = 0, unconfirmed: int = 0
+) -> None:
+    conn.executemany(
+        "INSERT INTO balances (owner, window, start, held, settled, unconfirmed) VALUES (?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT (owner, window, start) DO UPDATE SET held = held + excluded.held,"
+        " settled = settled + excluded.settled, unconfirmed = unconfirmed + excluded.unconfirmed",
+        [(*scope, held, settled, unconfirmed) for scope in scopes],
+    )
+
+
+def require_room(conn: Connection, scopes: Sequence[Scope], amount: int) -> None:
+    """Raise BudgetExceeded where a hard budget cannot take `amount` more."""
+    for owner, window, start in scopes:
+        row = conn.execute(
+            "SELECT amount FROM budgets WHERE owner = ? AND window = ? AND hard = 1", (owner, window)
+        ).fetchone()
+        if row is None:
+            continue
+        used = used_in(conn, owner, window, start)
+        if used + amount > row[0]:
+            raise exceeded(owner, window, row[0], used, amount)
+
+
+_WINDOW_WORDS = {
+    "request": "the limit a request of",
+    "day": "today's",
+    "week": "this week's",
+    "month": "this month's",
+    "total": "the total of",
+}
+
+
+def exceeded(owner: str, window: str, limit: int, used: int, amount: int) -> BudgetExceeded:
+    """The refusal of `amount` nanodollars by a budget, in words."""
+    whose = "the account" if owner == ACCOUNT else f"policy '{owner.removeprefix('policy/')}'"
+    missing = used + amount - limit
+    return BudgetExceeded(
+        f"Refused: {_WINDOW_WORDS[window]} {money.show(limit)} for {whose} has {money.show(max(0, limit - used))} left;"
+        f" {money.show(missing)} more is needed.",
+        "Raise the budget, wait for the next window, or use a local model.",
+        shortfall=missing,
+    )
+
+
+def used_in(conn: Connection, owner: str, window: str, start: int) -> int:
+    row = conn.execute(
+        "SELECT held + settled + unconfirmed FROM balances WHERE owner = ? AND window = ? AND start = ?",
+        (owner, window, start),
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
+def zone_of(conn: Connection, owner: str) -> str:
+    row = conn.execute("SELECT timezone FROM zones WHERE owner = ?", (owner,)).fetchone()
+    return str(row[0]) if row else "UTC"
+
+
+def window_starts(owner: str, zone: str, now: int) -> list[tuple[str, int]]:
+    at = datetime.fromtimestamp(now, UTC)
+    return [(window, int(window_bounds(window, at, zone)[0].timestamp())) for window in STRETCHES]
+
+
+def unjudged(conn: Connection, owners: Sequence[str], now: float) -> list[tuple[str, str, int, int]]:
+    missing = []
+    for owner in owners:
+        starts = dict(window_starts(owner, zone_of(conn, owner), int(now)))
+        for (window,) in conn.execute(
+            "SELECT DISTINCT window FROM budgets WHERE owner = ? AND window IN ('day', 'week', 'month')", (owner,)
+        ).fetchall():
+            day = starts["day"]
+            if not conn.execute(
+                "SELECT 1 FROM pace WHERE owner = ? AND window = ? AND day = ?", (owner, window, day)
+            ).fetchone():
+                missing.append((owner, window, starts[window], day))
+    return missing
+
+
+def budget_state(conn: Connection, owner: str, budget: Budget, now: datetime) -> BudgetState:
+    if budget.window == "request":
+        return BudgetState(owner=owner, budget=budget, used=0)
+    zone = zone_of(conn, owner)
+    start, end = window_bounds(budget.window, now, zone)
+    used = used_in(conn, owner, budget.window, int(start.timestamp()))
+    if end is None:
+        return BudgetState(owner=owner, budget=budget, used=used)
+    today, _ = window_bounds("day", now, zone)
+    row = conn.execute(
+        "SELECT used FROM pace WHERE owner = ? AND window = ? AND day = ?",
+        (owner, budget.window, int(today.timestamp())),
+    ).fetchone()
+    at_judgement = int(row[0]) if row else used
+    return BudgetState(
+        owner=owner,
+        budget=budget,
+        used=used,
+        resets=end,
+        pace_used=at_judgement / budget.amount if budget.amount else float(at_judgement > 0),
+        pace_elapsed=(today - start) / (end - start),
+        day_of_window=round((today - start).total_seconds() / 86_400) + 1,
+        days_in_window=round((end - start).total_seconds() / 86_400),
+    )

@@ -1,0 +1,257 @@
+"""One SQLite file: opened safely, written by one thread that groups commits, read by a connection a thread.
+
+A transaction starts with `BEGIN IMMEDIATE`: under a plain `BEGIN`, read-then-write fails at once with
+"database is locked" as soon as a second program writes, and no busy time-out helps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from router.domain.errors import RouterError, StoreBusy, StoreError, StoreFull
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from sqlite_utils import Migrations
+else:
+    try:
+        from pysqlite3 import dbapi2 as sqlite3
+    except ImportError:
+        import sqlite3
+
+T = TypeVar("T")
+
+Connection = sqlite3.Connection
+SQLITE_VERSION: tuple[int, ...] = sqlite3.sqlite_version_info
+WAL_RESET_FIXED = (3, 51, 3)
+"""The first SQLite whose WAL-reset bug is fixed; `doctor` warns below it."""
+
+GROUP = 512
+"""The most writes that share a commit."""
+PATIENCE_S = 5.0
+"""How long a write waits for another program's lock before it is refused."""
+
+
+def connect(path: Path, *, page_size: int = 4096, readonly: bool = False) -> Connection:
+    """A connection with WAL, `synchronous=FULL`, foreign keys, and explicit transactions only."""
+    conn = sqlite3.connect(str(path), timeout=1.0, isolation_level=None, check_same_thread=False, cached_statements=512)
+    conn.execute(f"PRAGMA page_size={page_size}")
+    conn.execute("PRAGMA journal_mode=WAL")
+    conn.execute("PRAGMA synchronous=FULL")
+    conn.execute("PRAGMA foreign_keys=ON")
+    conn.execute(f"PRAGMA mmap_size={1 << 36}")
+    conn.execute("PRAGMA temp_store=MEMORY")
+    if readonly:
+        conn.execute("PRAGMA query_only=ON")
+    return conn
+
+
+def translate(exc: sqlite3.Error, path: Path) -> StoreError:
+    """A SQLite error as one of ours, with what to do."""
+    text = str(exc)
+    if "full" in text or "disk I/O error" in text:
+        return StoreFull(
+            f"{path.name} cannot be written: {text}.", "Make room on the disk of the data folder, then try again."
+        )
+    if "locked" in text or "busy" in text:
+        return StoreBusy(f"{path.name} is locked by another program.", "Wait for it to finish, then try again.")
+    return StoreError(f"{path.name}: {text}.", "Run `python -m router doctor`.")
+
+
+class _Item:
+    __slots__ = ("deadline", "fn", "future")
+
+    def __init__(self, fn: Callable[[Connection], object], deadline: float) -> None:
+        self.fn = fn
+        self.deadline = deadline
+        self.future: Future[object] = Future()
+
+
+class Database:
+    """One SQLite file with its writer thread and its readers."""
+
+    def __init__(self, path: Path, migrations: Callable[[], Migrations], names: list[str], *, page_size: int) -> None:
+        """Open or create `path` and bring its schema up to date.
+
+        Args:
+            path: the file; its folder must exist.
+            migrations: gives the migrations; called only when one of `names` is missing, because
+                importing sqlite-utils is slow.
+            names: the names of all migrations, oldest first.
+            page_size: bytes a page, for a new file.
+
+        Raises:
+            StoreError: the file cannot be opened, or was written by a newer version of this program.
+        """
+        self.path = path
+        self._page_size = page_size
+        self._local = threading.local()
+        self._all: list[Connection] = []
+        self._lock = threading.Lock()
+        self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+        try:
+            self._conn = connect(path, page_size=page_size)
+            self._migrate(migrations, names)
+        except sqlite3.Error as exc:
+            raise translate(exc, path) from exc
+        self._thread = threading.Thread(target=self._run, name=f"writer-{path.name}", daemon=True)
+        self._thread.start()
+
+    # ---- reading ----
+
+    def reader(self) -> Connection:
+        """This thread's read-only connection."""
+        conn: Connection | None = getattr(self._local, "conn", None)
+        if conn is None:
+            conn = connect(self.path, page_size=self._page_size, readonly=True)
+            self._local.conn = conn
+            with self._lock:
+                self._all.append(conn)
+        return conn
+
+    # ---- writing ----
+
+    def submit(self, fn: Callable[[Connection], T], *, patience_s: float = PATIENCE_S) -> Future[T]:
+        """Queue `fn` for the writer thread; the future resolves after its commit.
+
+        `fn` runs under a savepoint of its own: if it raises, its changes are undone and nobody else's.
+
+        Raises (in the future):
+            StoreBusy: the lock was not had within `patience_s` seconds; nothing was written.
+            StoreFull: the disk is full; nothing was written.
+        """
+        item = _Item(fn, time.monotonic() + patience_s)
+        self._queue.put(item)
+        return item.future  # type: ignore[return-value]  # the future carries what fn returns
+
+    async def write(self, fn: Callable[[Connection], T], *, patience_s: float = PATIENCE_S) -> T:
+        """`submit`, awaited."""
+        return await asyncio.wrap_future(self.submit(fn, patience_s=patience_s))
+
+    def close(self) -> None:
+        """Write what is queued, then close every connection."""
+        self._queue.put(None)
+        self._thread.join()
+        with self._lock:
+            for conn in self._all:
+                conn.close()
+            self._all.clear()
+        self._conn.close()
+
+    def _run(self) -> None:
+        while True:
+            item = self._queue.get()
+            group: list[_Item] = []
+            stop = item is None
+            while item is not None:
+                group.append(item)
+                if len(group) >= GROUP:
+                    break
+                try:
+                    item = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+                stop = stop or item is None
+            self._commit_group([i for i in group if i.future.set_running_or_notify_cancel()])
+            if stop:
+                return
+
+    def _commit_group(self, group: list[_Item]) -> None:
+        group = self._begin(group)
+        if not group:
+            return
+        done: list[tuple[_Item, object]] = []
+        failed: list[tuple[_Item, BaseException]] = []
+        try:
+            for item in group:
+                self._conn.execute("SAVEPOINT item")
+                try:
+                    result = item.fn(self._conn)
+                except RouterError as exc:
+                    self._conn.execute("ROLLBACK TO item")
+                    failed.append((item, exc))
+                except sqlite3.Error:
+                    if not self._conn.in_transaction:
+                        raise  # SQLite gave up the whole transaction: nobody's changes stand
+                    self._conn.execute("ROLLBACK TO item")
+                    raise
+                except BaseException as exc:
+                    self._conn.execute("ROLLBACK TO item")
+                    failed.append((item, exc))
+                else:
+                    done.append((item, result))
+                self._conn.execute("RELEASE item")
+            self._conn.execute("COMMIT")
+        except sqlite3.Error as exc:
+            if self._conn.in_transaction:
+                self._conn.execute("ROLLBACK")
+            if len(group) > 1:  # find the one that fails; the others are not to suffer for it
+                for item in group:
+                    self._commit_group([item])
+            else:
+                group[0].future.set_exception(translate(exc, self.path))
+            return
+        for item, error in failed:
+            item.future.set_exception(error)
+        for item, result in done:
+            item.future.set_result(result)
+
+    def _begin(self, group: list[_Item]) -> list[_Item]:
+        """Take the write lock; items whose patience ends first are refused. Returns those that still wait."""
+        while group:
+            try:
+                self._conn.execute("BEGIN IMMEDIATE")
+            except sqlite3.Error as exc:
+                error = translate(exc, self.path)
+                now = time.monotonic()
+                busy = isinstance(error, StoreBusy)
+                for item in group:
+                    if not busy or item.deadline <= now:
+                        item.future.set_exception(error)
+                group = [i for i in group if busy and i.deadline > now]
+            else:
+                return group
+        return group
+
+    # ---- schema ----
+
+    def _migrate(self, migrations: Callable[[], Migrations], names: list[str]) -> None:
+        applied = _applied(self._conn)
+        unknown = [name for name in applied if name not in names]
+        if unknown:
+            raise StoreError(
+                f"{self.path.name} was written by a newer version of this program ({unknown[-1]}).",
+                "Update the program, or use another data folder.",
+            )
+        if set(applied) == set(names):
+            return
+        import sqlite_utils
+
+        for attempt in range(60):  # two programs may start at once: one migrates, the other finds it done
+            try:
+                self._conn.execute("BEGIN IMMEDIATE")
+                break
+            except sqlite3.OperationalError:
+                if attempt == 59:
+                    raise
+        try:
+            migrations().apply(sqlite_utils.Database(self._conn, recursive_triggers=False))
+            self._conn.execute("COMMIT")
+        except BaseException:
+            self._conn.execute("ROLLBACK")
+            raise
+
+
+def _applied(conn: Connection) -> list[str]:
+    table = conn.execute("SELECT 1 FROM sqlite_master WHERE name = '_sqlite_migrations'").fetchone()
+    if table is None:
+        return []
+    return [str(name) for (name,) in conn.execute("SELECT name FROM _sqlite_migrations ORDER BY rowid")]

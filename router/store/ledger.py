@@ -1,0 +1,455 @@
+"""The ledger: money is held before a call leaves, at the most that it can cost, and settled with what was billed.
+
+All SQL for holds, claims, charges, balances and leases is here, so that another database can take its place.
+True at every commit, for every hard budget: settled + unconfirmed + held <= limit, unless a provider billed
+more than was held (then the truth is booked and nothing paid passes until the window turns); and every balance
+equals the fold of the holds and charges (`fold`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+from router.domain.errors import BudgetExceeded, Refused
+from router.domain.values import Budget, BudgetState, Route, Unit
+from router.store.balances import (
+    ACCOUNT,
+    Scope,
+    add_to_balances,
+    budget_state,
+    paid_enabled,
+    parse_scopes,
+    require_room,
+    unjudged,
+    used_in,
+    window_starts,
+    zone_of,
+)
+from router.store.database import Connection, Database
+from router.store.usage import add_charge
+
+LEASE_S = 15.0
+"""A process that has not renewed its lease for this long is taken for dead."""
+SETTLE_PATIENCE_S = 600.0
+"""A charge that is owed to the books waits this long for the write lock."""
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Purpose:
+    """What a hold is for; carried into its charge."""
+
+    request: int
+    policy: str
+    model: str
+    kind: str
+    route: Route
+    collection: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """Money set aside for one call. `amount` in nanodollars; `units` are claimed until it ends."""
+
+    id: int
+    amount: int
+    units: tuple[Unit, ...]
+    purpose: Purpose
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """What `open` gave: holds for the calls to send, and the texts that need no call of ours.
+
+    `stored` were found in the cache under the write lock; `busy` are claimed by another request.
+    """
+
+    holds: tuple[Hold, ...]
+    stored: tuple[Unit, ...]
+    busy: tuple[Unit, ...]
+
+
+Stored = Callable[[Sequence[bytes]], set[bytes]]
+Price = Callable[[int], int]
+
+
+class Ledger:
+    """Holds, charges, balances, claims and leases, in `router.db`."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        """`clock` gives epoch seconds; tests turn it."""
+        self.database = database
+        self.clock = clock
+        self.process = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+
+    # ---- holds ----
+
+    async def open(
+        self, groups: Sequence[Sequence[Unit]], purpose: Purpose, *, price: Price, stored: Stored, sent: bool
+    ) -> Opened:
+        """Hold the most that these calls can cost and claim their texts: all of it, or nothing.
+
+        Args:
+            groups: the calls, each a group of units.
+            purpose: what for.
+            price: nanodollars, rounded up, for a number of tokens.
+            stored: which of some digests the cache has by now; asked under the write lock, because another
+                request may have stored them since we looked.
+            sent: True when the calls leave at once; otherwise `mark_sent` says when.
+
+        Raises:
+            BudgetExceeded: a hard budget is too small; nothing is held or claimed.
+            Refused: the kill switch is on.
+            StoreBusy: the lock was not had; nothing is held.
+        """
+
+        def write(conn: Connection) -> Opened:
+            return self._open(conn, groups, purpose, price, stored, sent)
+
+        return await self.database.write(write)
+
+    def _open(
+        self,
+        conn: Connection,
+        groups: Sequence[Sequence[Unit]],
+        purpose: Purpose,
+        price: Price,
+        stored: Stored,
+        sent: bool,
+    ) -> Opened:
+        if not paid_enabled(conn):
+            raise Refused("All paid calls are stopped by the kill switch.", "Turn it off to spend again.")
+        digests = [unit.digest for group in groups for unit in group]
+        taken = _claimed(conn, purpose.kind, digests)
+        free = [d for d in digests if d not in taken]
+        there = stored(free) if free else set()
+        needless = taken | there
+        kept = [tuple(u for u in group if u.digest not in needless) for group in groups]
+        calls = [(group, price(sum(u.tokens for u in group))) for group in kept if group]
+        everything = [unit for group in groups for unit in group]
+        holds: tuple[Hold, ...] = ()
+        if calls:
+            scopes = self._scopes(conn, purpose)
+            require_room(conn, scopes, sum(amount for _, amount in calls))
+            holds = tuple(self._take(conn, group, amount, scopes, purpose, sent) for group, amount in calls)
+        return Opened(
+            holds=holds,
+            stored=tuple(u for u in everything if u.digest in there),
+            busy=tuple(u for u in everything if u.digest in taken),
+        )
+
+    def _take(
+        self,
+        conn: Connection,
+        units: Sequence[Unit],
+        amount: int,
+        scopes: Sequence[Scope],
+        purpose: Purpose,
+        sent: bool,
+    ) -> Hold:
+        number = _insert_hold(conn, self.process, units, amount, scopes, purpose, sent, self.clock())
+        add_to_balances(conn, scopes, held=amount)
+        conn.executemany(
+            "INSERT INTO claims (digest, kind, hold) VALUES (?, ?, ?)",
+            [(u.digest, purpose.kind, number) for u in units],
+        )
+        return Hold(id=number, amount=amount, units=tuple(units), purpose=purpose)
+
+    async def mark_sent(self, hold: Hold) -> bool:
+        """Note that the call is about to leave. False: the hold is gone (it was swept), so it must not leave."""
+
+        def write(conn: Connection) -> bool:
+            return _change(conn, "UPDATE holds SET sent = 1 WHERE id = ? AND state = 'pending'", (hold.id,)) == 1
+
+        return await self.database.write(write, patience_s=SETTLE_PATIENCE_S)
+
+    async def settle(self, hold: Hold, amount: int, tokens: int) -> bool:
+        """Book what was billed (nanodollars) and end the hold. False: somebody else ended it first.
+
+        A hold that the sweeper had already turned into an unconfirmed charge is corrected: that charge is
+        struck and the true one booked.
+        """
+
+        def write(conn: Connection) -> bool:
+            return self._end(conn, hold.id, "settled", amount, tokens) or self._correct(conn, hold.id, amount, tokens)
+
+        return await self.database.write(write, patience_s=SETTLE_PATIENCE_S)
+
+    async def release(self, hold: Hold) -> bool:
+        """End a hold whose call is known to be unbilled. False: somebody else ended it first."""
+
+        def write(conn: Connection) -> bool:
+            return self._end(conn, hold.id, "released", 0, 0)
+
+        return await self.database.write(write, patience_s=SETTLE_PATIENCE_S)
+
+    async def fail(
+        self,
+        hold: Hold,
+        reason: str,
+        *,
+        billed: int | None,
+        tokens: int = 0,
+        again: Sequence[Sequence[Unit]] = (),
+        price: Price,
+    ) -> tuple[Hold, ...]:
+        """End the hold of a call that failed and, in the same commit, take new ones to send its texts again.
+
+        Args:
+            hold: of the call that failed.
+            reason: why, for the books.
+            billed: nanodollars that the provider says it billed; 0 where it is known to be unbilled; None where
+                it may have been billed: the whole hold becomes an unconfirmed charge.
+            tokens: what was billed, in tokens.
+            again: the calls to send instead; they take over the claims.
+            price: nanodollars for a number of tokens.
+
+        Returns the new holds; none where there is no money left for them (the books are right all the same).
+        """
+
+        def write(conn: Connection) -> tuple[Hold, ...]:
+            state: Literal["settled", "released", "unconfirmed"]
+            state = "unconfirmed" if billed is None else "settled" if billed else "released"
+            amount = hold.amount if billed is None else billed
+            if not self._end(conn, hold.id, state, amount, tokens, reason=reason) or not again:
+                return ()
+            scopes = self._scopes(conn, hold.purpose)
+            amounts = [price(sum(u.tokens for u in units)) for units in again]
+            try:
+                require_room(conn, scopes, sum(amounts))
+            except BudgetExceeded:
+                return ()
+            if not paid_enabled(conn):
+                return ()
+            return tuple(
+                self._take(conn, units, amount, scopes, hold.purpose, True)
+                for units, amount in zip(again, amounts, strict=True)
+            )
+
+        return await self.database.write(write, patience_s=SETTLE_PATIENCE_S)
+
+    def _end(
+        self,
+        conn: Connection,
+        number: int,
+        state: Literal["settled", "released", "unconfirmed"],
+        amount: int,
+        tokens: int,
+        *,
+        reason: str = "",
+    ) -> bool:
+        if _change(conn, "UPDATE holds SET state = ? WHERE id = ? AND state = 'pending'", (state, number)) != 1:
+            return False
+        held, scopes = conn.execute("SELECT amount, scopes FROM holds WHERE id = ?", (number,)).fetchone()
+        if state == "released":
+            add_to_balances(conn, parse_scopes(scopes), held=-held)
+        else:
+            add_to_balances(conn, parse_scopes(scopes), held=-held, **{state: amount})
+            _charge(conn, number, state, amount, tokens, self.clock(), reason)
+        conn.execute("DELETE FROM claims WHERE hold = ?", (number,))
+        return True
+
+    def _correct(self, conn: Connection, number: int, amount: int, tokens: int) -> bool:
+        row = conn.execute(
+            "SELECT c.amount, c.scopes, c.reason FROM charges c JOIN holds h ON h.id = c.hold"
+            " WHERE h.id = ? AND h.state = 'unconfirmed' AND c.kind = 'unconfirmed'",
+            (number,),
+        ).fetchone()
+        if row is None or row[2] != LEASE_REASON:
+            return False
+        conn.execute("UPDATE holds SET state = 'settled' WHERE id = ?", (number,))
+        add_to_balances(conn, parse_scopes(row[1]), unconfirmed=-row[0], settled=amount)
+        _charge(conn, number, "struck", row[0], 0, self.clock(), "settled late")
+        _charge(conn, number, "settled", amount, tokens, self.clock(), "")
+        return True
+
+    def busy(self, kind: str, digests: Sequence[bytes]) -> set[bytes]:
+        """Which of these texts another request has claimed just now."""
+        return _claimed(self.database.reader(), kind, digests)
+
+    # ---- leases ----
+
+    async def renew(self) -> None:
+        """Say that this process lives; to be called well within `LEASE_S`."""
+        now = self.clock()
+
+        def write(conn: Connection) -> None:
+            conn.execute(
+                "INSERT INTO processes (id, lease_until, started) VALUES (?, ?, ?)"
+                " ON CONFLICT (id) DO UPDATE SET lease_until = excluded.lease_until",
+                (self.process, now + LEASE_S, now),
+            )
+
+        await self.database.write(write, patience_s=LEASE_S)
+
+    async def sweep(self) -> tuple[int, int]:
+        """End the holds of dead processes: unconfirmed charges where sent, released where not.
+
+        Returns (unconfirmed, released). Each hold is ended once, whoever sweeps.
+        """
+        conn = self.database.reader()
+        now = self.clock()
+        if conn.execute("SELECT 1 FROM processes WHERE lease_until < ? LIMIT 1", (now,)).fetchone() is None:
+            return 0, 0
+
+        def write(conn: Connection) -> tuple[int, int]:
+            dead = [
+                row[0]
+                for row in conn.execute("SELECT id FROM processes WHERE lease_until < ?", (now,))
+                if row[0] != self.process
+            ]
+            ended = {True: 0, False: 0}
+            for process in dead:
+                orphans = conn.execute(
+                    "SELECT id, amount, sent FROM holds WHERE process = ? AND state = 'pending'", (process,)
+                ).fetchall()
+                for number, amount, sent in orphans:
+                    if sent:
+                        self._end(conn, number, "unconfirmed", amount, 0, reason=LEASE_REASON)
+                    else:
+                        self._end(conn, number, "released", 0, 0)
+                    ended[bool(sent)] += 1
+                conn.execute("DELETE FROM processes WHERE id = ?", (process,))
+            return ended[True], ended[False]
+
+        return await self.database.write(write)
+
+    async def leave(self) -> None:
+        """This process ends in good order; it has no holds left."""
+
+        def write(conn: Connection) -> None:
+            conn.execute(
+                "DELETE FROM processes WHERE id = ? AND NOT EXISTS"
+                " (SELECT 1 FROM holds WHERE process = ? AND state = 'pending')",
+                (self.process, self.process),
+            )
+
+        await self.database.write(write)
+
+    # ---- balances ----
+
+    def _scopes(self, conn: Connection, purpose: Purpose) -> list[Scope]:
+        scopes = []
+        for owner in (ACCOUNT, f"policy/{purpose.policy}"):
+            for window, start in window_starts(owner, zone_of(conn, owner), int(self.clock())):
+                scopes.append((owner, window, start))
+            if conn.execute("SELECT 1 FROM budgets WHERE owner = ? AND window = 'request'", (owner,)).fetchone():
+                scopes.append((owner, "request", purpose.request))
+        return scopes
+
+    def states(self, policy: str, *, conn: Connection | None = None) -> tuple[BudgetState, ...]:
+        """Every budget over this policy, its own and the account's, with what its running window has used."""
+        conn = conn or self.database.reader()
+        now = datetime.fromtimestamp(self.clock(), UTC)
+        return tuple(
+            budget_state(conn, owner, Budget(amount=amount, window=window, hard=bool(hard)), now)
+            for owner in (f"policy/{policy}", ACCOUNT)
+            for window, hard, amount in conn.execute(
+                "SELECT window, hard, amount FROM budgets WHERE owner = ? ORDER BY window, hard", (owner,)
+            ).fetchall()
+        )
+
+    async def judge_pace(self, policy: str) -> None:
+        """Note, once a day in the owner's zone, how much of each window was used: `balanced` goes by it."""
+        owners = (f"policy/{policy}", ACCOUNT)
+        if not unjudged(self.database.reader(), owners, self.clock()):
+            return
+
+        def write(conn: Connection) -> None:
+            for owner, window, start, day in unjudged(conn, owners, self.clock()):
+                conn.execute(
+                    "INSERT INTO pace VALUES (?, ?, ?, ?)", (owner, window, day, used_in(conn, owner, window, start))
+                )
+
+        await self.database.write(write)
+
+    def totals(self) -> tuple[int, int, int]:
+        """All money ever: (settled, unconfirmed, held), in nanodollars."""
+        row = (
+            self.database.reader()
+            .execute("SELECT settled, unconfirmed, held FROM balances WHERE owner = ? AND window = 'total'", (ACCOUNT,))
+            .fetchone()
+        )
+        return (row[0], row[1], row[2]) if row else (0, 0, 0)
+
+
+LEASE_REASON = "its process died"
+
+
+def _change(conn: Connection, sql: str, values: Sequence[object]) -> int:
+    return int(conn.execute(sql, tuple(values)).rowcount)
+
+
+def _claimed(conn: Connection, kind: str, digests: Sequence[bytes]) -> set[bytes]:
+    taken: set[bytes] = set()
+    for start in range(0, len(digests), 500):
+        part = digests[start : start + 500]
+        marks = ",".join("?" * len(part))
+        taken.update(
+            row[0]
+            for row in conn.execute(f"SELECT digest FROM claims WHERE digest IN ({marks}) AND kind = ?", (*part, kind))
+        )
+    return taken
+
+
+def _insert_hold(
+    conn: Connection,
+    process: str,
+    units: Sequence[Unit],
+    amount: int,
+    scopes: Sequence[Scope],
+    purpose: Purpose,
+    sent: bool,
+    now: float,
+) -> int:
+    cursor = conn.execute(
+        "INSERT INTO holds (request, process, state, amount, sent, scopes, policy, collection, model, route, texts,"
+        " tokens, at) VALUES (?, ?, 'pending', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            purpose.request,
+            process,
+            amount,
+            int(sent),
+            json.dumps(scopes),
+            purpose.policy,
+            purpose.collection,
+            purpose.model,
+            purpose.route,
+            len(units),
+            sum(u.tokens for u in units),
+            now,
+        ),
+    )
+    return int(cursor.lastrowid or 0)
+
+
+def _charge(conn: Connection, number: int, kind: str, amount: int, tokens: int, now: float, reason: str) -> None:
+    """Append an entry and add it to the usage rollups, in the caller's transaction."""
+    conn.execute(
+        "INSERT INTO charges (hold, kind, amount, tokens, scopes, request, policy, collection, model, route, at,"
+        " reason) SELECT id, ?, ?, ?, scopes, request, policy, collection, model, route, ?, ? FROM holds WHERE id = ?",
+        (kind, amount, tokens, now, reason, number),
+    )
+    policy, collection, model, route, texts = conn.execute(
+        "SELECT policy, collection, model, route, texts FROM holds WHERE id = ?", (number,)
+    ).fetchone()
+    settled = kind == "settled"
+    add_charge(
+        conn,
+        at=now,
+        policy=policy,
+        collection=collection,
+        model=model,
+        route=route,
+        texts=texts if settled else 0,
+        tokens=tokens,
+        charged=amount if settled else 0,
+        unconfirmed={"unconfirmed": amount, "struck": -amount}.get(kind, 0),
+    )

@@ -1,0 +1,186 @@
+"""Policies with their versions, the account budget, and the kill switch, in `router.db`.
+
+Saving a policy writes a new version and, in the same commit, the limits that every hold reads. What a policy's
+windows have spent is the ledger's and stays.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from router.domain.errors import BadInput
+from router.domain.policy import ACCOUNT_BUDGET, BUILT_IN, from_dict, to_dict, validate, window_bounds
+from router.domain.values import Budget, Policy
+from router.store.balances import ACCOUNT, STRETCHES, add_to_balances, paid_enabled
+from router.store.database import Connection, Database
+
+
+class Policies:
+    """Policies, budgets in force, and the kill switch."""
+
+    def __init__(self, database: Database, clock: Callable[[], float]) -> None:
+        self.database = database
+        self.clock = clock
+
+    async def ensure_defaults(self) -> None:
+        """On first start, write the built-in policies and the account budget."""
+        if self.database.reader().execute("SELECT 1 FROM policies LIMIT 1").fetchone():
+            return
+
+        def write(conn: Connection) -> None:
+            if conn.execute("SELECT 1 FROM policies LIMIT 1").fetchone():
+                return
+            for policy in BUILT_IN:
+                self._save(conn, policy)
+            _set_budgets(conn, ACCOUNT, (ACCOUNT_BUDGET,))
+
+        await self.database.write(write)
+
+    def get(self, name: str) -> Policy:
+        """The policy in force.
+
+        Raises:
+            BadInput: there is none of that name; names those that there are.
+        """
+        row = (
+            self.database.reader()
+            .execute(
+                "SELECT version, body, deleted FROM policies WHERE name = ? ORDER BY version DESC LIMIT 1", (name,)
+            )
+            .fetchone()
+        )
+        if row is None or row[2]:
+            names = ", ".join(p.name for p in self.all())
+            raise BadInput(f"There is no policy '{name}'.", f"Choose one of: {names}; or create it.")
+        return replace(from_dict(json.loads(row[1])), version=row[0])
+
+    def all(self) -> list[Policy]:
+        """Every policy in force, by name."""
+        rows = self.database.reader().execute(
+            "SELECT version, body, deleted, max(version) FROM policies GROUP BY name ORDER BY name"
+        )
+        return [replace(from_dict(json.loads(body)), version=v) for v, body, deleted, _ in rows if not deleted]
+
+    def versions(self, name: str) -> list[tuple[Policy, float, bool]]:
+        """Every version of a policy, oldest first: (policy, epoch seconds when saved, deleted)."""
+        rows = self.database.reader().execute(
+            "SELECT version, body, at, deleted FROM policies WHERE name = ? ORDER BY version", (name,)
+        )
+        return [(replace(from_dict(json.loads(b)), version=v), at, bool(gone)) for v, b, at, gone in rows]
+
+    async def save(self, policy: Policy, model_ids: Iterable[str]) -> Policy:
+        """Write a new version; its budgets count from the next hold on.
+
+        Raises:
+            BadInput: the policy is not valid; nothing is written.
+        """
+        validate(policy, model_ids)
+        return await self.database.write(lambda conn: self._save(conn, policy))
+
+    def _save(self, conn: Connection, policy: Policy) -> Policy:
+        (last,) = conn.execute(
+            "SELECT coalesce(max(version), 0) FROM policies WHERE name = ?", (policy.name,)
+        ).fetchone()
+        saved = replace(policy, version=last + 1)
+        conn.execute(
+            "INSERT INTO policies (name, version, at, body) VALUES (?, ?, ?, ?)",
+            (policy.name, saved.version, self.clock(), json.dumps(to_dict(saved))),
+        )
+        owner = f"policy/{policy.name}"
+        _set_zone(conn, owner, policy.timezone, self.clock())
+        _set_budgets(conn, owner, policy.budgets)
+        return saved
+
+    async def delete(self, name: str) -> None:
+        """End a policy. What it spent stays in the books, and counts again if the name comes back.
+
+        Raises:
+            BadInput: there is no such policy, or it is the last one.
+        """
+        policy = self.get(name)
+        if name == "default":
+            raise BadInput(
+                "The policy 'default' cannot be deleted.", "It serves requests that name none; edit it instead."
+            )
+
+        def write(conn: Connection) -> None:
+            conn.execute(
+                "INSERT INTO policies (name, version, at, body, deleted) VALUES (?, ?, ?, ?, 1)",
+                (name, policy.version + 1, self.clock(), json.dumps(to_dict(policy))),
+            )
+            _set_budgets(conn, f"policy/{name}", ())
+
+        await self.database.write(write)
+
+    def account_budgets(self) -> tuple[Budget, ...]:
+        """The budgets that stand over all policies together."""
+        rows = self.database.reader().execute(
+            "SELECT amount, window, hard FROM budgets WHERE owner = ? ORDER BY window, hard", (ACCOUNT,)
+        )
+        return tuple(Budget(amount=a, window=w, hard=bool(h)) for a, w, h in rows)
+
+    async def set_account_budgets(self, budgets: Sequence[Budget]) -> None:
+        """Replace the budgets over all policies; none means no limit but the policies' own."""
+        await self.database.write(lambda conn: _set_budgets(conn, ACCOUNT, budgets))
+
+    def paid_enabled(self) -> bool:
+        """False while the kill switch stops all paid calls."""
+        return paid_enabled(self.database.reader())
+
+    async def set_paid(self, enabled: bool) -> None:
+        """Turn paid calls on or off, for every process on this data folder, from the next hold on."""
+
+        def write(conn: Connection) -> None:
+            conn.execute("INSERT OR REPLACE INTO settings VALUES ('paid', ?)", ("on" if enabled else "off",))
+
+        await self.database.write(write)
+
+
+def _set_budgets(conn: Connection, owner: str, budgets: Sequence[Budget]) -> None:
+    conn.execute("DELETE FROM budgets WHERE owner = ?", (owner,))
+    conn.executemany(
+        "INSERT INTO budgets (owner, window, hard, amount) VALUES (?, ?, ?, ?)",
+        [(owner, b.window, int(b.hard), b.amount) for b in budgets],
+    )
+
+
+def _set_zone(conn: Connection, owner: str, timezone: str, now: float) -> None:
+    """Set the zone that an owner's windows are reckoned in; if it moves, the running windows are counted anew.
+
+    Entries keep the windows they were booked in. For the new windows, each entry is added to the window of the
+    new zone that its time falls in, and its scopes are extended, so that balances stay the fold of the entries.
+    """
+    row = conn.execute("SELECT timezone FROM zones WHERE owner = ?", (owner,)).fetchone()
+    conn.execute("INSERT OR REPLACE INTO zones VALUES (?, ?)", (owner, timezone))
+    if (row[0] if row else "UTC") == timezone:
+        return
+    running = {w: int(window_bounds(w, datetime.fromtimestamp(now, UTC), timezone)[0].timestamp()) for w in STRETCHES}
+    for window, start in running.items():
+        if window == "total":
+            continue
+        _recount(conn, owner, window, start)
+
+
+def _recount(conn: Connection, owner: str, window: str, start: int) -> None:
+    scope = [owner, window, start]
+    places = {"settled": "settled", "unconfirmed": "unconfirmed", "struck": "unconfirmed", "pending": "held"}
+
+    def extend(table: str, number: int, scopes: list[Any]) -> None:
+        conn.execute(f"UPDATE {table} SET scopes = ? WHERE id = ?", (json.dumps([*scopes, scope]), number))
+
+    for table, kind, extra in (("holds", "state", " AND state = 'pending'"), ("charges", "kind", "")):
+        rows = conn.execute(
+            f"SELECT id, {kind}, amount, scopes FROM {table} WHERE at >= ? AND scopes LIKE ?{extra}",
+            (start, f'%"{owner}"%'),
+        ).fetchall()
+        for number, what, amount, body in rows:
+            scopes = json.loads(body)
+            if scope in scopes or not any(s[0] == owner for s in scopes):
+                continue
+            sign = -1 if what == "struck" else 1
+            add_to_balances(conn, [(owner, window, start)], **{places[what]: sign * amount})
+            extend(table, number, scopes)

@@ -1,0 +1,114 @@
+"""The tables of `router.db`: policies, budgets, the ledger, usage. Append-only: a migration, once released, stays."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database, Migrations
+
+NAMES = ["m001_create_policies", "m002_create_ledger", "m003_create_usage"]
+
+
+def migrations() -> Migrations:
+    """The migrations of `router.db`, oldest first, named as in `NAMES`."""
+    from sqlite_utils import Migrations as Registry
+
+    registry = Registry("router")
+
+    @registry()
+    def m001_create_policies(db: Database) -> None:
+        db.conn.execute("CREATE TABLE settings (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT")
+        # One row a version; the newest counts, and `deleted` versions end a name.
+        db.conn.execute(
+            "CREATE TABLE policies (name TEXT NOT NULL, version INTEGER NOT NULL, at REAL NOT NULL,"
+            " body TEXT NOT NULL, deleted INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (name, version)) STRICT"
+        )
+        # The limits in force, read under the write lock by every hold. `owner` is `account` or `policy/NAME`.
+        db.conn.execute(
+            "CREATE TABLE budgets (owner TEXT NOT NULL, window TEXT NOT NULL, hard INTEGER NOT NULL,"
+            " amount INTEGER NOT NULL CHECK (amount >= 0), PRIMARY KEY (owner, window, hard)) STRICT"
+        )
+        db.conn.execute("CREATE TABLE zones (owner TEXT PRIMARY KEY, timezone TEXT NOT NULL) STRICT")
+
+    @registry()
+    def m002_create_ledger(db: Database) -> None:
+        # What each window of each owner holds and has spent; nanodollars. Kept for every window, budget or
+        # not, so that a budget set later counts what was spent before. `start` is epoch seconds, for
+        # `request` the request's number.
+        db.conn.execute(
+            "CREATE TABLE balances (owner TEXT NOT NULL, window TEXT NOT NULL, start INTEGER NOT NULL,"
+            " held INTEGER NOT NULL DEFAULT 0 CHECK (held >= 0), settled INTEGER NOT NULL DEFAULT 0,"
+            " unconfirmed INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (owner, window, start)) STRICT, WITHOUT ROWID"
+        )
+        db.conn.execute(
+            "CREATE TABLE processes (id TEXT PRIMARY KEY, lease_until REAL NOT NULL, started REAL NOT NULL) STRICT"
+        )
+        # `scopes` is the JSON list of [owner, window, start] that the money counts in.
+        db.conn.execute(
+            "CREATE TABLE holds (id INTEGER PRIMARY KEY, request INTEGER NOT NULL, process TEXT NOT NULL,"
+            " state TEXT NOT NULL CHECK (state IN ('pending', 'settled', 'released', 'unconfirmed')),"
+            " amount INTEGER NOT NULL CHECK (amount >= 0), sent INTEGER NOT NULL, scopes TEXT NOT NULL,"
+            " policy TEXT NOT NULL, collection TEXT NOT NULL, model TEXT NOT NULL, route TEXT NOT NULL,"
+            " texts INTEGER NOT NULL, tokens INTEGER NOT NULL, at REAL NOT NULL) STRICT"
+        )
+        db.conn.execute("CREATE INDEX holds_pending ON holds (process) WHERE state = 'pending'")
+        # Append-only; a correction is an entry of its own. `settled` and `unconfirmed` add to a balance of
+        # that name, `struck` takes its amount off `unconfirmed`.
+        db.conn.execute(
+            "CREATE TABLE charges (id INTEGER PRIMARY KEY, hold INTEGER NOT NULL REFERENCES holds (id),"
+            " kind TEXT NOT NULL CHECK (kind IN ('settled', 'unconfirmed', 'struck')), amount INTEGER NOT NULL,"
+            " tokens INTEGER NOT NULL, scopes TEXT NOT NULL, request INTEGER NOT NULL, policy TEXT NOT NULL,"
+            " collection TEXT NOT NULL, model TEXT NOT NULL, route TEXT NOT NULL, at REAL NOT NULL,"
+            " reason TEXT NOT NULL DEFAULT '') STRICT"
+        )
+        db.conn.execute("CREATE INDEX charges_by_hold ON charges (hold)")
+        db.conn.execute("CREATE INDEX charges_by_time ON charges (at)")
+        db.conn.execute(
+            "CREATE TABLE claims (digest BLOB NOT NULL, kind TEXT NOT NULL, hold INTEGER NOT NULL,"
+            " PRIMARY KEY (digest, kind)) STRICT, WITHOUT ROWID"
+        )
+        db.conn.execute("CREATE INDEX claims_by_hold ON claims (hold)")
+        # The first judgement of a day stands for the day: what the window had used by then.
+        db.conn.execute(
+            "CREATE TABLE pace (owner TEXT NOT NULL, window TEXT NOT NULL, day INTEGER NOT NULL,"
+            " used INTEGER NOT NULL, PRIMARY KEY (owner, window, day)) STRICT, WITHOUT ROWID"
+        )
+
+    @registry()
+    def m003_create_usage(db: Database) -> None:
+        db.conn.execute(
+            "CREATE TABLE requests (id INTEGER PRIMARY KEY, at REAL NOT NULL, status TEXT NOT NULL,"
+            " policy TEXT NOT NULL, policy_version INTEGER NOT NULL, collection TEXT NOT NULL, role TEXT NOT NULL,"
+            " model TEXT NOT NULL, space TEXT NOT NULL, dimensions INTEGER NOT NULL,"
+            " texts INTEGER NOT NULL, distinct_texts INTEGER NOT NULL, repeated INTEGER NOT NULL,"
+            " cache INTEGER NOT NULL, local INTEGER NOT NULL, api INTEGER NOT NULL, batch INTEGER NOT NULL,"
+            " refused INTEGER NOT NULL, tokens INTEGER NOT NULL, charged INTEGER NOT NULL,"
+            " unconfirmed INTEGER NOT NULL, avoided INTEGER NOT NULL, latency_ms REAL NOT NULL,"
+            " decision TEXT NOT NULL, candidates TEXT NOT NULL, error TEXT NOT NULL) STRICT"
+        )
+        db.conn.execute("CREATE INDEX requests_by_time ON requests (at)")
+        # The texts of a request for replay: digests (32 bytes each) and token counts (u32), never the texts.
+        db.conn.execute(
+            "CREATE TABLE replay (request INTEGER PRIMARY KEY REFERENCES requests (id) ON DELETE CASCADE,"
+            " digests BLOB NOT NULL, tokens BLOB NOT NULL, counts BLOB NOT NULL) STRICT"
+        )
+        # Quarter-hours, so that days of any time zone add up. `quarter` is epoch seconds / 900.
+        db.conn.execute(
+            "CREATE TABLE rollups (quarter INTEGER NOT NULL, policy TEXT NOT NULL, collection TEXT NOT NULL,"
+            " model TEXT NOT NULL, route TEXT NOT NULL, requests INTEGER NOT NULL DEFAULT 0,"
+            " texts INTEGER NOT NULL DEFAULT 0, tokens INTEGER NOT NULL DEFAULT 0,"
+            " charged INTEGER NOT NULL DEFAULT 0, unconfirmed INTEGER NOT NULL DEFAULT 0,"
+            " avoided_cache INTEGER NOT NULL DEFAULT 0, avoided_repeats INTEGER NOT NULL DEFAULT 0,"
+            " avoided_dimensions INTEGER NOT NULL DEFAULT 0, avoided_local INTEGER NOT NULL DEFAULT 0,"
+            " avoided_batch INTEGER NOT NULL DEFAULT 0, repeated INTEGER NOT NULL DEFAULT 0,"
+            " errors INTEGER NOT NULL DEFAULT 0,"
+            " PRIMARY KEY (quarter, policy, collection, model, route)) STRICT, WITHOUT ROWID"
+        )
+        db.conn.execute(
+            "CREATE TABLE latencies (quarter INTEGER NOT NULL, policy TEXT NOT NULL, collection TEXT NOT NULL,"
+            " model TEXT NOT NULL, route TEXT NOT NULL, bucket INTEGER NOT NULL, requests INTEGER NOT NULL,"
+            " PRIMARY KEY (quarter, policy, collection, model, route, bucket)) STRICT, WITHOUT ROWID"
+        )
+
+    return registry

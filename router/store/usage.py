@@ -1,0 +1,303 @@
+"""Usage: a row a request, and quarter-hour rollups that dashboards read instead of the rows.
+
+Quarter-hours, because days of every time zone are made of whole ones. Sums and a latency histogram add up, so
+a page over ten million requests reads as many rows as one over ten thousand.
+"""
+
+from __future__ import annotations
+
+import bisect
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from router.domain.values import Avoided, Route, RouteCounts
+from router.store.database import Connection, Database
+
+QUARTER_S = 900
+REPLAY_DAYS = 35
+SETTLE_PATIENCE_S = 600.0
+
+LATENCY_BOUNDS_MS = tuple(round(2 ** (i / 2), 3) for i in range(40))
+"""Upper bounds of the latency histogram's buckets: 1 ms to about 12 minutes, a factor of 1.41 apart."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a request ended. Money in nanodollars; `candidates` is what became of each model, for the drill-down."""
+
+    status: str
+    model: str = ""
+    space: str = ""
+    dimensions: int = 0
+    texts: int = 0
+    distinct: int = 0
+    repeated: int = 0
+    routes: RouteCounts = field(default_factory=RouteCounts)
+    refused: int = 0
+    tokens: int = 0
+    charged: int = 0
+    unconfirmed: int = 0
+    avoided: Avoided = field(default_factory=Avoided)
+    latency_ms: float = 0.0
+    decision: str = ""
+    candidates: Sequence[Mapping[str, object]] = ()
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slice:
+    """Sums over one group of a usage query. Money in nanodollars."""
+
+    key: str
+    requests: int
+    texts: int
+    tokens: int
+    charged: int
+    unconfirmed: int
+    avoided_cache: int
+    avoided_repeats: int
+    avoided_dimensions: int
+    avoided_local: int
+    avoided_batch: int
+    repeated: int
+    errors: int
+
+    @property
+    def avoided(self) -> int:
+        """Avoided money, all causes together."""
+        return (
+            self.avoided_cache
+            + self.avoided_repeats
+            + self.avoided_dimensions
+            + self.avoided_local
+            + self.avoided_batch
+        )
+
+
+_SUMS = [f.name for f in fields(Slice) if f.name != "key"]
+GROUPS = ("route", "model", "policy", "collection", "quarter")
+
+
+class Usage:
+    """Requests and rollups, in `router.db`."""
+
+    def __init__(self, database: Database, clock: Callable[[], float]) -> None:
+        self.database = database
+        self.clock = clock
+
+    async def begin(self, *, policy: str, version: int, collection: str, role: str) -> int:
+        """Open a request's row and return its number. Written before anything is held for it."""
+        now = self.clock()
+        return await self.database.write(lambda conn: _insert(conn, now, policy, version, collection, role))
+
+    async def record(
+        self,
+        outcome: Outcome,
+        *,
+        policy: str,
+        version: int,
+        collection: str,
+        role: str,
+        request: int | None = None,
+        replay: tuple[bytes, bytes, bytes] | None = None,
+    ) -> int:
+        """Close a request: its row, its share of the rollups, its digests for replay, in one commit.
+
+        Charges are not added here: `add_charge` did, in the settlement's own transaction.
+        """
+        now = self.clock()
+
+        def write(conn: Connection) -> int:
+            number = request if request is not None else _insert(conn, now, policy, version, collection, role)
+            _close(conn, number, outcome)
+            if replay is not None:
+                conn.execute("INSERT OR REPLACE INTO replay VALUES (?, ?, ?, ?)", (number, *replay))
+            _add_outcome(conn, int(now) // QUARTER_S, policy, collection, outcome)
+            return number
+
+        return await self.database.write(write, patience_s=SETTLE_PATIENCE_S)
+
+    async def forget(self) -> None:
+        """Delete the digests of requests older than `REPLAY_DAYS`."""
+        horizon = self.clock() - REPLAY_DAYS * 86_400
+
+        def write(conn: Connection) -> None:
+            conn.execute("DELETE FROM replay WHERE request IN (SELECT id FROM requests WHERE at < ?)", (horizon,))
+
+        await self.database.write(write)
+
+    def sums(
+        self, *, since: float, until: float, by: Sequence[str] = (), where: Mapping[str, str] | None = None
+    ) -> list[tuple[tuple[str | int, ...], Slice]]:
+        """Sums of the rollups between two times (epoch seconds), grouped by some of `GROUPS`, filtered by equality.
+
+        The bounds are widened to whole quarter-hours.
+        """
+        columns = [c for c in by if c in GROUPS]
+        filters = {c: v for c, v in (where or {}).items() if c in GROUPS and c != "quarter"}
+        sql = "SELECT " + ", ".join([*columns, *(f"coalesce(sum({c}), 0)" for c in _SUMS)])
+        sql += " FROM rollups WHERE quarter >= ? AND quarter < ?" + "".join(f" AND {c} = ?" for c in filters)
+        if columns:
+            names = ", ".join(columns)
+            sql += f" GROUP BY {names} ORDER BY {names}"
+        bounds = (int(since) // QUARTER_S, -(-int(until) // QUARTER_S))
+        rows = self.database.reader().execute(sql, (*bounds, *filters.values())).fetchall()
+        n = len(columns)
+        return [
+            (tuple(row[:n]), Slice(key=" · ".join(map(str, row[:n])), **dict(zip(_SUMS, row[n:], strict=True))))
+            for row in rows
+        ]
+
+    def total(self, *, since: float, until: float, where: Mapping[str, str] | None = None) -> Slice:
+        """One sum over everything between two times."""
+        return self.sums(since=since, until=until, where=where)[0][1]
+
+    def latency(self, *, since: float, until: float, share: float, where: Mapping[str, str] | None = None) -> float:
+        """The upper bound (ms) of the bucket in which the given share (0-1) of requests ends; 0.0 if there are none."""
+        filters = {c: v for c, v in (where or {}).items() if c in GROUPS and c != "quarter"}
+        rows = (
+            self.database.reader()
+            .execute(
+                "SELECT bucket, sum(requests) FROM latencies WHERE quarter >= ? AND quarter < ?"
+                + "".join(f" AND {c} = ?" for c in filters)
+                + " GROUP BY bucket ORDER BY bucket",
+                (int(since) // QUARTER_S, -(-int(until) // QUARTER_S), *filters.values()),
+            )
+            .fetchall()
+        )
+        wanted = share * float(sum(n for _, n in rows))
+        passed = 0
+        for bucket, n in rows:
+            passed += n
+            if passed >= wanted:
+                return float(LATENCY_BOUNDS_MS[min(bucket, len(LATENCY_BOUNDS_MS) - 1)])
+        return 0.0
+
+    def requests(
+        self,
+        *,
+        since: float,
+        until: float,
+        where: Mapping[str, str] | None = None,
+        limit: int = 100,
+    ) -> list[dict[str, Any]]:
+        """The latest requests between two times, newest first, as dicts of the table's columns."""
+        filters = {c: v for c, v in (where or {}).items() if c in ("model", "policy", "collection", "status")}
+        cursor = self.database.reader().execute(
+            "SELECT * FROM requests WHERE at >= ? AND at < ?"
+            + "".join(f" AND {c} = ?" for c in filters)
+            + " ORDER BY at DESC, id DESC LIMIT ?",
+            (since, until, *filters.values(), limit),
+        )
+        return [_as_dict(cursor.description, row) for row in cursor]
+
+    def request(self, number: int) -> dict[str, Any] | None:
+        """One request's row with its candidates, or None."""
+        cursor = self.database.reader().execute("SELECT * FROM requests WHERE id = ?", (number,))
+        row = cursor.fetchone()
+        return None if row is None else _as_dict(cursor.description, row)
+
+
+def _as_dict(description: Sequence[Any], row: Sequence[Any]) -> dict[str, Any]:
+    record = {column[0]: value for column, value in zip(description, row, strict=True)}
+    record["candidates"] = json.loads(record["candidates"])
+    return record
+
+
+def add_charge(
+    conn: Connection,
+    *,
+    at: float,
+    policy: str,
+    collection: str,
+    model: str,
+    route: Route,
+    texts: int = 0,
+    tokens: int = 0,
+    charged: int = 0,
+    unconfirmed: int = 0,
+) -> None:
+    """Add a charge to the rollups; runs inside the settlement's transaction."""
+    _add(
+        conn,
+        (int(at) // QUARTER_S, policy, collection, model, route),
+        {"texts": texts, "tokens": tokens, "charged": charged, "unconfirmed": unconfirmed},
+    )
+
+
+def _add(conn: Connection, key: tuple[int, str, str, str, str], sums: Mapping[str, int]) -> None:
+    names = list(sums)
+    conn.execute(
+        f"INSERT INTO rollups (quarter, policy, collection, model, route, {', '.join(names)})"
+        f" VALUES (?, ?, ?, ?, ?{', ?' * len(names)}) ON CONFLICT DO UPDATE SET "
+        + ", ".join(f"{n} = {n} + excluded.{n}" for n in names),
+        (*key, *sums.values()),
+    )
+
+
+def _insert(conn: Connection, now: float, policy: str, version: int, collection: str, role: str) -> int:
+    cursor = conn.execute(
+        "INSERT INTO requests (at, status, policy, policy_version, collection, role, model, space, dimensions,"
+        " texts, distinct_texts, repeated, cache, local, api, batch, refused, tokens, charged, unconfirmed,"
+        " avoided, latency_ms, decision, candidates, error) VALUES"
+        " (?, 'open', ?, ?, ?, ?, '', '', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, '', '[]', '')",
+        (now, policy, version, collection, role),
+    )
+    return int(cursor.lastrowid or 0)
+
+
+def _close(conn: Connection, number: int, outcome: Outcome) -> None:
+    values = {
+        "status": outcome.status,
+        "model": outcome.model,
+        "space": outcome.space,
+        "dimensions": outcome.dimensions,
+        "texts": outcome.texts,
+        "distinct_texts": outcome.distinct,
+        "repeated": outcome.repeated,
+        **asdict(outcome.routes),
+        "refused": outcome.refused,
+        "tokens": outcome.tokens,
+        "charged": outcome.charged,
+        "unconfirmed": outcome.unconfirmed,
+        "avoided": outcome.avoided.total,
+        "latency_ms": outcome.latency_ms,
+        "decision": outcome.decision,
+        "candidates": json.dumps(list(outcome.candidates)),
+        "error": outcome.error,
+    }
+    conn.execute(
+        "UPDATE requests SET " + ", ".join(f"{c} = ?" for c in values) + " WHERE id = ?", (*values.values(), number)
+    )
+
+
+def _add_outcome(conn: Connection, quarter: int, policy: str, collection: str, outcome: Outcome) -> None:
+    """The request's share of the rollups: what was answered free, what was avoided, and its latency."""
+    avoided = outcome.avoided
+    routes = outcome.routes
+    # The request itself, its repeats and its failure count under the route that did most of the work.
+    main = "batch" if routes.batch else "api" if routes.api else "local" if routes.local else "cache"
+
+    def add(route: str, **sums: int) -> None:
+        _add(conn, (quarter, policy, collection, outcome.model, route), sums)
+
+    add(
+        main,
+        requests=1,
+        repeated=outcome.repeated,
+        avoided_repeats=avoided.repeats,
+        errors=int(outcome.status not in ("done", "partial")),
+    )
+    if routes.cache:
+        add("cache", texts=routes.cache, avoided_cache=avoided.cache, avoided_dimensions=avoided.dimensions)
+    if routes.local:
+        add("local", texts=routes.local, avoided_local=avoided.local)
+    if avoided.batch:
+        add("batch", avoided_batch=avoided.batch)
+    bucket = bisect.bisect_left(LATENCY_BOUNDS_MS, outcome.latency_ms)
+    conn.execute(
+        "INSERT INTO latencies VALUES (?, ?, ?, ?, ?, ?, 1) ON CONFLICT DO UPDATE SET requests = requests + 1",
+        (quarter, policy, collection, outcome.model, main, bucket),
+    )

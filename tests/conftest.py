@@ -1,0 +1,94 @@
+"""What every test stands on: no network, no keys, no data folder but its own, and the `--full` counts."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+# Before anything reads them: a developer's keys, addresses and proxies must not reach a test.
+for _name in (
+    *("OPENAI_API_KEY", "OPENAI_BASE_URL", "CO_API_KEY", "CO_API_URL", "VOYAGE_API_KEY", "VOYAGE_BASE_URL"),
+    *("OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "ROUTER_DATA"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"),
+):
+    os.environ.pop(_name, None)
+os.environ.update(
+    HF_HUB_OFFLINE="1",
+    TRANSFORMERS_OFFLINE="1",
+    HF_HUB_DISABLE_TELEMETRY="1",
+    DO_NOT_TRACK="1",
+    TOKENIZERS_PARALLELISM="false",
+)
+
+# The machine that runs the tests is shared: a slow example is not a failure. CI has Hypothesis's own profile.
+settings.register_profile("local", deadline=None)
+if not os.environ.get("CI"):
+    settings.load_profile("local")
+
+
+class NetworkUsed(AssertionError):
+    """A test reached for something beyond loopback."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="run the fault tests with their full counts (make faults)")
+
+
+@pytest.fixture(scope="session")
+def count(pytestconfig: pytest.Config) -> Callable[[int, int], int]:
+    """`count(small, full)` is `small`, or `full` under `--full`."""
+    full_counts = pytestconfig.getoption("--full")
+
+    def pick(small: int, full: int) -> int:
+        return full if full_counts else small
+
+    return pick
+
+
+def _check_address(family: int, address: Any) -> None:
+    if family == socket.AF_UNIX:
+        return
+    host = address[0]
+    if host == "localhost":
+        return
+    try:
+        if ipaddress.ip_address(host).is_loopback:
+            return
+    except ValueError:
+        pass
+    raise NetworkUsed(f"a test tried to connect to {address}; tests may reach loopback only")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Loopback only, and a data folder of the run's own. Names under `.invalid` fail as unknown hosts do."""
+    connect, connect_ex, getaddrinfo = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo
+
+    def guarded_connect(self: socket.socket, address: Any) -> None:
+        _check_address(self.family, address)
+        connect(self, address)
+
+    def guarded_connect_ex(self: socket.socket, address: Any) -> int:
+        _check_address(self.family, address)
+        return connect_ex(self, address)
+
+    def guarded_getaddrinfo(host: Any, *args: Any, **kwargs: Any) -> Any:
+        name = host.decode() if isinstance(host, bytes) else host
+        if name is not None and name.endswith(".invalid"):
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        if name is not None:
+            _check_address(socket.AF_INET, (name,))
+        return getaddrinfo(host, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", guarded_connect)
+        patch.setattr(socket.socket, "connect_ex", guarded_connect_ex)
+        patch.setattr(socket, "getaddrinfo", guarded_getaddrinfo)
+        patch.setenv("ROUTER_DATA", str(tmp_path_factory.mktemp("data")))
+        yield
