@@ -33,7 +33,8 @@ from router.request.results import Quote, QuoteLine, Result
 from router.request.survey import Survey
 from router.store.cache import Cache
 from router.store.database import Database
-from router.store.ledger import LEASE_S, Ledger, Purpose
+from router.store.entries import Purpose
+from router.store.ledger import LEASE_S, Ledger
 from router.store.policies import Policies
 from router.store.schema import NAMES, migrations
 from router.store.usage import Usage

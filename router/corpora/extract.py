@@ -157,8 +157,8 @@ def _check_file(path: Path) -> None:
 
 def _read_in_worker(path: Path, kind: DocumentKind) -> str:
     encoding = _html_encoding(path) if kind == "html" else "-"
-    # A small file must not work for long; an honest long one is allowed ten seconds a megabyte.
-    seconds = min(300, _WORKER_SECONDS + 10 * (path.stat().st_size >> 20))
+    # A small file must not work for long; a PDF of a thousand pages may, and is a few megabytes.
+    seconds = min(300, _WORKER_SECONDS + (10 * (path.stat().st_size >> 20) if kind == "pdf" else 0))
     with tempfile.TemporaryDirectory(prefix="router-extract-") as folder:
         out = Path(folder) / "text"
         limits = [str(_WORKER_MEMORY), str(seconds), str(MAX_DOCUMENT)]

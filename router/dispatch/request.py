@@ -12,7 +12,8 @@ from router.dispatch.paid import Delivery, Route, Sender
 from router.domain.errors import BudgetExceeded, OutcomeUnknown, Refused, StoreBusy
 from router.domain.values import Unit
 from router.store.cache import kind_of
-from router.store.ledger import Hold, Opened, Purpose
+from router.store.entries import Purpose
+from router.store.ledger import Hold, Opened
 
 FIRST_POLL_S = 0.01
 LONGEST_POLL_S = 0.25

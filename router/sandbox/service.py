@@ -94,7 +94,7 @@ class EmbedCall:
         except WireError as error:
             not_before = None if error.wait is None else time.monotonic() + error.wait
             books.amend(number, status=error.status, not_before=not_before)
-            await reply.refuse(send, error, limiter.headers())
+            await reply.refuse(send, error, _headers(wire, limiter))
 
     async def _answer(self, number: int, at: float, scope: Scope, receive: Receive, send: Send) -> None:
         service, wire = self._service, self._wire
@@ -142,9 +142,13 @@ class EmbedCall:
             if fault is not NO_FAULT and fault.kind not in SHAPES:
                 return await reply.misdeliver(fault, body, receive, send, service.released)
             leave()  # before the bytes: who has the answer may send again at once
-            await reply.whole(send, body, headers=limiter.headers())
+            await reply.whole(send, body, headers=_headers(wire, limiter))
         finally:
             leave()
+
+
+def _headers(wire: Wire, limiter: Limiter) -> dict[str, str]:
+    return limiter.headers() if wire.provider == "openai" else {}  # the others say nothing of their limits
 
 
 def parse_object(wire: Wire, raw: bytes) -> dict[str, Any]:

@@ -55,11 +55,12 @@ def parse_scopes(scopes: str) -> list[Scope]:
 def add_to_balances(
     conn: Connection, scopes: Sequence[Scope], *, held: int = 0, settled: int = 0, unconfirmed: int = 0
 ) -> None:
+    # Not an upsert: CHECK (held >= 0) would be tried on the row to insert, and a release takes money off.
+    conn.executemany("INSERT OR IGNORE INTO balances (owner, window, start) VALUES (?, ?, ?)", scopes)
     conn.executemany(
-        "INSERT INTO balances (owner, window, start, held, settled, unconfirmed) VALUES (?, ?, ?, ?, ?, ?)"
-        " ON CONFLICT (owner, window, start) DO UPDATE SET held = held + excluded.held,"
-        " settled = settled + excluded.settled, unconfirmed = unconfirmed + excluded.unconfirmed",
-        [(*scope, held, settled, unconfirmed) for scope in scopes],
+        "UPDATE balances SET held = held + ?, settled = settled + ?, unconfirmed = unconfirmed + ?"
+        " WHERE owner = ? AND window = ? AND start = ?",
+        [(held, settled, unconfirmed, *scope) for scope in scopes],
     )
 
 

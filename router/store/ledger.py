@@ -8,7 +8,6 @@ equals the fold of the holds and charges (`fold`).
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import socket
@@ -18,7 +17,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from router.domain.errors import BudgetExceeded, Refused
-from router.domain.values import Budget, BudgetState, Route, Unit
+from router.domain.values import Budget, BudgetState, Unit
 from router.store.balances import (
     ACCOUNT,
     Scope,
@@ -33,25 +32,14 @@ from router.store.balances import (
     zone_of,
 )
 from router.store.database import Connection, Database
-from router.store.usage import add_charge
+from router.store.entries import Purpose, append_charge, change, claimed, insert_hold
 
 LEASE_S = 15.0
 """A process that has not renewed its lease for this long is taken for dead."""
+LEASE_REASON = "its process died"
 SETTLE_PATIENCE_S = 600.0
 """A charge that is owed to the books waits this long for the write lock."""
 Clock = Callable[[], float]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Purpose:
-    """What a hold is for; carried into its charge."""
-
-    request: int
-    policy: str
-    model: str
-    kind: str
-    route: Route
-    collection: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +115,7 @@ class Ledger:
         if not paid_enabled(conn):
             raise Refused("All paid calls are stopped by the kill switch.", "Turn it off to spend again.")
         digests = [unit.digest for group in groups for unit in group]
-        taken = _claimed(conn, purpose.kind, digests)
+        taken = claimed(conn, purpose.kind, digests)
         free = [d for d in digests if d not in taken]
         there = stored(free) if free else set()
         needless = taken | there
@@ -154,7 +142,7 @@ class Ledger:
         purpose: Purpose,
         sent: bool,
     ) -> Hold:
-        number = _insert_hold(conn, self.process, units, amount, scopes, purpose, sent, self.clock())
+        number = insert_hold(conn, self.process, units, amount, scopes, purpose, sent, self.clock())
         add_to_balances(conn, scopes, held=amount)
         conn.executemany(
             "INSERT INTO claims (digest, kind, hold) VALUES (?, ?, ?)",
@@ -166,7 +154,7 @@ class Ledger:
         """Note that the call is about to leave. False: the hold is gone (it was swept), so it must not leave."""
 
         def write(conn: Connection) -> bool:
-            return _change(conn, "UPDATE holds SET sent = 1 WHERE id = ? AND state = 'pending'", (hold.id,)) == 1
+            return change(conn, "UPDATE holds SET sent = 1 WHERE id = ? AND state = 'pending'", (hold.id,)) == 1
 
         return await self.database.write(write, patience_s=SETTLE_PATIENCE_S)
 
@@ -245,14 +233,14 @@ class Ledger:
         *,
         reason: str = "",
     ) -> bool:
-        if _change(conn, "UPDATE holds SET state = ? WHERE id = ? AND state = 'pending'", (state, number)) != 1:
+        if change(conn, "UPDATE holds SET state = ? WHERE id = ? AND state = 'pending'", (state, number)) != 1:
             return False
         held, scopes = conn.execute("SELECT amount, scopes FROM holds WHERE id = ?", (number,)).fetchone()
         if state == "released":
             add_to_balances(conn, parse_scopes(scopes), held=-held)
         else:
             add_to_balances(conn, parse_scopes(scopes), held=-held, **{state: amount})
-            _charge(conn, number, state, amount, tokens, self.clock(), reason)
+            append_charge(conn, number, state, amount, tokens, self.clock(), reason)
         conn.execute("DELETE FROM claims WHERE hold = ?", (number,))
         return True
 
@@ -266,13 +254,13 @@ class Ledger:
             return False
         conn.execute("UPDATE holds SET state = 'settled' WHERE id = ?", (number,))
         add_to_balances(conn, parse_scopes(row[1]), unconfirmed=-row[0], settled=amount)
-        _charge(conn, number, "struck", row[0], 0, self.clock(), "settled late")
-        _charge(conn, number, "settled", amount, tokens, self.clock(), "")
+        append_charge(conn, number, "struck", row[0], 0, self.clock(), "settled late")
+        append_charge(conn, number, "settled", amount, tokens, self.clock(), "")
         return True
 
     def busy(self, kind: str, digests: Sequence[bytes]) -> set[bytes]:
         """Which of these texts another request has claimed just now."""
-        return _claimed(self.database.reader(), kind, digests)
+        return claimed(self.database.reader(), kind, digests)
 
     # ---- leases ----
 
@@ -378,78 +366,3 @@ class Ledger:
             .fetchone()
         )
         return (row[0], row[1], row[2]) if row else (0, 0, 0)
-
-
-LEASE_REASON = "its process died"
-
-
-def _change(conn: Connection, sql: str, values: Sequence[object]) -> int:
-    return int(conn.execute(sql, tuple(values)).rowcount)
-
-
-def _claimed(conn: Connection, kind: str, digests: Sequence[bytes]) -> set[bytes]:
-    taken: set[bytes] = set()
-    for start in range(0, len(digests), 500):
-        part = digests[start : start + 500]
-        marks = ",".join("?" * len(part))
-        taken.update(
-            row[0]
-            for row in conn.execute(f"SELECT digest FROM claims WHERE digest IN ({marks}) AND kind = ?", (*part, kind))
-        )
-    return taken
-
-
-def _insert_hold(
-    conn: Connection,
-    process: str,
-    units: Sequence[Unit],
-    amount: int,
-    scopes: Sequence[Scope],
-    purpose: Purpose,
-    sent: bool,
-    now: float,
-) -> int:
-    cursor = conn.execute(
-        "INSERT INTO holds (request, process, state, amount, sent, scopes, policy, collection, model, route, texts,"
-        " tokens, at) VALUES (?, ?, 'pending', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            purpose.request,
-            process,
-            amount,
-            int(sent),
-            json.dumps(scopes),
-            purpose.policy,
-            purpose.collection,
-            purpose.model,
-            purpose.route,
-            len(units),
-            sum(u.tokens for u in units),
-            now,
-        ),
-    )
-    return int(cursor.lastrowid or 0)
-
-
-def _charge(conn: Connection, number: int, kind: str, amount: int, tokens: int, now: float, reason: str) -> None:
-    """Append an entry and add it to the usage rollups, in the caller's transaction."""
-    conn.execute(
-        "INSERT INTO charges (hold, kind, amount, tokens, scopes, request, policy, collection, model, route, at,"
-        " reason) SELECT id, ?, ?, ?, scopes, request, policy, collection, model, route, ?, ? FROM holds WHERE id = ?",
-        (kind, amount, tokens, now, reason, number),
-    )
-    policy, collection, model, route, texts = conn.execute(
-        "SELECT policy, collection, model, route, texts FROM holds WHERE id = ?", (number,)
-    ).fetchone()
-    settled = kind == "settled"
-    add_charge(
-        conn,
-        at=now,
-        policy=policy,
-        collection=collection,
-        model=model,
-        route=route,
-        texts=texts if settled else 0,
-        tokens=tokens,
-        charged=amount if settled else 0,
-        unconfirmed={"unconfirmed": amount, "struck": -amount}.get(kind, 0),
-    )

@@ -129,7 +129,7 @@ def test_budgets_are_written_short():
 
 
 @given(window=stretches, now=instants, zone=st.sampled_from(ZONES))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @example(window="day", now=datetime(2011, 12, 30, 9, 59, 59, tzinfo=UTC), zone="Pacific/Apia")
 @example(window="day", now=datetime(2011, 12, 30, 10, 0, tzinfo=UTC), zone="Pacific/Apia")
 @example(window="day", now=datetime(2010, 11, 7, 2, 31, tzinfo=UTC), zone="America/St_Johns")

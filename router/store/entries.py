@@ -1,0 +1,99 @@
+"""The rows of the ledger: holds, charges and claims, as SQL. What they mean is `Ledger`'s.
+
+Every function runs inside the caller's transaction.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from router.domain.values import Route, Unit
+from router.store.balances import Scope
+from router.store.database import Connection
+from router.store.usage import add_charge
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Purpose:
+    """What a hold is for; carried into its charge."""
+
+    request: int
+    policy: str
+    model: str
+    kind: str
+    route: Route
+    collection: str = ""
+
+
+def change(conn: Connection, sql: str, values: Sequence[object]) -> int:
+    return int(conn.execute(sql, tuple(values)).rowcount)
+
+
+def claimed(conn: Connection, kind: str, digests: Sequence[bytes]) -> set[bytes]:
+    taken: set[bytes] = set()
+    for start in range(0, len(digests), 500):
+        part = digests[start : start + 500]
+        marks = ",".join("?" * len(part))
+        taken.update(
+            row[0]
+            for row in conn.execute(f"SELECT digest FROM claims WHERE digest IN ({marks}) AND kind = ?", (*part, kind))
+        )
+    return taken
+
+
+def insert_hold(
+    conn: Connection,
+    process: str,
+    units: Sequence[Unit],
+    amount: int,
+    scopes: Sequence[Scope],
+    purpose: Purpose,
+    sent: bool,
+    now: float,
+) -> int:
+    cursor = conn.execute(
+        "INSERT INTO holds (request, process, state, amount, sent, scopes, policy, collection, model, route, texts,"
+        " tokens, at) VALUES (?, ?, 'pending', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            purpose.request,
+            process,
+            amount,
+            int(sent),
+            json.dumps(scopes),
+            purpose.policy,
+            purpose.collection,
+            purpose.model,
+            purpose.route,
+            len(units),
+            sum(u.tokens for u in units),
+            now,
+        ),
+    )
+    return int(cursor.lastrowid or 0)
+
+
+def append_charge(conn: Connection, number: int, kind: str, amount: int, tokens: int, now: float, reason: str) -> None:
+    """Append an entry and add it to the usage rollups, in the caller's transaction."""
+    conn.execute(
+        "INSERT INTO charges (hold, kind, amount, tokens, scopes, request, policy, collection, model, route, at,"
+        " reason) SELECT id, ?, ?, ?, scopes, request, policy, collection, model, route, ?, ? FROM holds WHERE id = ?",
+        (kind, amount, tokens, now, reason, number),
+    )
+    policy, collection, model, route, texts = conn.execute(
+        "SELECT policy, collection, model, route, texts FROM holds WHERE id = ?", (number,)
+    ).fetchone()
+    settled = kind == "settled"
+    add_charge(
+        conn,
+        at=now,
+        policy=policy,
+        collection=collection,
+        model=model,
+        route=route,
+        texts=texts if settled else 0,
+        tokens=tokens,
+        charged=amount if settled else 0,
+        unconfirmed={"unconfirmed": amount, "struck": -amount}.get(kind, 0),
+    )
