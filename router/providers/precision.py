@@ -1,0 +1,88 @@
+"""Which precision a local model runs in on this machine: measured once, at its first load, and remembered.
+
+bfloat16 is about twice as fast as float32 on processors that have instructions for it (AMX, AVX512-BF16), and
+slower on those that have not; so it is tried and not guessed. It is taken only if its vectors stay as good.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from router.providers.base import Floats
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+LEAST_COSINE = 0.999
+"""To the float32 vectors, for every text of the trial."""
+LEAST_GAIN = 1.15
+"""Speed-up below which the exact float32 is kept."""
+_TRIAL = [
+    " ".join(f"Trial sentence {i} about {topic}, its causes, costs and remedies." for i in range(8))
+    for topic in ("invoices", "wind tunnels", "gardens", "ledgers", "storms", "bridges", "recipes", "satellites")
+]
+
+
+def load(folder: Path, memory: Path) -> SentenceTransformer:
+    """The model in the faster precision. `memory` is the JSON file that keeps the choice, by model and machine."""
+    exact = _open(folder, "float32")
+    key = f"{folder.parent.name} {_machine()}"
+    choices = _recall(memory)
+    if key not in choices:
+        choices[key] = _measure(exact, folder)
+        memory.write_text(json.dumps(choices, indent=1), encoding="utf-8")
+    return _open(folder, "bfloat16") if choices[key]["dtype"] == "bfloat16" else exact
+
+
+def _measure(exact: SentenceTransformer, folder: Path) -> dict[str, Any]:
+    fast = _open(folder, "bfloat16")
+    reference, slow_s = _time(exact)
+    vectors, fast_s = _time(fast)
+    cosine = float(np.sum(reference * vectors, axis=1).min())
+    good = cosine >= LEAST_COSINE and slow_s / fast_s >= LEAST_GAIN
+    return {
+        "dtype": "bfloat16" if good else "float32",
+        "gain": round(slow_s / fast_s, 2),
+        "cosine": round(cosine, 6),
+    }
+
+
+def _time(model: SentenceTransformer) -> tuple[Floats, float]:
+    """The trial's vectors `(n, d)` of unit length, and the shortest of three times in seconds."""
+    model.encode(_TRIAL, show_progress_bar=False)
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        raw = model.encode(_TRIAL, show_progress_bar=False, convert_to_numpy=True)
+        times.append(time.perf_counter() - start)
+    vectors = np.asarray(raw, dtype=np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True), min(times)
+
+
+def _open(folder: Path, dtype: str) -> SentenceTransformer:
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    kwargs = {"dtype": getattr(torch, dtype)}
+    return SentenceTransformer(str(folder), device="cpu", local_files_only=True, model_kwargs=kwargs)
+
+
+def _machine() -> str:
+    import torch
+
+    return f"torch {torch.__version__} {torch.backends.cpu.get_cpu_capability()} {torch.get_num_threads()} threads"
+
+
+def _recall(memory: Path) -> dict[str, dict[str, Any]]:
+    try:
+        choices = json.loads(memory.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return choices if isinstance(choices, dict) else {}
