@@ -6,6 +6,7 @@ would serve a pages/ folder beside its main script without the frame.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -13,6 +14,8 @@ import streamlit as st
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
+
+from router.host import close
 
 
 async def healthz(request: Request) -> Response:
@@ -27,8 +30,9 @@ async def overview(request: Request) -> Response:
 
 @asynccontextmanager
 async def lifespan(app: st.App) -> AsyncIterator[None]:
-    """What lives as long as the server: router.host's engine is started before the `yield` and closed after it."""
+    """What lives as long as the server: router.host's engine, opened by the page that asks it first, closed here."""
     yield
+    await asyncio.to_thread(close)
 
 
 ROUTES = [Route("/healthz", healthz), Route("/overview", overview)]

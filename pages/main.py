@@ -1,11 +1,14 @@
-"""The frame around every page: page config and navigation. A page is only ever run by `page.run()` at the end.
+"""The frame around every page: page config and navigation. A page is only ever run by `page.run()`.
 
+What the router says no to is shown as words here, whatever page it comes from; so no page may end with st.stop.
 It is Streamlit's main script (see app.py), so that no URL can reach a page without passing through here.
 """
 
 from __future__ import annotations
 
 import streamlit as st
+
+from pages.components import draw, frame
 
 # Set before st.navigation, which would else have the browser fetch the page's :material: icon from fonts.gstatic.com.
 ICON = (
@@ -25,4 +28,8 @@ page = st.navigation(
     }
 )
 st.set_page_config(page_title=f"{page.title} · Embedding Router")
-page.run()
+frame.top()
+with draw.in_words():
+    page.run()
+with draw.in_words():
+    frame.foot()

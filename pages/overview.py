@@ -1,8 +1,89 @@
-"""Overview: not drawn yet."""
+"""Overview: what is spent, what was not, and who answered, at a glance."""
 
 from __future__ import annotations
+
+from datetime import timedelta
 
 import streamlit as st
 
 st.title("Overview")
-st.write("This page is not drawn yet.")
+
+from pages.components import bars, charts, draw, start  # noqa: E402  # the title is on the screen before these load
+from pages.components.format import ROUTES, count, latency, md, percent, plural, usd  # noqa: E402
+from router import reports  # noqa: E402
+from router.host import host  # noqa: E402
+
+ZONE = "UTC"  # the account's windows are reckoned in it
+DAYS = 30
+
+router = host().router
+now = router.clock()
+last = reports.today(now, ZONE)
+month_first, month_last = reports.window_days("month", now, ZONE)
+since = reports.bounds_of(min(month_first, last - timedelta(days=DAYS - 1)), ZONE)[0]
+everything = reports.figures(router.usage, since=since, until=now)
+
+if not everything.requests or "samples" in st.session_state:
+    start.first_steps()
+else:
+    history = reports.days(router.usage, first=last - timedelta(days=DAYS - 1), last=last, zone=ZONE)
+    month = reports.figures(router.usage, since=reports.bounds_of(month_first, ZONE)[0], until=now)
+    budget = next((s for s in router.ledger.states("") if s.budget.window == "month"), None)
+    ahead = reports.forecast(
+        history, spent=month.spent, limit=budget and budget.budget.amount, now=now, window="month", zone=ZONE
+    )
+    p95 = reports.p95_by_day(router.usage, first=history[0].day, last=last, zone=ZONE)
+
+    with st.container(horizontal=True, key="figures"):
+        limit = f"of {usd(budget.budget.amount)}" if budget else "no account budget"
+        draw.figure(
+            "Spent this month", usd(month.spent), below=limit, series=[d.spent for d in history], colour="orange"
+        )
+        draw.figure(
+            "Avoided", usd(month.avoided.total), below="this month", series=[d.avoided for d in history],
+            colour="green", help="What cache, repeats, smaller vectors, local models and batch saved, at the normal price.",
+        )  # fmt: skip
+        draw.figure(
+            "Hit rate", percent(month.hit_rate), below=f"{count(month.cached)} cached",
+            series=[d.hit_rate or 0.0 for d in history], colour="green",
+            help="Distinct texts that the cache answered, of all that were answered this month.",
+        )  # fmt: skip
+        draw.figure(
+            "Texts", count(month.asked), below=plural(month.requests, "request"), series=[d.texts for d in history]
+        )
+        errors = f"{plural(month.errors, 'failure')}" if month.errors else "no failures"
+        draw.figure("p95", latency(month.p95_ms), below=errors, series=p95, help="95 of 100 requests were faster.")
+
+    if budget:
+        share = month.spent / budget.budget.amount if budget.budget.amount else 1.0
+        st.html(bars.gauge(share, f"{usd(month.spent)} of {usd(budget.budget.amount)} this month", height=8))
+        st.caption(md(start.outlook(month.spent, budget.budget.amount, ahead)))
+
+    left, right = st.columns([3, 2], gap="large")
+    with left:
+        st.subheader("Spent and avoided, day by day")
+        paid = {
+            r: [start.spent_of(d, r) for d in history] for r in ROUTES if any(start.spent_of(d, r) for d in history)
+        }
+        free = {
+            r: [start.avoided_of(d, r) for d in history] for r in ROUTES if any(start.avoided_of(d, r) for d in history)
+        }
+        finding = f"In {DAYS} days {usd(sum(d.spent for d in history))} was spent and {usd(sum(d.avoided for d in history))} avoided."
+        figure = charts.spent_and_avoided([d.day for d in history], paid, free)
+        st.plotly_chart(figure, config=charts.CONFIG, key="daily", alt=finding)
+        st.caption(md(f"{finding} Spent stands above the line, avoided hangs below it, hatched. Days in {ZONE}."))
+    with right:
+        st.subheader("Where texts were answered")
+        st.html(bars.parts(start.route_shares(history)))
+        st.caption(f"Distinct texts of the last {DAYS} days, by route.")
+        st.subheader("Budgets of the policies")
+        for policy in router.policies.all():
+            for state in router.ledger.states(policy.name):
+                if state.owner != "account" and state.budget.window != "request":
+                    draw.budget(state, policy.timezone, name=policy.name)
+
+    st.subheader("Latest decisions")
+    rows = router.usage.requests(since=since, until=now + 1, limit=10)
+    draw.requests(
+        rows, ZONE, key="latest", alt="The latest requests", columns=["time", "texts", "answered by", "cost", "why"]
+    )

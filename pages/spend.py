@@ -1,8 +1,78 @@
-"""Spend: not drawn yet."""
+"""Spend: where the money went, what was not spent, and the requests behind it. The filters are in the URL."""
 
 from __future__ import annotations
 
 import streamlit as st
 
 st.title("Spend")
-st.write("This page is not drawn yet.")
+
+from pages.components import charts, draw, spending, tables  # noqa: E402  # the title is on the screen before these load
+from pages.components.format import ROUTES, count, latency, md, percent, plural, usd  # noqa: E402
+from router import reports  # noqa: E402
+from router.host import host  # noqa: E402
+
+router = host().router
+asked = spending.filters(router)
+figures = reports.figures(router.usage, since=asked.since, until=asked.until, where=asked.where)
+
+if not figures.requests:
+    draw.empty(f"No requests in {md(asked.words)}.")
+    st.page_link("route.py", label="Route a text", icon=":material/alt_route:")
+else:
+    report = reports.days(
+        router.usage, first=asked.first, last=asked.last, zone=asked.zone, by=asked.by, where=asked.where
+    )
+    routes = reports.days(router.usage, first=asked.first, last=asked.last, zone=asked.zone, where=asked.where)
+    dates = [d.day for d in report]
+
+    with st.container(key="figures"):
+        unsure = f"{usd(figures.unconfirmed)} of it unconfirmed" if figures.unconfirmed else "all confirmed"
+        draw.figure("Spent", usd(figures.spent), below=unsure, series=[d.spent for d in report], colour="orange")
+        draw.figure(
+            "Avoided", usd(figures.avoided.total), below="not spent", series=[d.avoided for d in report], colour="green"
+        )
+        draw.figure(
+            "Hit rate", percent(figures.hit_rate), below=f"{count(figures.cached)} cached", colour="green",
+            series=[d.hit_rate or 0.0 for d in routes],
+        )  # fmt: skip
+        draw.figure(
+            "Texts", count(figures.asked), below=plural(figures.requests, "request"), series=[d.texts for d in report]
+        )
+        failures = plural(figures.errors, "failure") if figures.errors else "no failures"
+        draw.figure("p95", latency(figures.p95_ms), below=failures)
+
+    left, right = st.columns([3, 2], gap="large")
+    with left:
+        st.subheader(f"Spent a day, by {asked.by}")
+        groups = {name: [spending.spent_of(d, name) for d in report] for name in reports.group_names(report)}
+        groups = {name: amounts for name, amounts in groups.items() if any(amounts)}
+        finding = spending.finding(report, groups, asked.by)
+        st.plotly_chart(charts.spent(dates, groups), config=charts.CONFIG, key="spent", alt=finding)
+        st.caption(md(f"{finding} Days in {asked.zone}."))
+    with right:
+        spending.month(router, asked)
+
+    left, right = st.columns([3, 2], gap="large")
+    with left:
+        st.subheader("Hit rate")
+        rate = charts.shares(dates, [d.hit_rate for d in routes], "hit rate", ROUTES["cache"].hue)
+        said = f"The cache answered {percent(figures.hit_rate)} of the distinct texts."
+        st.plotly_chart(rate, config=charts.CONFIG, key="rate", alt=said)
+        st.caption(f"{said} Days without requests are left open.")
+    with right:
+        st.subheader("Avoided, by cause")
+        st.dataframe(tables.causes(figures.avoided), hide_index=True, alt="Avoided money by cause")
+        st.caption("At the normal price of the model that answered, else of the cheapest paid model allowed.")
+
+    st.subheader("Latest requests")
+    rows = router.usage.requests(since=asked.since, until=asked.until, where=asked.where, limit=100)
+    columns = ["time", "texts", "answered by", "cost", "avoided", "took", "policy", "model", "why"]
+    draw.requests(rows, asked.zone, key="requests", alt="The latest requests", columns=columns)
+    spending.unconfirmed(router, rows)
+
+    with st.expander("The days as a table"):
+        st.dataframe(tables.by_day(report, asked.by), hide_index=True, alt=f"Sums a day and {asked.by}")
+    st.download_button(
+        "CSV", tables.by_day_csv(report, asked.by), file_name=f"spend-by-{asked.by}.csv", mime="text/csv",
+        icon=":material/download:", on_click="ignore",
+    )  # fmt: skip

@@ -24,8 +24,10 @@ from router.domain.money import price_tokens
 from router.domain.pricing import price_on
 from router.domain.values import Ask, Facts, LongTexts, Model, Plan, Policy, Refusal, Role
 from router.providers.base import Provider
+from router.providers.cohere import CohereProvider
 from router.providers.local import LocalProvider, weights_of
 from router.providers.openai import OpenAIProvider
+from router.providers.voyage import VoyageProvider
 from router.request.answer import Answers, Ending, Request
 from router.request.expand import Work, expand
 from router.request.intake import Intake, take_in
@@ -45,7 +47,11 @@ Progress = Callable[[int, int], None]
 
 REQUEST_S = 600.0
 """How long a request may wait for rate limits and other requests before it gives up, in seconds."""
-PROVIDERS: Mapping[str, Callable[[Endpoint], Provider]] = {"openai": OpenAIProvider}
+PROVIDERS: Mapping[str, Callable[[Endpoint], Provider]] = {
+    "openai": OpenAIProvider,
+    "cohere": CohereProvider,
+    "voyage": VoyageProvider,
+}
 """Whose wire a provider speaks -> its class. A provider is one file and one line here."""
 
 

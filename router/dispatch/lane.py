@@ -38,6 +38,15 @@ class Health:
     last_error: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ticket:
+    """A call on its way: when it left, and what the lane had let through by then."""
+
+    sent_at: float
+    requests: int
+    tokens: int
+
+
 class Lane:
     """Paces the calls to one provider."""
 
@@ -59,25 +68,27 @@ class Lane:
         self._last_error = ""
 
     @asynccontextmanager
-    async def slot(self, tokens: int, deadline: float) -> AsyncIterator[None]:
+    async def slot(self, tokens: int, deadline: float) -> AsyncIterator[Ticket]:
         """Wait for a place, then hold it while the call runs. `deadline` is on the lane's clock.
+
+        The ticket goes back with `succeeded` or `failed`.
 
         Raises:
             Unreachable: the breaker is open, or no place came before the deadline; nothing was sent.
         """
         await self._enter(tokens, deadline)
         try:
-            yield
+            yield Ticket(sent_at=self._clock(), requests=self._requests.taken, tokens=self._tokens.taken)
         finally:
             self._in_flight -= 1
             self._wake()
 
-    def succeeded(self, headers: Mapping[str, str]) -> None:
+    def succeeded(self, ticket: Ticket, headers: Mapping[str, str]) -> None:
         """A call was answered: close the breaker, widen if it is time, learn the rate from the headers."""
         self._failures = 0
         self._trial = False
         self._open_until = 0.0
-        self._learn(headers)
+        self._learn(ticket, headers)
         now = self._clock()
         if self._width < self.endpoint.max_in_flight and now - self._widened_at >= self._widen_s:
             self._width += 1
@@ -85,21 +96,23 @@ class Lane:
             self._probing = True
             self._wake()
 
-    def failed(self, error: ProviderError) -> None:
+    def failed(self, ticket: Ticket, error: ProviderError) -> None:
         """A call failed: narrow, pause, or open the breaker, as the error says."""
         now = self._clock()
         self._last_error = error.message
         if isinstance(error, RateLimited):
+            self._learn(ticket, error.headers)
+            rate = any(error.headers.get(f"x-ratelimit-remaining-{kind}") == "0" for kind in ("requests", "tokens"))
             others = self._in_flight - 1
-            if others >= 1:
+            if others >= 1 and not rate:
                 # The others were taken: the provider takes about so many at once.
                 if self._probing:
                     self._widen_s = min(60.0, self._widen_s * 2)
                 self._width = max(1, min(self._width, others))
+                self._widened_at = now
             elif error.retry_after is not None:
                 self._not_before = max(self._not_before, now + error.retry_after)
             self._probing = False
-            self._widened_at = now
             return
         if error.billed == "maybe" or isinstance(error, Unreachable):
             self._width = max(1, self._width // 2)
@@ -184,57 +197,60 @@ class Lane:
                 future.set_result(None)
                 room -= 1
 
-    def _learn(self, headers: Mapping[str, str]) -> None:
-        """Rate limits from `x-ratelimit-*`: the rate, and a pause where nothing remains."""
-        for bucket, kind, ours in (
-            (self._requests, "requests", self.endpoint.requests_per_minute),
-            (self._tokens, "tokens", self.endpoint.tokens_per_minute),
+    def _learn(self, ticket: Ticket, headers: Mapping[str, str]) -> None:
+        """Rate limits from `x-ratelimit-*`: the rate, and what remains of it."""
+        for bucket, kind, ours, taken in (
+            (self._requests, "requests", self.endpoint.requests_per_minute, ticket.requests),
+            (self._tokens, "tokens", self.endpoint.tokens_per_minute, ticket.tokens),
         ):
             limit, remaining = headers.get(f"x-ratelimit-limit-{kind}"), headers.get(f"x-ratelimit-remaining-{kind}")
             if limit and limit.isdigit() and int(limit) > 0:
                 bucket.rate(min(int(limit), ours or int(limit)))
-            if remaining and remaining.isdigit():
-                bucket.at_most(int(remaining))
+                if remaining and remaining.isdigit() and (ours is None or int(limit) <= ours):
+                    bucket.correct(int(remaining), ticket.sent_at, taken)
 
 
 class _Bucket:
-    """A token bucket: `per_minute` a minute, at most a second's worth at once; None is no limit."""
+    """Our picture of a provider's token bucket: refilled at `per_minute` / 60 a second; None is no limit.
+
+    It starts with a second's worth, because nothing is known of what the provider lets save up; its headers correct
+    the level up or down.
+    """
 
     def __init__(self, per_minute: int | None, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._per_s = 0.0
         self._level = 0.0
         self._at = clock()
+        self.taken = 0
         if per_minute:
             self.rate(per_minute)
 
     def rate(self, per_minute: int) -> None:
-        """Set the rate; a bucket that had none starts with a second's worth."""
-        per_s = per_minute / 60
+        """Set the rate."""
         if self._per_s == 0.0:
-            self._level = per_s
-        self._per_s = per_s
+            self._level = per_minute / 60
+            self._at = self._clock()
+        self._per_s = per_minute / 60
 
-    def at_most(self, remaining: int) -> None:
-        """The provider says that no more than this remains."""
+    def correct(self, remaining: int, sent_at: float, taken_then: int) -> None:
+        """The provider said, of a call sent at `sent_at`, that so much remained; reckon what does by now."""
         if self._per_s:
-            self._refill()
-            self._level = min(self._level, float(remaining))
+            now = self._clock()
+            self._level = min(self._per_s * 60, remaining + (now - sent_at) * self._per_s) - (self.taken - taken_then)
+            self._at = now
 
     def wait(self, amount: int) -> float:
-        """Seconds until `amount` may go; an amount above a second's worth goes when the bucket is full."""
+        """Seconds until `amount` may go; an amount above a minute's worth goes when the bucket is full."""
         if self._per_s == 0.0:
             return 0.0
-        self._refill()
-        wanted = min(float(amount), max(1.0, self._per_s))
-        return max(0.0, (wanted - self._level) / self._per_s)
+        now = self._clock()
+        self._level = min(self._per_s * 60, self._level + (now - self._at) * self._per_s)
+        self._at = now
+        return max(0.0, (min(float(amount), self._per_s * 60) - self._level) / self._per_s)
 
     def take(self, amount: int) -> None:
         """Take it; the level may go below zero for a large amount, and is waited for."""
+        self.taken += amount
         if self._per_s:
             self._level -= amount
-
-    def _refill(self) -> None:
-        now = self._clock()
-        self._level = min(max(1.0, self._per_s), self._level + (now - self._at) * self._per_s)
-        self._at = now

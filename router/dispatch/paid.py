@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from router.dispatch.lane import Lane
+from router.dispatch.lane import Lane, Ticket
 from router.domain.errors import (
     BadReply,
     BudgetExceeded,
@@ -90,12 +90,12 @@ class Sender:
                 return
             call = EmbedCall(model=route.model, texts=tuple(u.text for u in hold.units), role=route.role)
             try:
-                async with route.lane.slot(sum(u.tokens for u in hold.units), route.deadline):
+                async with route.lane.slot(sum(u.tokens for u in hold.units), route.deadline) as ticket:
                     if not marked and not await route.ledger.mark_sent(hold):
                         self.fail(hold.units, OutcomeUnknown("The hold of this call had run out.", "Try again."))
                         return
                     marked = True
-                    vectors, tokens = await self._send(call)
+                    vectors, tokens = await self._send(call, ticket)
             except RateLimited as error:
                 limited += 1
                 if not await self._wait(error, limited):
@@ -125,7 +125,7 @@ class Sender:
                     self.fail(hold.units, error)
                 return
 
-    async def _send(self, call: EmbedCall) -> tuple[Floats, int | None]:
+    async def _send(self, call: EmbedCall, ticket: Ticket) -> tuple[Floats, int | None]:
         """One send, with a deadline on the clock; tells the lane how it went."""
         lane = self._route.lane
         try:
@@ -139,9 +139,9 @@ class Sender:
                 ) from exc
             vectors = check(call, reply)
         except ProviderError as error:
-            lane.failed(error)
+            lane.failed(ticket, error)
             raise
-        lane.succeeded(reply.headers)
+        lane.succeeded(ticket, reply.headers)
         return vectors, reply.tokens
 
     async def _keep(self, hold: Hold, vectors: Floats, tokens: int | None) -> None:

@@ -144,7 +144,7 @@ def _read_model(table: _Table) -> Model:
     model = Model(
         id=model_id,
         provider=provider,
-        name=name,
+        name=table.maybe("name", str) or name,
         space=table.need("space", str),
         dimensions=dimensions,
         default_dimensions=dimensions if default is None else default,

@@ -22,6 +22,7 @@ RouterError                    anything the router says no to; `message` is fit 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -106,11 +107,20 @@ class RateLimited(ProviderError):
 
     Attributes:
         retry_after: seconds the provider asked us to wait, or None when it did not say.
+        headers: the answer's, for the rate limits that it names.
     """
 
-    def __init__(self, message: str, hint: str = "", *, retry_after: float | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        hint: str = "",
+        *,
+        retry_after: float | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(message, hint)
         self.retry_after = retry_after
+        self.headers: Mapping[str, str] = headers or {}
 
 
 class CallTooLarge(ProviderError):

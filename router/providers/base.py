@@ -9,20 +9,26 @@ from __future__ import annotations
 import base64
 import binascii
 import email.utils
+import json
 import math
+import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
+from router.config import Endpoint
 from router.domain.errors import (
     BadReply,
     BilledUsage,
     CallRejected,
     CallTooLarge,
     KeyRejected,
+    NotConfigured,
     OutcomeUnknown,
     Overloaded,
     ProviderError,
@@ -33,6 +39,12 @@ from router.domain.errors import (
 from router.domain.values import Model, Role
 
 Floats = NDArray[np.float32]
+
+_NO_MONEY = re.compile("insufficient_quota|exceeded your current quota")
+MOST_TOKENS = 10**12
+"""More than any call can hold: a larger figure in a reply is nonsense, and would not fit into the books."""
+SHORTEST = 1e-9
+"""Vectors shorter than this are zero: float32 cannot square them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,8 +108,8 @@ def check(call: EmbedCall, reply: Reply) -> Floats:
             usage=usage,
         )
 
-    if reply.model is not None and not _same_model(call.model.name, reply.model):
-        raise bad(f"vectors of another model, '{reply.model[:60]}' for '{call.model.name}'")
+    if reply.model is not None and not _same_model(call.model, reply.model):
+        raise bad(f"vectors of another model, '{str(reply.model)[:60]}' for '{call.model.name}'")
     n = len(call.texts)
     if len(reply.vectors) != n:
         raise bad(f"{len(reply.vectors)} vectors")
@@ -108,10 +120,11 @@ def check(call: EmbedCall, reply: Reply) -> Floats:
         vectors = _decode(reply.vectors, call.model.dimensions)
     except (ValueError, TypeError, binascii.Error, OverflowError) as exc:
         raise bad(f"vectors that cannot be read ({str(exc)[:80]})") from exc
-    norms = np.linalg.norm(vectors, axis=1)
+    with np.errstate(over="ignore"):
+        norms = np.linalg.norm(vectors, axis=1)
     if not np.isfinite(norms).all():
         raise bad("a number that is not finite")
-    if not norms.all():
+    if norms.min() < SHORTEST:
         raise bad("a vector of zeros")
     if np.abs(norms - 1.0).max() > 1e-3:
         vectors /= norms[:, None]
@@ -122,9 +135,17 @@ def check(call: EmbedCall, reply: Reply) -> Floats:
     return out
 
 
-def _same_model(asked: str, answered: str) -> bool:
-    # A provider may answer with a dated name of the same model, `text-embedding-3-small-2024-01-25`.
-    return answered == asked or answered.rsplit("/", 1)[-1] == asked or answered.startswith(f"{asked}-20")
+def _same_model(model: Model, answered: object) -> bool:
+    """True where the reply names the model that was asked, by the name sent or by the one in its id.
+
+    The two differ where a deployment has a name of its own (Azure answers with the model behind it). A provider may
+    put an owner before the name, a date behind it (`text-embedding-3-small-2024-01-25`) or the tag `:latest`.
+    """
+    if not isinstance(answered, str):
+        return False
+    asked = {model.name, model.id.split("/", 1)[1]}
+    bare = {answered, answered.rsplit("/", 1)[-1], answered.removesuffix(":latest")}
+    return bool(asked & bare) or any(answered.startswith(f"{name}-20") for name in asked)
 
 
 def _order(indices: Sequence[Any], n: int) -> list[int] | range | None:
@@ -140,24 +161,115 @@ def _decode(raw: Sequence[Any] | Floats, dimensions: int) -> Floats:
         if any(len(v) != 4 * -(-dimensions * 4 // 3) for v in raw) or len(data) != len(raw) * dimensions * 4:
             raise ValueError("not base64 of the model's size")
         return np.frombuffer(data, dtype="<f4").reshape(len(raw), dimensions).copy()
-    vectors = np.array(raw, dtype=np.float32)  # raises on ragged rows and on null
+    with np.errstate(over="ignore"):
+        vectors = np.array(raw, dtype=np.float32)  # raises on ragged rows and on a null for a row
     if vectors.shape != (len(raw), dimensions):
         raise ValueError(f"{vectors.shape[1:]} numbers instead of {dimensions}")
     return vectors
+
+
+def read_json(name: str, body: bytes) -> Any:
+    """The JSON of an answer with status 200.
+
+    Raises:
+        BadReply: it is not JSON.
+    """
+    try:
+        try:
+            return orjson.loads(body)
+        except orjson.JSONDecodeError:
+            return json.loads(body)  # takes NaN and Infinity, so that a bad answer still tells what it billed
+    except (ValueError, RecursionError) as exc:
+        raise unreadable(name) from exc
+
+
+def read_list(name: str, body: bytes, headers: Mapping[str, str]) -> Reply:
+    """The reply in an answer of the form of OpenAI's, `{"data": [{"index", "embedding"}], "model", "usage"}`.
+
+    Raises:
+        BadReply: it has another form.
+    """
+    data = read_json(name, body)
+    try:
+        usage = data.get("usage") or {}
+        return Reply(
+            vectors=[item["embedding"] for item in data["data"]],
+            indices=[item.get("index") for item in data["data"]],
+            tokens=tokens_billed(usage.get("prompt_tokens", usage.get("total_tokens"))),
+            model=data.get("model") or None,
+            headers=headers,
+        )
+    except (KeyError, TypeError, AttributeError) as exc:
+        raise unreadable(name) from exc
+
+
+def unreadable(name: str) -> BadReply:
+    """The error for an answer that has not the form it should have."""
+    return BadReply(f"{name} answered with something that is not a list of embeddings.", "Nothing was stored.")
+
+
+def tokens_billed(said: object) -> int | None:
+    """Tokens that a provider says it billed, rounded up (Cohere's are floats), or None where it makes no sense."""
+    if isinstance(said, bool) or not isinstance(said, int | float) or not 0 <= said <= MOST_TOKENS:
+        return None
+    return math.ceil(said)
+
+
+def key_of(endpoint: Endpoint) -> str:
+    """The key of an endpoint, fit for a header.
+
+    Raises:
+        NotConfigured: there is none.
+        KeyRejected: it holds a character that no header can; SDKs would fail in a way that shows the key.
+    """
+    if endpoint.key is None:
+        where = f"Set {endpoint.key_variable} in the environment, or add it on the Connections page."
+        raise NotConfigured(f"There is no key for {endpoint.name}.", where)
+    key = endpoint.key.reveal()
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise KeyRejected(
+            f"The key of {endpoint.name} holds a space, or a character that no key has; it was not sent.",
+            f"Copy {endpoint.key_variable} again.",
+        )
+    return key
+
+
+def refusal(endpoint: Endpoint, status: int, body: bytes, headers: Mapping[str, str]) -> ProviderError:
+    """One of our errors for an answer with a status other than 200, in any of the forms that are about:
+    `{"error": {"message", "code"}}`, `{"error": "..."}`, `{"message": "..."}`, `{"detail": ...}`, or plain text.
+    """
+    message, code = _said(body)
+    if endpoint.key is not None:  # some servers repeat the key that they refuse
+        message = message.replace(endpoint.key.reveal(), "***")
+    return error_for_status(endpoint.name, status, message, code, headers, time.time())
+
+
+def _said(body: bytes) -> tuple[str, str]:
+    """(message, code) of an error's body."""
+    try:
+        data: Any = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        text = body[:1000].decode("utf-8", "replace").strip()
+        return ("" if text.startswith("<") else " ".join(text.split())), ""
+    if isinstance(data, dict):
+        data = data.get("error") or data.get("detail") or data.get("message") or ""
+    if not isinstance(data, dict):
+        return str(data), ""
+    return str(data.get("message") or ""), str(data.get("code") or data.get("type") or "")
 
 
 def error_for_status(
     provider: str, status: int, message: str, code: str, headers: Mapping[str, str], now: float
 ) -> ProviderError:
     """One of our errors for an HTTP status. `now` is epoch seconds, for a Retry-After that is a date."""
-    said = f"{provider} answered {status}: {message[:300]}"
+    said = f"{provider} answered {status}: {message[:300]}" if message else f"{provider} answered {status}."
     if status in (401, 403):
         return KeyRejected(said, f"Check the key of {provider} in the environment or on the Connections page.")
-    if status == 429 and (code == "insufficient_quota" or "insufficient_quota" in message):
+    if status == 402 or (status == 429 and (code == "insufficient_quota" or _NO_MONEY.search(message))):
         return QuotaExhausted(said, f"Add credit to the account at {provider}; nothing was billed.")
     if status == 429:
-        return RateLimited(said, "It is sent again later.", retry_after=retry_after(headers, now))
-    if status == 408 or status >= 500:
+        return RateLimited(said, "It is sent again later.", retry_after=retry_after(headers, now), headers=headers)
+    if status in (408, 499) or status >= 500:
         return Overloaded(said, "It may have been billed.")
     if status == 413 or code == "max_tokens_per_request" or "maximum context length" in message:
         return CallTooLarge(said, "The call is split.")
@@ -166,18 +278,21 @@ def error_for_status(
     return OutcomeUnknown(said, "It may have been billed.")
 
 
+_NEVER_LEFT = {"ConnectError", "ConnectTimeout", "PoolTimeout", "ClientConnectorError", "ConnectionTimeoutError"}
+
+
 def connection_error(provider: str, exc: BaseException) -> ProviderError:
     """One of our errors for a connection that failed, told apart by whether the call can have left.
 
-    Looks for the names of httpx's errors along the chain of causes, because openai uses `httpx2`, cohere `httpx`
+    Looks for the names of their classes along the chain of causes, because openai uses `httpx2`, cohere `httpx`
     and voyageai `aiohttp`, whose classes are strangers to each other.
     """
-    names = set()
+    names: set[str] = set()
     link: BaseException | None = exc
     while link is not None:
-        names.add(type(link).__name__)
+        names.update(kind.__name__ for kind in type(link).__mro__)
         link = link.__cause__ or link.__context__
-    if names & {"ConnectError", "ConnectTimeout", "PoolTimeout", "ClientConnectorError", "ClientConnectorDNSError"}:
+    if names & _NEVER_LEFT:
         return Unreachable(f"{provider} cannot be reached.", "Check the network and the base URL; nothing was billed.")
     return OutcomeUnknown(
         f"The connection to {provider} broke or timed out after the call was sent.", "It may have been billed."

@@ -10,22 +10,23 @@ TOO_LARGE_WAIT = 60.0
 
 
 class Bucket:
-    """`per_minute` at most saved up, refilled at `per_minute` / 60 a second; full at the start."""
+    """`burst_s` seconds' worth at most saved up, refilled at `per_minute` / 60 a second; full at the start."""
 
-    def __init__(self, per_minute: int, now: float) -> None:
+    def __init__(self, per_minute: int, now: float, burst_s: float = 60) -> None:
         self.per_minute = per_minute
-        self._level = float(per_minute)
+        self._most = max(1.0, per_minute * burst_s / 60)
+        self._level = self._most
         self._at = now
 
     def refill(self, now: float) -> float:
         """What is there now."""
-        self._level = min(float(self.per_minute), self._level + (now - self._at) * self.per_minute / 60)
+        self._level = min(self._most, self._level + (now - self._at) * self.per_minute / 60)
         self._at = now
         return self._level
 
     def wait(self, amount: int, now: float) -> float:
         """Seconds until `amount` is there; 0 if it is; a minute, in vain, where it never can be."""
-        if amount > self.per_minute:
+        if amount > self._most:
             return TOO_LARGE_WAIT
         return max(0.0, (amount - self.refill(now)) * 60 / self.per_minute)
 
@@ -35,17 +36,22 @@ class Bucket:
 
     def until_full(self) -> float:
         """Seconds until the bucket is full again."""
-        return (self.per_minute - self._level) * 60 / self.per_minute
+        return (self._most - self._level) * 60 / self.per_minute
 
 
 class Limiter:
     """The limits of one provider."""
 
     def __init__(
-        self, requests_per_minute: int | None, tokens_per_minute: int | None, max_in_flight: int | None, now: float
+        self,
+        requests_per_minute: int | None,
+        tokens_per_minute: int | None,
+        max_in_flight: int | None,
+        now: float,
+        burst_s: float = 60,
     ) -> None:
-        self._requests = Bucket(requests_per_minute, now) if requests_per_minute else None
-        self._tokens = Bucket(tokens_per_minute, now) if tokens_per_minute else None
+        self._requests = Bucket(requests_per_minute, now, burst_s) if requests_per_minute else None
+        self._tokens = Bucket(tokens_per_minute, now, burst_s) if tokens_per_minute else None
         self._max_in_flight = max_in_flight
         self.in_flight = 0
 

@@ -52,7 +52,7 @@ class Service:
     def _make_limiters(self) -> None:
         c, now = self.config, time.monotonic()
         self.limiters: dict[Provider, Limiter] = {
-            provider: Limiter(c.requests_per_minute, c.tokens_per_minute, c.max_in_flight, now)
+            provider: Limiter(c.requests_per_minute, c.tokens_per_minute, c.max_in_flight, now, c.burst_seconds)
             for provider in PROVIDERS
         }
 

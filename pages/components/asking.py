@@ -1,0 +1,175 @@
+"""Route a text: the form at the left, and the answer under it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from pages.components import draw, tables
+from pages.components.format import ROUTES, charged, count, md, plural, seconds, usd
+from pages.components.work import Work
+from router.corpora.export import open_writer
+from router.corpora.extract import read_rows
+from router.engine import Router
+
+EXAMPLE = "How do I cancel an invoice that was already sent?\nSteps for stopping a paid plan"
+MOST_TEXTS = 50_000
+FORMATS = {"Parquet": ".parquet", "NPZ": ".npz", "JSON lines": ".jsonl"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What the form asks for. `options` are arguments of `Router.quote` and `Router.embed`."""
+
+    texts: list[str] = field(repr=False)
+    ids: list[str] = field(repr=False)
+    options: Mapping[str, Any]
+
+
+def form(router: Router) -> Asked | None:
+    """Texts or a file, role, policy, and what is pinned."""
+    source = st.segmented_control("From", ["Text", "File"], default="Text", required=True, key="source")
+    if source == "File":
+        texts, ids = _file()
+    else:
+        body = st.text_area("Texts, one a line", height=190, placeholder=EXAMPLE, key="texts") or ""
+        lines = [(str(n), line) for n, line in enumerate(body.split("\n"), 1) if line.strip()]
+        ids, texts = [n for n, _ in lines], [line for _, line in lines]
+    names = [policy.name for policy in router.policies.all()]
+    usual = names.index("default") if "default" in names else 0
+    one, other = st.columns(2)
+    policy = one.selectbox("Policy", names, index=usual, key="policy")
+    role = other.selectbox(
+        "Role",
+        ["document", "query"],
+        key="role",
+        help="Some models embed what is searched and what is asked differently.",
+    )
+    with st.expander("Model and dimensions"):
+        model = st.selectbox(
+            "Model", [m.id for m in router.catalog.models], index=None, placeholder="The policy chooses", key="model"
+        )
+        dimensions = st.number_input(
+            "Dimensions", min_value=1, value=None, step=1, placeholder="The model's own", key="dimensions",
+            help="Fewer are cut from the full vector, where the model allows it; the cache serves every size.",
+        )  # fmt: skip
+    return Asked(
+        texts=texts, ids=ids, options={"policy": policy, "role": role, "model": model, "dimensions": dimensions}
+    )
+
+
+def _file() -> tuple[list[str], list[str]]:
+    """The texts and ids of an uploaded file; empty rows are skipped and counted."""
+    upload = st.file_uploader("File", type=["txt", "jsonl", "csv"], key="file", help="A text a row; column `text`.")
+    if upload is None:
+        return [], []
+    digest = blake2b(upload.getvalue(), digest_size=16).hexdigest()
+    kept = st.session_state.get("rows")
+    if kept is None or kept[0] != (upload.name, digest):
+        st.session_state.pop("rows", None)
+        with draw.in_words():
+            kept = st.session_state["rows"] = ((upload.name, digest), *_rows(upload.name, upload.getvalue()))
+    if kept is None or kept[0] != (upload.name, digest):
+        return [], []
+    _, texts, ids, skipped = kept
+    if skipped:
+        st.caption(f"{plural(skipped, 'empty row')} skipped.")
+    return texts, ids
+
+
+def _rows(name: str, body: bytes) -> tuple[list[str], list[str], int]:
+    texts: list[str] = []
+    ids: list[str] = []
+    skipped = 0
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"upload{Path(name).suffix.lower()}"
+        path.write_bytes(body)
+        for row in read_rows(path):
+            if not row.text:
+                skipped += 1
+            elif len(texts) == MOST_TEXTS:
+                st.warning(f"Only the first {MOST_TEXTS:,} texts of the file are taken here.", icon=":material/info:")
+                break
+            else:
+                texts.append(row.text)
+                ids.append(row.id)
+    return texts, ids, skipped
+
+
+# ---- the answer --------------------------------------------------------------------------------
+
+
+def answer(work: Work) -> None:
+    """Who answered, what it cost, why, the vectors' first numbers, and how alike the texts are."""
+    result = work.result
+    if result is None:
+        return
+    draw.route_badges({name: result.routes.count(name) for name in ROUTES})
+    st.markdown(
+        f"Cost **{md(charged(result.cost, result.unconfirmed))}** · avoided **{md(usd(result.avoided.total))}** ·"
+        f" {count(result.tokens)} tokens · {result.dimensions:,} dimensions · took {md(seconds(work.seconds))}"
+    )
+    st.text(result.decision)
+    rows = tables.answers(work.texts[:1000], result)
+    columns = ["text", "answered by", "vector", *(["note"] if any(row["note"] for row in rows) else [])]
+    st.dataframe(
+        rows,
+        column_order=columns,
+        column_config={
+            "text": st.column_config.TextColumn("text", width="large"),
+            "answered by": draw.words_column("answered by"),
+            "vector": st.column_config.TextColumn("vector", help="Its first four numbers.", width="medium"),
+        },
+        hide_index=True,
+        alt="Each text with its route and the first numbers of its vector",
+    )
+    if 1 < result.texts <= 10 and not result.problems:
+        _alike(work)
+    _downloads(work)
+
+
+def _alike(work: Work) -> None:
+    result = work.result
+    assert result is not None
+    st.markdown("**How alike** · cosine of each pair, 1 is the same direction")
+    heads = [f"{n}" for n in range(1, result.texts + 1)]
+    rows = [
+        {"": f"{n}", "text": text, **dict(zip(heads, row, strict=True))}
+        for n, (text, row) in enumerate(zip(work.texts, tables.cosines(result.vectors), strict=True), 1)
+    ]
+    config: dict[str, Any] = {h: st.column_config.NumberColumn(h, format="%.2f", width=56) for h in heads}
+    config[""] = st.column_config.TextColumn("", width=36)
+    config["text"] = st.column_config.TextColumn("text", width="medium")
+    st.dataframe(rows, column_config=config, hide_index=True, alt="The cosine of each pair of texts")
+
+
+def _downloads(work: Work) -> None:
+    with st.container(horizontal=True, vertical_alignment="center"):
+        for name, ending in FORMATS.items():
+            st.download_button(
+                name,
+                lambda ending=ending: file_of(work, ending),
+                file_name=f"vectors{ending}",
+                icon=":material/download:",
+                on_click="ignore",
+                key=f"download{ending}",
+            )
+
+
+def file_of(work: Work, ending: str) -> bytes:
+    """The vectors with ids and texts, as a .parquet, .npz or .jsonl file; refused texts are left out."""
+    result = work.result
+    assert result is not None
+    good = [i for i in range(result.texts) if i not in result.problems]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"vectors{ending}"
+        about = {"space": result.space, "model": result.model, "dimensions": result.dimensions}
+        with open_writer(path, **about, with_text=True) as writer:
+            writer.write([work.ids[i] for i in good], [work.texts[i] for i in good], result.vectors[good])
+        return path.read_bytes()

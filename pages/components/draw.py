@@ -1,0 +1,146 @@
+"""Pieces that several pages draw alike: errors in words, budgets, badges, figures, tables of requests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import streamlit as st
+
+from pages.components import bars, tables
+from pages.components.format import ROUTES, charged, day, latency, md, percent, plural, usd, when
+from router.domain.errors import RouterError
+from router.domain.explain import budget_name
+from router.domain.policy import describe_budget, find_zone
+from router.domain.values import BudgetState
+
+WORDS = {look.word: look.colour for look in ROUTES.values()} | {"running": "gray"}
+
+
+@contextmanager
+def in_words() -> Iterator[None]:
+    """What the router says no to inside the block is shown as its sentence and what to do, never as a traceback."""
+    try:
+        yield
+    except RouterError as error:
+        say_no(error)
+
+
+def say_no(error: RouterError) -> None:
+    """An error of the router as words."""
+    st.error(f"{md(error.message)} {md(error.hint)}", icon=":material/block:")
+
+
+def figure(
+    label: str, value: str, *, below: str = "", series: Sequence[float] = (), colour: str = "gray", help: str = ""
+) -> None:
+    """One figure with a line under it and a sparkline. `value` and `below` are plain text."""
+    st.metric(
+        label,
+        md(value),
+        md(below) or None,
+        delta_color=colour,
+        delta_arrow="off",
+        help=help or None,
+        chart_data=list(series) or None,
+        chart_type="area",
+        border=True,
+        height="stretch",
+    )
+
+
+def budget(state: BudgetState, zone: str, *, name: str = "") -> None:
+    """A budget as a bar with its figures: how much of it is used, and when it starts anew; `name` is whose it is."""
+    limit = state.budget.amount
+    share = state.used / limit if limit else 1.0
+    if state.budget.window == "request":
+        st.caption(f"At most **{md(describe_budget(state.budget))}**")
+        return
+    words = f"{usd(state.used)} of {describe_budget(state.budget)}"
+    whose = f"**{md(name)}** · " if name else ""
+    resets = ""
+    if state.resets is not None:
+        resets = f" · anew on {day(state.resets.astimezone(find_zone(zone)).date())}"
+    spent = " · **spent**" if share >= 1 else ""
+    with st.container(gap="xxsmall"):
+        st.caption(f"{whose}{md(words)} · {percent(share)}{spent}{resets}")
+        st.html(bars.gauge(share, f"{name} {budget_name(state)}: {words}"))
+
+
+def route_badge(route: str, number: int | None = None) -> None:
+    """A route's icon and word in its colour, with how many texts it answered."""
+    look = ROUTES[route]
+    st.badge(look.word if number is None else f"{look.word} {number:,}", icon=look.icon, color=look.colour)
+
+
+def route_badges(numbers: Mapping[str, int]) -> None:
+    """A badge for each route that answered any text."""
+    with st.container(horizontal=True, gap="small"):
+        for route, number in numbers.items():
+            if number:
+                route_badge(route, number)
+
+
+def words_column(label: str, help: str = "") -> Any:
+    """A table's column of routes, as coloured words."""
+    return st.column_config.MultiselectColumn(label, options=list(WORDS), color=list(WORDS.values()), help=help or None)
+
+
+def requests(rows: Sequence[Mapping[str, Any]], zone: str, *, key: str, columns: Sequence[str], alt: str) -> None:
+    """A table of requests; the one that is picked opens under it."""
+    config = {"answered by": words_column("answered by"), "why": st.column_config.TextColumn("why", width="large")}
+    picked = st.dataframe(
+        tables.requests(rows, zone),
+        column_order=columns,
+        column_config=config,
+        hide_index=True,
+        on_select="rerun",
+        selection_mode="single-row",
+        key=key,
+        alt=alt,
+    )
+    st.caption(f"Times in {md(zone)}. Pick a row to see what it was decided among.")
+    chosen = [rows[i] for i in picked.selection.rows if i < len(rows)]
+    if chosen:
+        decision(chosen[0], zone)
+
+
+def decision(row: Mapping[str, Any], zone: str) -> None:
+    """A request of the books: who answered, what it cost, why, and what the others would have cost."""
+    with st.container(border=True):
+        st.markdown(
+            f"**Request {row['id']}** · {md(when(row['at'], zone))} {md(zone)} · {plural(row['texts'], 'text')}"
+        )
+        route_badges({name: row[name] for name in ("cache", "local", "api", "batch", "repeated", "refused")})
+        spent = charged(row["charged"], row["unconfirmed"])
+        st.markdown(
+            f"Cost **{md(spent)}** · avoided **{md(usd(row['avoided']))}** · took {md(latency(row['latency_ms']))}"
+            f" · policy {md(row['policy'])}, version {row['policy_version']}"
+        )
+        st.text(row["decision"] or "No decision was written down.")
+        if row["error"]:
+            st.error(md(row["error"]), icon=":material/block:")
+        if row["unconfirmed"]:
+            st.caption("**?** marks a charge without the provider's word: the call may have been billed.")
+        if row["candidates"]:
+            candidates(tables.considered(row["candidates"]), alt="The models that the request was decided among")
+
+
+def candidates(rows: Sequence[tables.Record], *, alt: str) -> None:
+    """A table of candidates, with the chosen one marked."""
+    config = {
+        "": st.column_config.MultiselectColumn("", options=["chosen"], color=["green"], width=72),
+        "why": st.column_config.TextColumn("why not", width="large"),
+        "quality": st.column_config.TextColumn("quality", help="RTEB English retrieval, 0 to 100; see the note below."),
+        "cached": st.column_config.TextColumn("cached", help="Distinct texts that are in the cache in this space."),
+        "cost now": st.column_config.TextColumn("cost now", help="Each distinct text once, cached ones free."),
+        "cost of all": st.column_config.TextColumn("cost of all", help="Every text, repeats too, without the cache."),
+    }
+    shown = [row | {"": [row[""]] if row[""] else []} for row in rows]
+    st.dataframe(shown, column_config=config, hide_index=True, alt=alt)
+
+
+def empty(sentence: str, icon: str = ":material/info:") -> None:
+    """Where there is nothing yet: a sentence."""
+    st.caption(f"{icon} {sentence}")

@@ -1,0 +1,115 @@
+"""How figures, times and words look on every page, and the one escape for what comes from outside."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Literal
+
+from router.domain import money
+from router.domain.policy import find_zone
+
+Colour = Literal["green", "blue", "orange", "violet", "red", "gray"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """How a route looks everywhere: its word, its icon, its hue, and that hue's name in .streamlit/config.toml."""
+
+    word: str
+    icon: str
+    hue: str
+    colour: Colour
+
+
+ROUTES = {
+    "cache": Look(word="cache", icon=":material/bolt:", hue="#0B9A8D", colour="green"),
+    "local": Look(word="local", icon=":material/computer:", hue="#3D6FD6", colour="blue"),
+    "api": Look(word="API", icon=":material/cloud:", hue="#D97A00", colour="orange"),
+    "batch": Look(word="batch", icon=":material/schedule:", hue="#8557D3", colour="violet"),
+    "repeated": Look(word="repeated", icon=":material/content_copy:", hue="#7A868C", colour="gray"),
+    "refused": Look(word="refused", icon=":material/block:", hue="#C0392B", colour="red"),
+}
+AMBER, RED = ROUTES["api"].hue, ROUTES["refused"].hue
+
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~$:&\"'^=@/])")
+_JOINER = "\u2060"
+"""Word joiner, which is not seen: it stands where Streamlit or GitHub's Markdown would find a directive or a link."""
+
+
+def md(text: object) -> str:
+    """Text from outside so that Markdown shows it as it is: no formatting, formula, icon, emoji, link or HTML."""
+    plain = re.sub(r"\s+", " ", str(text))
+    escaped = _MARKDOWN.sub(r"\\\1", plain)
+    return re.sub(r"(\\[:@]|[wW]{3})", rf"\1{_JOINER}", escaped)
+
+
+def usd(nanodollars: int) -> str:
+    """Dollars with as many digits as the amount needs, for plain text; in Markdown: `md(usd(...))`."""
+    return money.show(nanodollars)
+
+
+def exact_usd(nanodollars: int) -> str:
+    """All nine decimals, for tooltips."""
+    return f"${money.to_json(nanodollars)}"
+
+
+def estimate(nanodollars: int | None) -> str:
+    """An amount before it is spent: `≈ $0.0031`, `free`, or `price unknown`."""
+    if nanodollars is None:
+        return "price unknown"
+    return f"≈ {usd(nanodollars)}" if nanodollars else "free"
+
+
+def charged(settled: int, unconfirmed: int) -> str:
+    """An amount that was spent, with `?` after it where the provider's word is missing for a part."""
+    return usd(settled + unconfirmed) + (" ?" if unconfirmed else "")
+
+
+def count(number: int) -> str:
+    """`812`, `51.2 k`, `1.24 M`."""
+    for size, unit, digits in ((1_000_000_000, "G", 2), (1_000_000, "M", 2), (10_000, "k", 1)):
+        if number >= size:
+            return f"{number / (1_000 if unit == 'k' else size):,.{digits}f} {unit}"
+    return f"{number:,}"
+
+
+def percent(share: float | None) -> str:
+    """`84 %`, `0.4 %`, and a dash where there is nothing to take a share of."""
+    if share is None:
+        return "–"
+    value = 100 * share
+    return f"{value:.1f} %" if 0 < value < 1 else f"{value:.0f} %"
+
+
+def seconds(value: float) -> str:
+    """`38 ms`, `1.2 s`, `4 min`."""
+    if value < 0.9995:
+        return f"{1000 * value:.0f} ms" if value >= 0.0005 else "< 1 ms"
+    return f"{value:.1f} s" if value < 100 else f"{value / 60:.0f} min"
+
+
+def latency(milliseconds: float) -> str:
+    """`38 ms`, `1.2 s`, and a dash where nothing was measured."""
+    return seconds(milliseconds / 1000) if milliseconds else "–"
+
+
+def when(epoch: float, zone: str) -> str:
+    """`21 Nov 14:03`, in the zone, which the page names once."""
+    return f"{datetime.fromtimestamp(epoch, find_zone(zone)):%-d %b %H:%M}"
+
+
+def day(value: date) -> str:
+    """`21 November`."""
+    return f"{value:%-d %B}"
+
+
+def plural(number: int, one: str, many: str = "") -> str:
+    """`1 text`, `2 texts`, `1,240 texts`."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def quality(value: float | None) -> str:
+    """A score, or a dash."""
+    return "–" if value is None else f"{value:.1f}"

@@ -1,0 +1,72 @@
+"""What stands around every page: the mark of demo money, the month's spend, and the switch for paid calls."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import streamlit as st
+
+from pages.components import bars
+from pages.components.format import day, md, usd
+from router.domain.policy import describe_budget, find_zone
+from router.domain.values import BudgetState
+from router.host import host
+
+DEMO = "Demo money: the providers are simulated on this machine."
+STOPPED = "Paid calls are stopped. Cached texts and local models go on; nothing is sent to a paid provider."
+
+
+STYLE = Path(__file__).with_name("style.css")
+
+
+def top() -> None:
+    """Above the page: its style, and what nobody may overlook."""
+    st.html(STYLE)
+    if os.environ.get("ROUTER_DEMO") == "1":
+        st.info(DEMO, icon=":material/science:")
+
+
+def foot() -> None:
+    """At the foot of the sidebar, on every page."""
+    router = host().router
+    with st.sidebar:
+        states = [s for s in router.ledger.states("") if s.budget.window != "request"]
+        if states:
+            _account(max(states, key=lambda s: (s.budget.hard, s.budget.window == "month", -s.left)))
+        else:
+            st.caption("No account budget is set. Policies stand under their own budgets alone.")
+        _switch(router.policies.paid_enabled())
+        if os.environ.get("ROUTER_DEMO") == "1":
+            st.badge("demo money", icon=":material/science:", color="violet", help=DEMO)
+
+
+def _account(state: BudgetState) -> None:
+    share = state.used / state.budget.amount if state.budget.amount else 1.0
+    words = f"{usd(state.used)} of {describe_budget(state.budget)}"
+    st.markdown(f"**{md(usd(state.used))}** :small[of {md(describe_budget(state.budget))}]")
+    st.html(bars.gauge(share, f"Account budget: {words}"))
+    left = "Spent: paid calls are refused." if state.left == 0 else f"{usd(state.left)} left"
+    anew = "" if state.resets is None else f" until {day(state.resets.astimezone(find_zone('UTC')).date())}"
+    st.caption(md(left) + md(anew))
+
+
+def _switch(enabled: bool) -> None:
+    """On and off as the books have it, so that two browsers show the same."""
+    st.session_state["paid"] = enabled
+    st.toggle(
+        "Paid calls",
+        key="paid",
+        on_change=_set_paid,
+        help="Off stops every call to a paid provider, of every program on this data folder, from the next call on."
+        " Calls that have left are still booked. Cached texts and local models go on.",
+    )
+    if not enabled:
+        st.warning(STOPPED, icon=":material/block:")
+
+
+def _set_paid() -> None:
+    on = bool(st.session_state["paid"])
+    engine = host()
+    engine.run(engine.router.policies.set_paid(on))
+    st.toast("Paid calls are allowed again, within the budgets." if on else STOPPED)

@@ -1,0 +1,116 @@
+"""Spend's pieces: the filters, the month against its budget, and the findings in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Any
+
+import streamlit as st
+
+from pages.components import charts
+from pages.components.format import ROUTES, day, md, plural, usd
+from pages.components.start import outlook
+from router import reports
+from router.engine import Router
+from router.reports import Day
+
+RANGES = {"7d": "7 days", "30d": "30 days", "90d": "90 days", "month": "this month"}
+GROUPS = ("route", "model", "policy", "collection")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What the page shows. Times in epoch seconds; `words` says the range."""
+
+    first: date
+    last: date
+    since: float
+    until: float
+    by: str
+    zone: str
+    policy: str | None
+    words: str
+
+    @property
+    def where(self) -> Mapping[str, str]:
+        """The filter of a usage query."""
+        return {"policy": self.policy} if self.policy else {}
+
+
+def filters(router: Router) -> Asked:
+    """Range, group and policy; they stand in the URL, so that a view can be shared."""
+    policies = {policy.name: policy for policy in router.policies.all()}
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        span = st.segmented_control(
+            "Range", list(RANGES), format_func=RANGES.__getitem__, default="30d", required=True, key="range",
+            bind="query-params",
+        )  # fmt: skip
+        by = st.segmented_control("By", GROUPS, default="route", required=True, key="by", bind="query-params")
+        policy = st.selectbox(
+            "Policy", list(policies), index=None, placeholder="All policies", key="only", bind="query-params", width=220
+        )
+    zone = policies[policy].timezone if policy else "UTC"
+    now = router.clock()
+    last = reports.today(now, zone)
+    first = last.replace(day=1) if span == "month" else last - timedelta(days=int(span.removesuffix("d")) - 1)
+    words = RANGES[span] if span == "month" else f"the last {RANGES[span]}"
+    return Asked(
+        first=first, last=last, since=reports.bounds_of(first, zone)[0], until=now + 1, by=by, zone=zone,
+        policy=policy, words=words,
+    )  # fmt: skip
+
+
+def spent_of(report: Day, group: str) -> int:
+    """Nanodollars that a group cost on a day."""
+    s = report.groups.get(group)
+    return 0 if s is None else s.charged + s.unconfirmed
+
+
+def finding(report: Sequence[Day], groups: Mapping[str, Sequence[int]], by: str) -> str:
+    """The chart in a sentence."""
+    total = sum(d.spent for d in report)
+    if not total:
+        return f"Nothing was spent in {plural(len(report), 'day')}."
+    most = max(report, key=lambda d: d.spent)
+    name, amounts = max(groups.items(), key=lambda item: sum(item[1]))
+    word = ROUTES[name].word if by == "route" else name or "no collection"
+    head = f"{usd(total)} in {plural(len(report), 'day')}, most on {day(most.day)} ({usd(most.spent)})"
+    return f"{head}." if len(groups) == 1 else f"{head}; {word} is the largest with {usd(sum(amounts))}."
+
+
+def month(router: Router, asked: Asked) -> None:
+    """This month's running total against the budget that stands over it, with the forecast."""
+    st.subheader("This month against the budget")
+    now, zone = router.clock(), asked.zone
+    states = router.ledger.states(asked.policy or "")
+    own = [s for s in states if s.budget.window == "month" and (s.owner != "account") == bool(asked.policy)]
+    limit = min((s.budget.amount for s in own), default=None)
+    first, last = reports.window_days("month", now, zone)
+    today = reports.today(now, zone)
+    back = min(first, today - timedelta(days=reports.LOOK_BACK + 1))
+    history = reports.days(router.usage, first=back, last=today, zone=zone, where=asked.where)
+    days = [d for d in history if d.day >= first]
+    totals = reports.running_total(d.spent for d in days)
+    ahead = reports.forecast(history, spent=totals[-1], limit=limit, now=now, window="month", zone=zone)
+    said = f"{usd(totals[-1])} is spent this month; no budget." if limit is None else outlook(totals[-1], limit, ahead)
+    figure = charts.cumulative([d.day for d in days], totals, limit, ahead, until=last)
+    st.plotly_chart(figure, config=charts.CONFIG, key="month", alt=said)
+    st.caption(md(said))
+
+
+def unconfirmed(router: Router, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Charges without the provider's word, if there are any."""
+    total = router.ledger.totals()[1]
+    if not total:
+        return
+    here = [f"request {row['id']} ({usd(row['unconfirmed'])})" for row in rows if row["unconfirmed"]]
+    which = f" Among these: {', '.join(here)}." if here else ""
+    st.warning(
+        md(
+            f"{usd(total)} in all is unconfirmed: calls whose outcome is not known, because the reply was lost. They"
+            f" count against the budgets as if they had been billed.{which}"
+        ),
+        icon=":material/help:",
+    )

@@ -1,0 +1,95 @@
+"""Overview's pieces: the first steps where there is nothing yet, shares by route, and the outlook in a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import streamlit as st
+
+from pages.components import draw, tables
+from pages.components.format import ROUTES, day, md, plural, seconds, usd
+from pages.components.work import Work, wait_for
+from router.host import host
+from router.reports import Day, Forecast
+
+SAMPLES = (
+    "How do I cancel an invoice that was already sent?",
+    "I want to end my subscription.",
+    "Steps for stopping a paid plan",
+    "Attach a file from cloud storage to a task",
+    "Why does my upload stop at ninety per cent?",
+    "I want to end my subscription.",
+)
+
+
+def first_steps() -> None:
+    """Nothing embedded yet: one button that shows what the program does, for free."""
+    st.markdown("**Nothing embedded yet.** Try it with sample texts: free, on this machine, a few seconds.")
+    work: Work | None = st.session_state.get("samples")
+    with st.container(horizontal=True):
+        clicked = st.button("Embed six sample texts (free, local)", type="primary", icon=":material/play_arrow:")
+        st.page_link("route.py", label="Route a text of your own", icon=":material/alt_route:")
+        st.page_link("policies.py", label="Set budgets first", icon=":material/tune:")
+    if clicked:
+        work = st.session_state["samples"] = Work(host(), list(SAMPLES), policy="local")
+    if work is not None and wait_for(work, "Loading the local model and embedding"):
+        samples_result(work)
+    if not any(host().router.configured(m) for m in host().router.catalog.models if not m.local):
+        st.caption(
+            "No key for a paid provider is set, so local models answer everything, for nothing. Set OPENAI\\_API\\_KEY,"
+            " CO\\_API\\_KEY or VOYAGE\\_API\\_KEY before the start to let policies choose among paid models too."
+        )
+
+
+def samples_result(work: Work) -> None:
+    """What became of the sample texts, with the two that are most alike."""
+    result = work.result
+    if result is None:
+        return
+    distinct = result.vectors[[i for i, route in enumerate(result.routes) if route != "repeated"]]
+    texts = [t for t, route in zip(work.texts, result.routes, strict=True) if route != "repeated"]
+    one, other, cosine = tables.closest(distinct)
+    st.success(
+        f"{plural(result.texts, 'text')} answered by {md(result.model)} in {md(seconds(work.seconds))}, for nothing."
+        f" Most alike: “{md(texts[one])}” and “{md(texts[other])}”, cosine {cosine:.2f}.",
+        icon=":material/check_circle:",
+    )
+    draw.route_badges({name: result.routes.count(name) for name in ROUTES})
+    st.dataframe(
+        tables.answers(work.texts, result),
+        column_config={"answered by": draw.words_column("answered by")},
+        column_order=["text", "answered by", "vector"],
+        hide_index=True,
+        alt="The sample texts with their routes",
+    )
+    st.button("Show the overview", icon=":material/monitoring:", on_click=lambda: st.session_state.pop("samples", None))
+
+
+def spent_of(report: Day, route: str) -> int:
+    """Nanodollars that a route cost on a day."""
+    s = report.groups.get(route)
+    return 0 if s is None else s.charged + s.unconfirmed
+
+
+def avoided_of(report: Day, route: str) -> int:
+    """Nanodollars that a route avoided on a day."""
+    s = report.groups.get(route)
+    return 0 if s is None else s.avoided
+
+
+def route_shares(history: Sequence[Day]) -> list[tuple[str, str, float]]:
+    """(word, hue, share) of the distinct texts that each route answered."""
+    texts = {r: sum(d.groups[r].texts for d in history if r in d.groups) for r in ("cache", "local", "api", "batch")}
+    total = sum(texts.values())
+    return [(ROUTES[r].word, ROUTES[r].hue, n / total if total else 0.0) for r, n in texts.items()]
+
+
+def outlook(spent: int, limit: int, ahead: Forecast | None) -> str:
+    """Where the month is heading."""
+    now = f"{usd(spent)} of {usd(limit)} is spent this month."
+    if ahead is None:
+        return f"{now} A forecast needs one whole day of requests."
+    pace = f"at the pace of the last {plural(ahead.days, 'day')} it will be {usd(ahead.expected)} by {day(ahead.ends)}"
+    if ahead.runs_out:
+        return f"{now} {pace.capitalize()}; the budget runs out on {day(ahead.runs_out)}."
+    return f"{now} {pace[0].upper()}{pace[1:]}."

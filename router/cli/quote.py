@@ -1,0 +1,142 @@
+"""`quote`: what a file would cost by every model, and which would be chosen; spends nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from router.cli.embed import (
+    Dimensions,
+    LongTextsName,
+    ModelId,
+    PolicyName,
+    RoleName,
+    long_texts_of,
+    problems_of,
+    tell_rows,
+)
+from router.cli.output import Json, emit, say, table
+from router.cli.rows import read_file
+from router.cli.shell import WRONG_USE, with_router
+from router.domain.errors import Refused
+from router.domain.money import show, to_json
+from router.domain.values import Refusal, Role
+
+if TYPE_CHECKING:
+    from router.engine import Router
+    from router.request.results import Quote, QuoteLine
+
+
+def quote(
+    file: Annotated[Path, typer.Argument(help="As for embed.")],
+    policy: PolicyName = "default",
+    model: ModelId = None,
+    role: RoleName = "document",
+    dimensions: Dimensions = None,
+    long_texts: LongTextsName = None,
+    as_json: Json = False,
+) -> None:
+    """What embedding FILE would cost: every candidate with its price, before and after the cache and repeats."""
+    from router.request.intake import take_in
+
+    long = long_texts_of(long_texts)
+    rows = read_file(file)
+
+    async def work(router: Router) -> Quote:
+        return await router.quote(
+            rows.texts,
+            policy=policy,
+            role=cast(Role, role),  # the engine checks it
+            model=model,
+            dimensions=dimensions,
+            long_texts=long,
+            partial=True,
+        )
+
+    found = with_router(work)
+    problems = take_in(rows.texts, lenient=True).problems
+    if as_json:
+        emit({
+            "texts": found.texts,
+            "distinct": found.distinct,
+            "tokens": found.tokens,
+            "candidates": [_candidate(line) for line in found.lines],
+            "chosen": found.chosen,
+            "decision": found.decision,
+            "skipped": len(rows.skipped),
+            "skipped_rows": rows.skipped,
+            "problems": problems_of(rows, problems),
+        })  # fmt: skip
+    else:
+        _tell(found)
+        tell_rows(rows, problems)
+    raise typer.Exit(_exit_code(found))
+
+
+def _exit_code(found: Quote) -> int:
+    """What `embed` would end with."""
+    if not isinstance(found.outcome, Refusal):
+        return 0
+    return WRONG_USE if found.outcome.kind == "input" else Refused.exit_code
+
+
+def _candidate(line: QuoteLine) -> dict[str, object]:
+    verdict = line.verdict
+    return {
+        "model": verdict.model.id,
+        "space": verdict.model.space,
+        "quality": verdict.quality,
+        "cached": verdict.cached,
+        "cost_usd": _usd(verdict.cost),
+        "seconds": round(verdict.seconds, 3),
+        "eligible": verdict.eligible,
+        "reason": verdict.reason,
+        "tokens_to_pay": _to_pay(line),
+        "full_tokens": line.full_tokens,
+        "full_cost_usd": _usd(line.full_cost),
+    }
+
+
+def _to_pay(line: QuoteLine) -> int:
+    return 0 if line.verdict.model.local else line.verdict.tokens
+
+
+def _usd(cost: int | None) -> str | None:
+    return None if cost is None else to_json(cost)
+
+
+def _tell(found: Quote) -> None:
+    say(f"{found.texts:,} texts, {found.distinct:,} distinct, {found.tokens:,} tokens")
+    rows = []
+    reasons: dict[str, list[str]] = {}
+    for line in found.lines:
+        verdict = line.verdict
+        free = verdict.model.local
+        if not verdict.chosen:
+            reasons.setdefault(verdict.reason, []).append(verdict.model.id)
+        rows.append((
+            f"{'→' if verdict.chosen else ' '} {verdict.model.id}",
+            "–" if verdict.quality is None else f"{verdict.quality:g}",
+            f"{verdict.cached:,}",
+            f"{line.full_tokens:,}",
+            "free" if free else "unknown" if line.full_cost is None else show(line.full_cost),
+            f"{_to_pay(line):,}",
+            "free" if free else "unknown" if verdict.cost is None else show(verdict.cost),
+            f"{verdict.seconds:.1f}",
+        ))  # fmt: skip
+    headers = (
+        "  model",
+        "quality",
+        "cached",
+        "tokens\nof all",
+        "cost\nof all",
+        "tokens\nto pay",
+        "cost\nto pay",
+        "seconds",
+    )
+    table(headers, rows, right=range(1, 8))
+    say(found.decision)
+    for reason, models in reasons.items():
+        say(f"not {', '.join(models)}: {reason}")

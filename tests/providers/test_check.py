@@ -1,0 +1,160 @@
+"""Whether a reply can be trusted: the one check that stands between a provider and the cache."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from router.domain.errors import BadReply
+from router.domain.values import Limits, Model
+from router.providers.base import EmbedCall, Reply, check
+
+SIZE = 4
+NUMBERS = st.floats(min_value=-3, max_value=3, width=32).filter(lambda x: x == 0 or abs(x) > 1e-3)
+
+
+def model(**changes: Any) -> Model:
+    """A model of four dimensions."""
+    fields: dict[str, Any] = {
+        "id": "acme/one",
+        "provider": "acme",
+        "name": "one",
+        "space": "acme/one",
+        "dimensions": SIZE,
+        "default_dimensions": SIZE,
+        "tokenizer": "bytes",
+        "limits": Limits(texts_per_call=100),
+    }
+    return Model(**(fields | changes))
+
+
+def call_of(n: int, **changes: Any) -> EmbedCall:
+    """A call of n texts."""
+    return EmbedCall(model=model(**changes), texts=tuple(f"text {i}" for i in range(n)), role="document")
+
+
+def wire(vectors: Any, form: str) -> list[Any]:
+    """Vectors as a wire carries them."""
+    if form == "base64":
+        return [base64.b64encode(row.astype("<f4").tobytes()).decode() for row in vectors]
+    return [row.tolist() for row in vectors]
+
+
+good = arrays.arrays(np.float32, st.tuples(st.integers(1, 12), st.just(SIZE)), elements=NUMBERS).filter(
+    lambda rows: bool(np.abs(rows).max(axis=1).min() > 0)
+)
+forms = st.sampled_from(["base64", "float"])
+
+
+@given(rows=good, form=forms, data=st.data())
+def test_every_text_gets_its_own_vector_in_any_order(rows: Any, form: str, data: st.DataObject) -> None:
+    """Whatever order the reply comes in, position i holds text i's vector, at unit length."""
+    n = len(rows)
+    order = data.draw(st.permutations(range(n)))
+    sent = wire(rows[order], form)
+    found = check(call_of(n), Reply(vectors=sent, indices=list(order), tokens=n, model="one"))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, rows / np.linalg.norm(rows, axis=1, keepdims=True), atol=2e-3)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1.1e-3)
+
+
+@given(rows=good, form=forms, indices=st.data())
+def test_wrong_indices_are_refused(rows: Any, form: str, indices: st.DataObject) -> None:
+    """Missing, doubled, odd or out-of-range indices are never guessed."""
+    n = len(rows)
+    odd = st.one_of(st.none(), st.integers(-2, n + 2), st.booleans(), st.floats(), st.text(max_size=2))
+    given_ = indices.draw(st.lists(odd, min_size=n, max_size=n))
+    if all(type(i) is int for i in given_) and sorted(given_) == list(range(n)):
+        return
+    with pytest.raises(BadReply):
+        check(call_of(n), Reply(vectors=wire(rows, form), indices=given_, tokens=3, model=None))
+
+
+BROKEN: dict[str, Any] = {
+    "NaN": [1.0, float("nan"), 0.0, 0.0],
+    "infinity": [1.0, float("inf"), 0.0, 0.0],
+    "too large": [1e300, 0.0, 0.0, 0.0],
+    "too large to square": [3e38, 3e38, 0.0, 0.0],
+    "zeros": [0.0] * SIZE,
+    "too small": [1e-30] * SIZE,
+    "null in it": [None, 1.0, 0.0, 0.0],
+    "null": None,
+    "short": [1.0] * (SIZE - 1),
+    "long": [1.0] * (SIZE + 1),
+    "empty": [],
+    "nested": [[1.0] * SIZE],
+    "text": ["a", "b", "c", "d"],
+    "a number": 1.0,
+    "an object": {"float": [1.0] * SIZE},
+    "broken base64": "%%% not base64 %%%",
+    "short base64": base64.b64encode(b"\0" * 4 * (SIZE - 1)).decode(),
+    "not ASCII": "é" * 24,
+    "empty base64": "",
+    "zeros in base64": base64.b64encode(b"\0" * 4 * SIZE).decode(),
+    "NaN in base64": base64.b64encode(np.full(SIZE, np.nan, "<f4").tobytes()).decode(),
+}
+
+
+@pytest.mark.parametrize("form", ["base64", "float"])
+@pytest.mark.parametrize("what", BROKEN)
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_one_broken_vector_sinks_the_reply(what: str, form: str, at: int) -> None:
+    """One vector that is not right, anywhere, and nothing of the reply is taken; what was billed is told."""
+    sent = wire(np.eye(SIZE, dtype=np.float32)[:3], form)
+    sent[at] = BROKEN[what]
+    with pytest.raises(BadReply) as caught:
+        check(call_of(3), Reply(vectors=sent, indices=[0, 1, 2], tokens=9, model=None))
+    assert caught.value.billed == "yes"
+    assert caught.value.usage is not None
+    assert caught.value.usage.tokens == 9
+
+
+@given(cut=st.integers(0, SIZE), more=st.integers(0, SIZE))
+def test_sizes_that_only_add_up_are_refused(cut: int, more: int) -> None:
+    """Base64 rows whose lengths differ are refused, even where their sum is right."""
+    if cut == 0 and more == 0:
+        return
+    rows = [np.ones(SIZE - cut, "<f4"), np.ones(SIZE + more, "<f4")]
+    with pytest.raises(BadReply):
+        check(call_of(2), Reply(vectors=wire(rows, "base64"), indices=None, tokens=None, model=None))
+
+
+@pytest.mark.parametrize("n", [0, 1, 3])
+def test_a_wrong_number_of_vectors_is_refused(n: int) -> None:
+    """One short or one too many: which text has none cannot be known."""
+    reply = Reply(vectors=wire(np.eye(SIZE)[:n], "float"), indices=list(range(n)), tokens=None, model=None)
+    with pytest.raises(BadReply) as caught:
+        check(call_of(2), reply)
+    assert caught.value.billed == "maybe"
+
+
+@pytest.mark.parametrize(
+    ("name", "answered", "right"),
+    [
+        ("one", "one", True),
+        ("one", "one-2026-01-25", True),
+        ("one", "models/one", True),
+        ("one", "one:latest", True),
+        ("my-deployment", "one", True),
+        ("my-deployment", "my-deployment", True),
+        ("one", "one-large", False),
+        ("one", "two", False),
+        ("one", "one:v2", False),
+        ("one", 7, False),
+        ("one", {"id": "one"}, False),
+    ],
+)
+def test_the_model_that_answers_must_be_the_one_asked(name: str, answered: Any, right: bool) -> None:
+    """The name sent or the name in the id, with an owner, a date or `:latest`; any other is refused."""
+    reply = Reply(vectors=wire(np.eye(SIZE)[:1], "float"), indices=[0], tokens=1, model=answered)
+    if right:
+        assert check(call_of(1, name=name), reply).shape == (1, SIZE)
+    else:
+        with pytest.raises(BadReply, match="another model"):
+            check(call_of(1, name=name), reply)
