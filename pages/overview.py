@@ -51,7 +51,7 @@ else:
         draw.figure(
             "Texts", count(month.asked), below=plural(month.requests, "request"), series=[d.texts for d in history]
         )
-        errors = f"{plural(month.errors, 'failure')}" if month.errors else "no failures"
+        errors = f"{month.errors:,} not answered" if month.errors else "all answered"
         draw.figure("p95", latency(month.p95_ms), below=errors, series=p95, help="95 of 100 requests were faster.")
 
     if budget:

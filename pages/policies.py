@@ -1,8 +1,70 @@
-"""Policies: not drawn yet."""
+"""Policies: quality goal, budgets, and what happens when the money is gone. `?policy=NAME` opens one."""
 
 from __future__ import annotations
 
 import streamlit as st
 
 st.title("Policies")
-st.write("This page is not drawn yet.")
+
+from pages.components import draw, editor  # noqa: E402  # the title is on the screen before these load
+from pages.components.format import md  # noqa: E402
+from router.domain.values import Policy  # noqa: E402
+from router.host import host  # noqa: E402
+
+NEW = "new policy"  # no policy is called so: the editor refuses the name
+
+engine = host()
+router = engine.router
+named = st.query_params.get("policy")
+policies = {policy.name: policy for policy in router.policies.all()}
+
+
+def open_editor(name: str) -> None:
+    """Show this policy on the next run."""
+    st.query_params["policy"] = name
+
+
+def close_editor() -> None:
+    """Show the list on the next run."""
+    st.query_params.pop("policy", None)
+
+
+if said := st.session_state.pop("said", None):
+    st.success(md(said), icon=":material/check_circle:")
+
+if named is not None and (named in policies or named == NEW):
+    st.button("All policies", icon=":material/arrow_back:", on_click=close_editor)
+    saved = policies.get(named)
+    st.subheader(md(named) if saved else "A new policy")
+    main, side = st.columns([3, 2], gap="large")
+    with main:
+        draft = editor.form(router, saved or Policy(name=""), new=saved is None)
+    with side:
+        if (kept := editor.review(engine, saved, draft)) is not None:
+            st.session_state["said"] = f"Saved: {kept.name}, version {kept.version}. Its budgets count from now on."
+            open_editor(kept.name)
+            st.rerun()
+        if saved is not None:
+            st.subheader("Budgets now")
+            for state in router.ledger.states(saved.name):
+                draw.budget(state, saved.timezone, name="account" if state.owner == "account" else "")
+            editor.history(router, saved.name)
+            if editor.delete(engine, saved.name):
+                st.session_state["said"] = f"Deleted: {saved.name}. What it spent stays in the books."
+                close_editor()
+                st.rerun()
+else:
+    if named is not None:
+        st.error(f"There is no policy “{md(named)}”.", icon=":material/block:")
+    st.caption("A policy says how good vectors must be, what they may cost, and what happens when the money is gone.")
+    st.button("New policy", icon=":material/add:", type="primary", on_click=open_editor, args=(NEW,))
+    columns = st.columns(2, gap="medium")
+    for place, policy in enumerate(policies.values()):
+        with columns[place % 2].container(border=True):
+            editor.card(router, policy)
+            st.button(
+                "Edit", key=f"edit {policy.name}", icon=":material/edit:", on_click=open_editor, args=(policy.name,)
+            )
+    st.subheader("Account budget")
+    st.caption("Stands over all policies together; times in UTC.")
+    editor.account(engine)

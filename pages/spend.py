@@ -38,8 +38,8 @@ else:
         draw.figure(
             "Texts", count(figures.asked), below=plural(figures.requests, "request"), series=[d.texts for d in report]
         )
-        failures = plural(figures.errors, "failure") if figures.errors else "no failures"
-        draw.figure("p95", latency(figures.p95_ms), below=failures)
+        errors = f"{figures.errors:,} not answered" if figures.errors else "all answered"
+        draw.figure("p95", latency(figures.p95_ms), below=errors)
 
     left, right = st.columns([3, 2], gap="large")
     with left:

@@ -5,7 +5,9 @@ Every chart has an `alt` of its own beside it on the page: a sentence that state
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +76,7 @@ def cumulative(
         corners = [totals[-1], ahead.high, ahead.low, totals[-1]]
         figure.add_scatter(
             x=[here, ends, ends, here], y=[c / NANO for c in corners], fill="toself", mode="none",
-            fillcolor="rgba(217,122,0,0.16)", hoverinfo="skip", name="4 of 5 times",
+            fillcolor="rgba(217,122,0,0.16)", hoverinfo="skip", name="likely range",
         )  # fmt: skip
         figure.add_scatter(
             x=[here, ends], y=[totals[-1] / NANO, ahead.expected / NANO], mode="lines", name="forecast",
@@ -98,7 +100,7 @@ def cumulative(
             )  # fmt: skip
     figure.update_xaxes(range=[days[0], until])
     ticks = _ticks(0.0, 1.15 * top) if top else [0.0]
-    figure.update_yaxes(range=[0, 1.15 * top or 1], tickvals=ticks, ticktext=[usd(round(t * NANO)) for t in ticks])
+    figure.update_yaxes(range=[0, 1.15 * top or 1], tickvals=ticks, ticktext=_labels(ticks))
     return figure
 
 
@@ -110,7 +112,7 @@ def shares(days: Sequence[date], values: Sequence[float | None], name: str, hue:
         x=days, y=percents, name=name, mode="lines+markers", line={"color": hue, "width": 2}, marker={"size": 4},
         hovertemplate="%{y:.0f} %",
     )  # fmt: skip
-    figure.update_yaxes(range=[0, 104], tickvals=[0, 50, 100], ticksuffix=" %")
+    figure.update_yaxes(range=[0, 104], tickvals=[0, 50, 100], ticktext=["0 %", "50 %", "100 %"])
     figure.update_layout(showlegend=False)
     return figure
 
@@ -136,6 +138,7 @@ def _figure(*, height: int) -> Figure:
         plot_bgcolor="rgba(0,0,0,0)",
         hovermode="x unified",
         legend={"orientation": "h", "y": -0.16, "yanchor": "top", "x": 0, "xanchor": "left", "title": None},
+        showlegend=True,
         dragmode=False,
     )
     figure.update_xaxes(showgrid=False, zeroline=False, fixedrange=True, automargin=True, tickformat="%-d %b", nticks=7)
@@ -166,19 +169,22 @@ def _dollars(figure: Figure, stacks: Sequence[Sequence[int]]) -> None:
         figure.update_yaxes(range=[0, 1], tickvals=[0], ticktext=[usd(0)])
         return
     ticks = _ticks(bottom, top)
-    figure.update_yaxes(
-        range=[1.12 * bottom, 1.12 * top], tickvals=ticks, ticktext=[usd(abs(round(t * NANO))) for t in ticks]
-    )
+    figure.update_yaxes(range=[1.12 * bottom, 1.12 * top], tickvals=ticks, ticktext=_labels(ticks))
 
 
 def _ticks(bottom: float, top: float) -> list[float]:
     """About five round numbers from `bottom` to `top`, zero among them."""
     span = top - bottom
-    step = 10.0 ** (len(str(int(span / 4))) - 1) if span >= 4 else 1.0
-    while step > span / 4:
-        step /= 10
+    step = 10.0 ** math.floor(math.log10(span / 5))
     step *= next(m for m in (1, 2, 5, 10) if span / (m * step) <= 5 or m == 10)
     return [n * step for n in range(-int(-bottom / step), int(top / step) + 1)]
+
+
+def _labels(ticks: Sequence[float]) -> list[str]:
+    """The ticks in dollars, all with as many decimals as the finest needs."""
+    steps = [b - a for a, b in pairwise(ticks)]
+    decimals = max(2, -math.floor(math.log10(steps[0]) + 1e-9)) if steps else 2
+    return [f"${abs(t):,.{decimals}f}" for t in ticks]
 
 
 def _plain(text: str) -> str:

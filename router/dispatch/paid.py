@@ -30,7 +30,7 @@ from router.domain.errors import (
     Unreachable,
 )
 from router.domain.values import Model, Role, Unit
-from router.providers.base import EmbedCall, Floats, Provider, check
+from router.providers.base import EmbedCall, Floats, Provider, Reply, check
 from router.store.cache import Cache, kind_of
 from router.store.ledger import Hold, Ledger, Price
 
@@ -95,7 +95,9 @@ class Sender:
                         self.fail(hold.units, OutcomeUnknown("The hold of this call had run out.", "Try again."))
                         return
                     marked = True
-                    vectors, tokens = await self._send(call, ticket)
+                    reply = await self._send(call, ticket)
+                await asyncio.sleep(0)  # the next call leaves before this one's answer is unpacked
+                vectors = self._check(call, ticket, reply)
             except RateLimited as error:
                 limited += 1
                 if not await self._wait(error, limited):
@@ -120,29 +122,36 @@ class Sender:
                 hold = again
             else:
                 try:
-                    await self._keep(hold, vectors, tokens)
+                    await self._keep(hold, vectors, reply.tokens)
                 except StoreError as error:  # charged, and lost: the disk is full or gone
                     self.fail(hold.units, error)
                 return
 
-    async def _send(self, call: EmbedCall, ticket: Ticket) -> tuple[Floats, int | None]:
-        """One send, with a deadline on the clock; tells the lane how it went."""
+    async def _send(self, call: EmbedCall, ticket: Ticket) -> Reply:
+        """One send, with a deadline on the clock; tells the lane where it failed."""
         lane = self._route.lane
+        left = self._route.deadline - time.monotonic()
         try:
-            try:
-                left = self._route.deadline - time.monotonic()
-                async with asyncio.timeout(min(lane.endpoint.timeout_s, max(0.001, left))):
-                    reply = await self._route.provider.embed(call)
-            except TimeoutError as exc:
-                raise OutcomeUnknown(
-                    f"{lane.endpoint.name} did not answer in time.", "It may have been billed."
-                ) from exc
-            vectors = check(call, reply)
+            async with asyncio.timeout(min(lane.endpoint.timeout_s, max(0.001, left))):
+                return await self._route.provider.embed(call)
+        except TimeoutError as exc:
+            error = OutcomeUnknown(f"{lane.endpoint.name} did not answer in time.", "It may have been billed.")
+            lane.failed(ticket, error)
+            raise error from exc
         except ProviderError as error:
             lane.failed(ticket, error)
             raise
+
+    def _check(self, call: EmbedCall, ticket: Ticket, reply: Reply) -> Floats:
+        """The reply's vectors, if they can be trusted; tells the lane how the call went."""
+        lane = self._route.lane
+        try:
+            vectors = check(call, reply)
+        except BadReply as error:
+            lane.failed(ticket, error)
+            raise
         lane.succeeded(ticket, reply.headers)
-        return vectors, reply.tokens
+        return vectors
 
     async def _keep(self, hold: Hold, vectors: Floats, tokens: int | None) -> None:
         """Store, then settle: a crash between the two over-counts money for a while and loses no vector."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import zipfile
 from pathlib import Path
 
@@ -79,12 +78,15 @@ def test_a_bad_option_is_exit_2(shell, openai: Sandbox, options: str) -> None:
     assert Path(file).read_bytes() == before
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_without_permission_is_exit_2(shell) -> None:
-    """Not an internal error."""
-    file = shell.write("a.txt", "a")
-    Path(file).chmod(0)
-    assert shell("embed", file).code == 2
+def test_a_file_that_cannot_be_opened_is_exit_2(shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system's reason is passed on; it is not an internal error."""
+
+    def deny(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("router.corpora.extract.read_rows", deny)
+    said = shell("embed", "a.txt")
+    assert (said.code, said.err.splitlines()[0]) == (2, "a.txt cannot be read: Permission denied.")
 
 
 def test_a_folder_is_no_file(shell) -> None:

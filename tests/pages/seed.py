@@ -42,7 +42,7 @@ async def traffic(path: Path, *, now: float, days: int, requests_a_day: int, see
 
 
 async def _request(router: Router, clock: Turned, dice: random.Random, *, last: bool) -> None:
-    model = router.catalog.get(dice.choices([SMALL, LARGE, LOCAL], weights=[5, 2, 3])[0])
+    model = router.catalog.get(SMALL if last else dice.choices([SMALL, LARGE, LOCAL], weights=[5, 2, 3])[0])
     policy = {SMALL: "default", LARGE: "quality", LOCAL: "local"}[model.id]
     distinct = dice.randrange(20, 900)
     cached = int(distinct * dice.uniform(0.4, 0.95))
@@ -53,7 +53,7 @@ async def _request(router: Router, clock: Turned, dice: random.Random, *, last: 
     assert price.now is not None
     per_million = price.now
     worth = price_tokens(tokens_each, per_million)
-    if dice.random() < 0.04:
+    if dice.random() < 0.04 and not last:
         reason = "this month's $5.00 is spent; $0.0031 more is needed."
         refused = Outcome(
             status="refused", model=model.id, texts=distinct, distinct=distinct, refused=distinct, latency_ms=3,

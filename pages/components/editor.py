@@ -1,0 +1,264 @@
+"""Policies' pieces: a card, the form, what it would change, versions, and the budget rows that account and policy share.
+
+The form has no `st.form` around it, so that the models that are left and the differences are seen while it is filled
+in. Its widgets carry the policy's name and version in their keys: a saved or another policy starts them afresh.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+
+import streamlit as st
+
+from pages.components import draw
+from pages.components.budgets import budget_rows
+from pages.components.format import md, plural, when
+from router.domain.catalog import quality
+from router.domain.errors import RouterError
+from router.domain.policy import DEADLINES, GOALS, LONG_TEXTS, WHEN_EXHAUSTED, differences, validate
+from router.domain.values import Policy
+from router.engine import Router
+from router.host import Host
+
+GOAL_WORDS = {
+    "economy": ("Economy", "The cheapest model that is good enough."),
+    "balanced": ("Balanced", "The best model while spending is on pace, the cheapest while it is ahead."),
+    "quality": ("Quality", "The best model that the budgets allow."),
+}
+EXHAUSTED_WORDS = {
+    "local": "Use the local model",
+    "wait": "Wait: embed what fits, leave the rest for the next window",
+    "refuse": "Refuse",
+}
+DEADLINE_WORDS = {"now": "Answer now", "24h": "Within a day, for the batch price (files and jobs)"}
+LONG_WORDS = {
+    "split": "Split into even pieces and average",
+    "refuse": "Refuse the text",
+    "cut": "Cut to the model's length, and say so",
+}
+
+
+# ---- the list ----------------------------------------------------------------------------------
+
+
+def card(router: Router, policy: Policy) -> None:
+    """A policy at a glance: goal, what is allowed, budgets as bars, what it chose this week."""
+    title, goal = "local only" if policy.local_only else policy.goal, GOAL_WORDS[policy.goal][1]
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(f"**{md(policy.name)}**", width="content")
+        st.badge(title, color="blue" if policy.local_only else "gray")
+    rules = ["On this machine, for nothing." if policy.local_only else goal]
+    if policy.min_quality is not None:
+        rules.append(f"Quality of at least {policy.min_quality:g}.")
+    if policy.allow != ("*",):
+        rules.append(f"Models: {', '.join(policy.allow)}.")
+    st.caption(md(" ".join(rules)))
+    own = [s for s in router.ledger.states(policy.name) if s.owner != "account"]
+    for state in own:
+        draw.budget(state, policy.timezone)
+    if not own and not policy.local_only:
+        st.caption("No budget of its own: it stands under the account budget alone.")
+    now = router.clock()
+    week = router.usage.sums(since=now - 7 * 86_400, until=now, by=("route",), where={"policy": policy.name})
+    texts = {str(key[0]): s.texts for key, s in week}
+    if any(texts.values()):
+        draw.route_badges({name: texts.get(name, 0) for name in ("cache", "local", "api", "batch")})
+        st.caption("Distinct texts of the last seven days.")
+
+
+# ---- the form ----------------------------------------------------------------------------------
+
+
+def form(router: Router, saved: Policy, *, new: bool) -> Policy | RouterError:
+    """The draft that the form's fields make, or what is wrong with a field."""
+    at = f"{saved.name}/{saved.version}"
+    name = st.text_input("Name", max_chars=64, key=f"name {at}") if new else saved.name
+    goal = st.radio(
+        "Goal",
+        GOALS,
+        index=GOALS.index(saved.goal),
+        format_func=lambda g: GOAL_WORDS[g][0],
+        captions=[GOAL_WORDS[g][1] for g in GOALS],
+        key=f"goal {at}",
+    )
+    local_only = st.toggle(
+        "Local models only", saved.local_only, key=f"local {at}", help="Nothing leaves this machine."
+    )
+    ids = [model.id for model in router.catalog.models]
+    patterns = ["*", *dict.fromkeys(f"{m.provider}/*" for m in router.catalog.models), *ids]
+    allow = st.multiselect(
+        "Allowed models",
+        list(dict.fromkeys([*saved.allow, *patterns])),
+        default=list(saved.allow),
+        accept_new_options=True,
+        key=f"allow {at}",
+        help="`*` is every model, `openai/*` every one of OpenAI. A pattern of your own may be typed.",
+    )
+    floor = _quality(router, saved, at, allow, local_only)
+    st.markdown("**Budgets**")
+    budgets = budget_rows(saved.budgets, key=at)
+    exhausted = st.selectbox(
+        "When the money is gone",
+        WHEN_EXHAUSTED,
+        index=WHEN_EXHAUSTED.index(saved.when_exhausted),
+        format_func=EXHAUSTED_WORDS.__getitem__,
+        key=f"exhausted {at}",
+    )
+    one, other = st.columns(2)
+    deadline = one.selectbox(
+        "Deadline",
+        DEADLINES,
+        index=DEADLINES.index(saved.deadline),
+        format_func=DEADLINE_WORDS.__getitem__,
+        key=f"deadline {at}",
+    )
+    long_texts = other.selectbox(
+        "Texts longer than the model takes",
+        LONG_TEXTS,
+        index=LONG_TEXTS.index(saved.long_texts),
+        format_func=LONG_WORDS.__getitem__,
+        key=f"long {at}",
+    )
+    zone = one.selectbox(
+        "Time zone",
+        zones(saved.timezone),
+        index=zones(saved.timezone).index(saved.timezone),
+        key=f"zone {at}",
+        help="Days, weeks and months of the budgets begin at its midnight.",
+    )
+    normalise = other.toggle(
+        "Normalise texts",
+        saved.normalise,
+        key=f"normalise {at}",
+        help="Unicode NFC, line ends as \\n, no white space at the ends: texts that look the same are the same.",
+    )
+    if isinstance(budgets, RouterError):
+        return budgets
+    return replace(
+        saved, name=name.strip(), goal=goal, min_quality=floor, allow=tuple(allow), local_only=local_only,
+        budgets=budgets, when_exhausted=exhausted, deadline=deadline, long_texts=long_texts, normalise=normalise,
+        timezone=zone,
+    )  # fmt: skip
+
+
+def _quality(router: Router, saved: Policy, at: str, allow: Sequence[str], local_only: bool) -> float | None:
+    """The floor, and the models that are left above it."""
+    scale = router.catalog.scale
+    value = st.slider(
+        f"Least quality ({scale}, 0 is no floor)",
+        0.0,
+        100.0,
+        float(saved.min_quality or 0.0),
+        0.5,
+        key=f"floor {at}",
+        help="With a floor, a model without a score on this scale is never chosen.",
+    )
+    left = [
+        m
+        for m in router.catalog.models
+        if any(fnmatchcase(m.id, pattern) for pattern in allow) and (m.local or not local_only)
+        if not value or (quality(m, scale) or 0.0) >= value
+    ]
+    ready = [m.id for m in left if router.configured(m)]
+    words = f"{plural(len(left), 'model')} left"
+    st.caption(
+        f"**{words}**, {len(ready)} of them with a key or installed{': ' + md(', '.join(ready)) if ready else ''}."
+        if left
+        else "**No model is left**: lower the floor or allow more."
+    )
+    return value or None
+
+
+def zones(first: str) -> list[str]:
+    """Every IANA zone, the usual ones first."""
+    from zoneinfo import available_timezones
+
+    usual = [first, "UTC", "Europe/London", "Europe/Paris", "America/New_York", "America/Los_Angeles", "Asia/Tokyo"]
+    return list(dict.fromkeys([*usual, *sorted(z for z in available_timezones() if "/" in z)]))
+
+
+# ---- beside the form ---------------------------------------------------------------------------
+
+
+def review(host: Host, saved: Policy | None, draft: Policy | RouterError) -> Policy | None:
+    """What the draft would change, or what is wrong with it; the policy as saved, once it is."""
+    router = host.router
+    ids = [model.id for model in router.catalog.models]
+    with st.container(border=True):
+        st.markdown("**Before you save**")
+        try:
+            if isinstance(draft, RouterError):
+                raise draft
+            if saved is None and not draft.name:
+                st.caption("Give the policy a name.")
+                return None
+            if saved is None and any(p.name == draft.name for p in router.policies.all()):
+                st.error(f"There is a policy “{md(draft.name)}” already.", icon=":material/block:")
+                return None
+            validate(draft, ids)
+        except RouterError as error:
+            draw.say_no(error)
+            return None
+        lines = differences(saved or Policy(name=draft.name), draft)
+        if saved is not None and not lines:
+            st.caption("Nothing is changed yet.")
+        for line in lines:
+            st.markdown(f"- {md(line)}")
+        if saved is None and not lines:
+            st.caption("As the defaults: balanced, every model allowed, no budget of its own.")
+        if st.button("Save", type="primary", disabled=saved is not None and not lines, icon=":material/save:"):
+            with draw.in_words():
+                return host.run(router.policies.save(draft, ids))
+    return None
+
+
+def history(router: Router, name: str) -> None:
+    """Every version with what it changed, newest first."""
+    versions = router.policies.versions(name)
+    with st.expander(f"Versions ({len(versions)})"):
+        for number in range(len(versions) - 1, -1, -1):
+            policy, at, deleted = versions[number]
+            changes = differences(versions[number - 1][0], policy) if number else ["the first version"]
+            words = "deleted" if deleted else "; ".join(changes) or "no change"
+            st.markdown(f"**{policy.version}** · {md(when(at, 'UTC'))} UTC · {md(words)}")
+
+
+def delete(host: Host, name: str) -> bool:
+    """A button that asks once more; True where the policy was deleted."""
+    with st.popover("Delete", icon=":material/delete:"):
+        st.markdown(
+            f"Delete **{md(name)}**? Requests that name it will be refused. What it spent stays in the books, and counts"
+            " again if the name comes back."
+        )
+        if st.button("Delete the policy", type="primary", key=f"delete {name}"):
+            with draw.in_words():
+                host.run(host.router.policies.delete(name))
+                return True
+    return False
+
+
+def account(host: Host) -> None:
+    """The budgets over all policies, with their bars."""
+    router = host.router
+    for state in router.ledger.states(""):
+        draw.budget(state, "UTC")
+    saved = router.policies.account_budgets()
+    with st.expander("Change the account budget"):
+        budgets = budget_rows(saved, key=f"account/{hash(saved)}")
+        if isinstance(budgets, RouterError):
+            draw.say_no(budgets)
+        else:
+            draft = Policy(name="account", budgets=budgets)
+            lines = differences(Policy(name="account", budgets=saved), draft)
+            for line in lines:
+                st.markdown(f"- {md(line)}")
+            if not budgets:
+                st.warning("Without an account budget, only the policies' own budgets hold.", icon=":material/warning:")
+            if st.button("Save the account budget", disabled=not lines, icon=":material/save:"):
+                with draw.in_words():
+                    validate(draft, ["*"])
+                    host.run(router.policies.set_account_budgets(budgets))
+                    st.session_state["said"] = "Saved: the account budget. It counts from the next call on."
+                    st.rerun()
