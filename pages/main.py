@@ -15,6 +15,12 @@ ICON = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16" fill="none" stroke="#0B9A8D" stroke-width="2.4">'
     '<path d="M8 15V9M8 9 3 4M8 9l5-5"/><circle cx="3" cy="3" r="1.5"/><circle cx="13" cy="3" r="1.5"/></svg>'
 )
+LOGO = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 184 16" fill="none" stroke="#0B9A8D" stroke-width="2.4">'
+    '<path d="M8 15V9M8 9 3 4M8 9l5-5"/><circle cx="3" cy="3" r="1.5"/><circle cx="13" cy="3" r="1.5"/>'
+    '<text x="26" y="13" fill="#0B9A8D" stroke="none" font-family="system-ui, sans-serif" font-size="14.5"'
+    ' font-weight="600">Embedding Router</text></svg>'
+)
 st.set_page_config(page_title="Embedding Router", page_icon=ICON, layout="wide")
 
 page = st.navigation(
@@ -27,6 +33,7 @@ page = st.navigation(
         ],
     }
 )
+st.logo(LOGO, size="large", icon_image=ICON)
 st.set_page_config(page_title=f"{page.title} · Embedding Router")
 frame.top()
 with draw.in_words():

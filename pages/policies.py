@@ -61,10 +61,7 @@ else:
     columns = st.columns(2, gap="medium")
     for place, policy in enumerate(policies.values()):
         with columns[place % 2].container(border=True):
-            editor.card(router, policy)
-            st.button(
-                "Edit", key=f"edit {policy.name}", icon=":material/edit:", on_click=open_editor, args=(policy.name,)
-            )
+            editor.card(router, policy, open_editor)
     st.subheader("Account budget")
     st.caption("Stands over all policies together; times in UTC.")
     editor.account(engine)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -14,9 +14,7 @@ from typing import Any, TypeVar
 
 from router.config import Endpoint, Secret, Settings, load_settings
 from router.dispatch.lane import Health, Lane
-from router.dispatch.local import embed_locally
-from router.dispatch.paid import Delivery, Route
-from router.dispatch.request import PaidRequest
+from router.dispatch.paid import Delivery
 from router.domain.decide import decide
 from router.domain.errors import BadInput, BudgetExceeded, Refused, RouterError
 from router.domain.explain import explain
@@ -29,13 +27,13 @@ from router.providers.local import LocalProvider, weights_of
 from router.providers.openai import OpenAIProvider
 from router.providers.voyage import VoyageProvider
 from router.request.answer import Answers, Ending, Request
+from router.request.carry import Carrier
 from router.request.expand import Work, expand
 from router.request.intake import Intake, take_in
 from router.request.results import Quote, QuoteLine, Result
 from router.request.survey import Survey
 from router.store.cache import Cache
 from router.store.database import Database
-from router.store.entries import Purpose
 from router.store.ledger import LEASE_S, Ledger
 from router.store.policies import Policies
 from router.store.schema import NAMES, migrations
@@ -78,6 +76,7 @@ class Router:
             if endpoint.wire in PROVIDERS
         }
         self.providers["local"] = LocalProvider(settings.data)
+        self._carrier = Carrier(self.cache, self.ledger, self.providers, self.lanes, clock)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._house: asyncio.Task[None] | None = None
 
@@ -194,6 +193,7 @@ class Router:
             distinct=len(intake.digests),
             tokens=line.full_tokens,
             lines=lines,
+            problems=dict(intake.problems),
             outcome=outcome,
             decision=explain(outcome, ask=ask, policy=rule, facts=facts),
         )
@@ -225,50 +225,50 @@ class Router:
             await self._answers.refuse(asked, intake, plan, decision)
             raise _refused(plan)
         work = await asyncio.to_thread(expand, survey, plan.model, policy.long_texts)
-        number, done = await self._carry_out(plan, asked, intake, work, decision)  # 4 to 7
+        number, done = await self._carry_out(plan, asked, intake, survey, work, decision)  # 4 to 7
         end = Ending(
             asked=asked, intake=intake, survey=survey, plan=plan, work=work, done=done, decision=decision, number=number
         )
         return await self._answers.answer(end)  # 8
 
     async def _carry_out(
-        self, plan: Plan, asked: Request, intake: Intake, work: Work, decision: str
+        self, plan: Plan, asked: Request, intake: Intake, survey: Survey, work: Work, decision: str
     ) -> tuple[int | None, Delivery]:
         """Make the missing vectors; returns the request's number, where the books had to know it first."""
         total = len(intake.digests)
         known = total - len(work.units)
 
         def progress(done: int) -> None:
-            asked.progress(min(total, known + done), total)
+            asked.progress(max(0, min(total, known + done)), total)
 
         if not work.units:
             return None, Delivery()
         if plan.route == "local":
-            local = self.providers["local"]
-            return None, await embed_locally(
-                local,
-                self.cache,
-                plan.model,
-                asked.role,
-                work.units,
-                cancelled=asked.cancelled.is_set,
-                progress=progress,
-            )
+            return None, await self._carrier.locally(plan, asked, work, progress)
+
+        async def otherwise(tried: Collection[str]) -> Plan | None:
+            """Another plan for the same space, past the providers that failed."""
+            ask = replace(asked.ask, pinned_space=plan.model.space)
+            facts = await self._facts(survey, asked.policy, ask, exact=False)
+            left = tuple(c for c in facts.candidates if c.model.provider not in tried)
+            other = decide(ask, asked.policy, replace(facts, candidates=left), self.catalog.scale)
+            return other if isinstance(other, Plan) and other.route == plan.route else None
+
         who = asked.policy
         number = await self.usage.begin(
             policy=who.name, version=who.version, collection=asked.collection, role=asked.role
         )
-        purpose = Purpose(
-            request=number,
-            policy=who.name,
-            model=plan.model.id,
-            kind=f"{plan.model.space}|{plan.model.id}|{asked.role if plan.model.roles else ''}",
-            route=plan.route,
-            collection=asked.collection,
-        )
-        request = PaidRequest(self._route(plan, asked), purpose, partial=asked.ask.partial, progress=progress)
         try:
-            return number, await request.run(work.units)
+            return number, await self._carrier.paid(
+                plan,
+                asked,
+                work,
+                number,
+                survey=survey,
+                deadline_s=REQUEST_S,
+                otherwise=otherwise,
+                progress=progress,
+            )
         except RouterError as error:
             await self._answers.fail(asked, plan, intake, decision, number, error)
             raise
@@ -295,6 +295,7 @@ class Router:
                         configured=self.configured(model),
                         unhealthy=self.lanes[model.provider].unhealthy(),
                         width=self.lanes[model.provider].width,
+                        row_by_row=ask.partial,
                     )
                     for model in self.catalog.models
                 ),
@@ -309,27 +310,6 @@ class Router:
         if ask.pinned_space is not None and model.space != ask.pinned_space:
             return False
         return self.configured(model) and (model.local or not policy.local_only)
-
-    def _route(self, plan: Plan, asked: Request) -> Route:
-        price = price_on(plan.model, datetime.fromtimestamp(self.clock(), UTC).date())
-        per_million = price.now if price is not None else None
-
-        def cost(tokens: int) -> int:
-            if per_million is None:  # decide() never plans a paid call without a price
-                raise Refused(f"The price of {plan.model.id} is not known.", "Add it to the catalog.")
-            return price_tokens(tokens, per_million)
-
-        return Route(
-            model=plan.model,
-            role=asked.role,
-            provider=self.providers[plan.model.provider],
-            lane=self.lanes[plan.model.provider],
-            ledger=self.ledger,
-            cache=self.cache,
-            price=cost,
-            deadline=time.monotonic() + REQUEST_S,
-            cancelled=asked.cancelled.is_set,
-        )
 
     # ---- rooms ----
 
@@ -366,6 +346,7 @@ class Router:
                 QuoteLine(
                     verdict=verdict,
                     full_tokens=full,
+                    distinct_tokens=sum(counts),
                     full_cost=None if per_million is None else price_tokens(full, per_million),
                 )
             )
@@ -375,6 +356,7 @@ class Router:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda t: t.cancelled() or t.exception())  # retrieved, even if the caller has gone
         return task
 
     async def _keep_house(self) -> None:

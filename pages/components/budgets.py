@@ -16,7 +16,7 @@ from router.domain.policy import WINDOWS
 from router.domain.values import Budget
 
 _PER = {"request": "a request", "day": "a day", "week": "a week", "month": "a month", "total": "in total"}
-_KIND = {True: "hard: refuse beyond it", False: "soft: only warn"}
+_KIND = {True: "hard", False: "soft"}
 
 
 def budget_rows(saved: Sequence[Budget], *, key: str) -> tuple[Budget, ...] | RouterError:
@@ -43,6 +43,7 @@ def budget_rows(saved: Sequence[Budget], *, key: str) -> tuple[Budget, ...] | Ro
                 index=0 if usual.hard else 1,
                 format_func=_KIND.__getitem__,
                 key=f"hard {row} {key}",
+                help="A hard budget is never passed; a soft one only counts in the pace of the goal `balanced`.",
             )
             st.button(
                 "Remove", icon=":material/close:", key=f"remove {row} {key}", on_click=rows.remove, args=(row,),

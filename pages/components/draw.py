@@ -61,7 +61,7 @@ def budget(state: BudgetState, zone: str, *, name: str = "") -> None:
     whose = f"**{md(name)}** · " if name else ""
     resets = ""
     if state.resets is not None:
-        resets = f" · anew on {day(state.resets.astimezone(find_zone(zone)).date())}"
+        resets = f" · resets {day(state.resets.astimezone(find_zone(zone)).date())}"
     spent = " · **spent**" if share >= 1 else ""
     with st.container(gap="xxsmall"):
         st.caption(f"{whose}{md(words)} · {percent(share)}{spent}{resets}")

@@ -1,4 +1,4 @@
-"""Policies' pieces: a card, the form, what it would change, versions, and the budget rows that account and policy share.
+"""Policies' pieces: a card, the form, what it would change, the versions, the account's budget.
 
 The form has no `st.form` around it, so that the models that are left and the differences are seen while it is filled
 in. Its widgets carry the policy's name and version in their keys: a saved or another policy starts them afresh.
@@ -6,7 +6,7 @@ in. Its widgets carry the policy's name and version in their keys: a saved or an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
@@ -43,12 +43,21 @@ LONG_WORDS = {
 # ---- the list ----------------------------------------------------------------------------------
 
 
-def card(router: Router, policy: Policy) -> None:
+def card(router: Router, policy: Policy, edit: Callable[[str], None]) -> None:
     """A policy at a glance: goal, what is allowed, budgets as bars, what it chose this week."""
     title, goal = "local only" if policy.local_only else policy.goal, GOAL_WORDS[policy.goal][1]
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(f"**{md(policy.name)}**", width="content")
         st.badge(title, color="blue" if policy.local_only else "gray")
+        st.space("stretch")
+        st.button(
+            "Edit",
+            key=f"edit {policy.name}",
+            icon=":material/edit:",
+            type="tertiary",
+            on_click=edit,
+            args=(policy.name,),
+        )
     rules = ["On this machine, for nothing." if policy.local_only else goal]
     if policy.min_quality is not None:
         rules.append(f"Quality of at least {policy.min_quality:g}.")
@@ -152,6 +161,7 @@ def _quality(router: Router, saved: Policy, at: str, allow: Sequence[str], local
         100.0,
         float(saved.min_quality or 0.0),
         0.5,
+        format="%.1f",
         key=f"floor {at}",
         help="With a floor, a model without a score on this scale is never chosen.",
     )
@@ -229,8 +239,8 @@ def delete(host: Host, name: str) -> bool:
     """A button that asks once more; True where the policy was deleted."""
     with st.popover("Delete", icon=":material/delete:"):
         st.markdown(
-            f"Delete **{md(name)}**? Requests that name it will be refused. What it spent stays in the books, and counts"
-            " again if the name comes back."
+            f"Delete **{md(name)}**? Requests that name it will be refused. What it spent stays in the books, and"
+            " counts again if the name comes back."
         )
         if st.button("Delete the policy", type="primary", key=f"delete {name}"):
             with draw.in_words():

@@ -42,7 +42,7 @@ def md(text: object) -> str:
     """Text from outside so that Markdown shows it as it is: no formatting, formula, icon, emoji, link or HTML."""
     plain = re.sub(r"\s+", " ", str(text))
     escaped = _MARKDOWN.sub(r"\\\1", plain)
-    return re.sub(r"(\\[:@]|[wW]{3})", rf"\1{_JOINER}", escaped)
+    return re.sub(r"(\\:(?=\\?[A-Za-z+\-/])|\\@|[wW]{3}(?=\\\.))", rf"\1{_JOINER}", escaped)
 
 
 def usd(nanodollars: int) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from router.dispatch.paid import Delivery
+from router.domain.errors import Refused
 from router.domain.values import Model, Role, Unit
 from router.providers.base import EmbedCall, Provider, check
 from router.store.cache import Cache, kind_of
@@ -32,6 +33,7 @@ async def embed_locally(
     order = sorted(units, key=lambda u: u.tokens)
     for start in range(0, len(order), GROUP):
         if cancelled():
+            done.failed.update((u.digest, Refused("The request was cancelled.")) for u in order[start:])
             break
         group = order[start : start + GROUP]
         call = EmbedCall(model=model, texts=tuple(u.text for u in group), role=role)

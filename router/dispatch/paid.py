@@ -31,7 +31,7 @@ from router.domain.errors import (
 )
 from router.domain.values import Model, Role, Unit
 from router.providers.base import EmbedCall, Floats, Provider, Reply, check
-from router.store.cache import Cache, kind_of
+from router.store.cache import Cache, Kind, kind_of
 from router.store.ledger import Hold, Ledger, Price
 
 MOST_SENDS = 3
@@ -57,10 +57,23 @@ class Delivery:
     unconfirmed: int = 0
     tokens: int = 0
 
+    def add(self, later: Delivery) -> None:
+        """Add what came of a later try for the same texts."""
+        self.vectors.update(later.vectors)
+        for digest in later.vectors:
+            self.failed.pop(digest, None)
+        self.failed.update(later.failed)
+        self.charged += later.charged
+        self.unconfirmed += later.unconfirmed
+        self.tokens += later.tokens
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """All that a call needs on its way: the model, its provider and lane, and the books."""
+    """All that a call needs on its way: the model, its provider and lane, and the books.
+
+    `fits` tells the kinds of cached vectors that may answer for the model.
+    """
 
     model: Model
     role: Role
@@ -69,6 +82,7 @@ class Route:
     ledger: Ledger
     cache: Cache
     price: Price
+    fits: Callable[[Kind], bool]
     deadline: float
     cancelled: Callable[[], bool]
 

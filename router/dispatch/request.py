@@ -11,7 +11,6 @@ from router.dispatch.packing import pack
 from router.dispatch.paid import Delivery, Route, Sender
 from router.domain.errors import BudgetExceeded, OutcomeUnknown, Refused, StoreBusy
 from router.domain.values import Unit
-from router.store.cache import kind_of
 from router.store.entries import Purpose
 from router.store.ledger import Hold, Opened
 
@@ -99,8 +98,7 @@ class PaidRequest:
     def _stored(self, digests: Sequence[bytes]) -> set[bytes]:
         """Which of these texts the cache has by now; called under the ledger's write lock, on its thread."""
         route = self._route
-        wanted = kind_of(route.model, route.role, "whole")
-        numbers = {number for number, kind in route.cache.kinds().items() if kind == wanted}
+        numbers = {n for n, kind in route.cache.kinds().items() if kind.variant == "whole" and route.fits(kind)}
         found = route.cache.lookup(digests)
         return {digest for number in numbers for digest in found.get(number, ())}
 

@@ -189,7 +189,15 @@ def read_list(name: str, body: bytes, headers: Mapping[str, str]) -> Reply:
     Raises:
         BadReply: it has another form.
     """
-    data = read_json(name, body)
+    return to_reply(name, read_json(name, body), headers)
+
+
+def to_reply(name: str, data: Any, headers: Mapping[str, str]) -> Reply:
+    """`read_list` of JSON that was read already: a line of a batch's results holds it.
+
+    Raises:
+        BadReply: it has another form.
+    """
     try:
         usage = data.get("usage") or {}
         return Reply(

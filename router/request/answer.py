@@ -149,7 +149,7 @@ class Answers:
         elsewhere = [u.digest for u in work.units if u.digest not in done.vectors and u.digest not in done.failed]
         units: Mapping[bytes, Floats] = done.vectors
         if elsewhere:
-            units = {**done.vectors, **self._stored(elsewhere, model, end.asked.role)}
+            units = {**done.vectors, **self._stored(elsewhere, end)}
         for index, key in work.whole.items():
             if index not in tally.failed:
                 out[index] = units[key]
@@ -158,12 +158,12 @@ class Answers:
                 out[index] = mean_of(np.stack([units[key] for key, _ in parts]), [n for _, n in parts])
         return out
 
-    def _stored(self, digests: Sequence[bytes], model: Model, role: Role) -> dict[bytes, Floats]:
+    def _stored(self, digests: Sequence[bytes], end: Ending) -> dict[bytes, Floats]:
         """Vectors that another request has stored in the meantime."""
-        wanted = kind_of(model, role, "whole")
-        numbers = [number for number, kind in self._cache.kinds().items() if kind == wanted]
+        model = end.plan.model
+        fits = [n for n, k in self._cache.kinds().items() if k.variant == "whole" and end.survey.fits(k, model)]
         found = self._cache.lookup(digests)
-        rows = {digest: row for number in numbers for digest, (row, _) in found.get(number, {}).items()}
+        rows = {digest: row for number in fits for digest, (row, _) in found.get(number, {}).items()}
         return dict(zip(rows, self._fetch(list(rows.values()), model), strict=True))
 
     def _fetch(self, rows: Sequence[int], model: Model) -> Floats:

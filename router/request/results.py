@@ -54,10 +54,11 @@ class Result:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuoteLine:
-    """One candidate of a quote. Money in nanodollars; `full_cost` is without the cache and with every repeat."""
+    """One candidate of a quote. Money in nanodollars; `full_cost` and `full_tokens` are with every repeat, uncached."""
 
     verdict: Verdict
     full_tokens: int
+    distinct_tokens: int
     full_cost: int | None
 
 
@@ -67,6 +68,7 @@ class Quote:
 
     Attributes:
         tokens: of all texts, repeats included, for the chosen model (or the first candidate).
+        problems: why a text would be refused, by its position; only `partial` quotes have any.
         outcome: the plan, or the refusal.
     """
 
@@ -74,6 +76,7 @@ class Quote:
     distinct: int
     tokens: int
     lines: tuple[QuoteLine, ...]
+    problems: Mapping[int, RouterError]
     outcome: Plan | Refusal
     decision: str
 

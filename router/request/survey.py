@@ -48,14 +48,15 @@ class Survey:
     def rows(self, model: Model) -> Mapping[bytes, Row]:
         """The cached vectors that may answer for this model, by digest."""
         if model.id not in self._rows:
-            fit = [rows for kind, rows in self._found if self._fits(kind, model)]
+            fit = [rows for kind, rows in self._found if self.fits(kind, model)]
             merged: dict[bytes, Row] = {}
             for rows in fit:
                 merged = {**rows, **merged} if merged else dict(rows)
             self._rows[model.id] = merged
         return self._rows[model.id]
 
-    def _fits(self, kind: Kind, model: Model) -> bool:
+    def fits(self, kind: Kind, model: Model) -> bool:
+        """True where vectors of this kind may answer for this model."""
         if kind.space != model.space or kind.dimensions != model.dimensions:
             return False
         if kind.role != (self._role if model.roles else ""):
@@ -91,9 +92,22 @@ class Survey:
         return [known[digests[i]] for i in wanted]
 
     def candidate(
-        self, model: Model, *, now: datetime, exact: bool, configured: bool, unhealthy: str, width: Callable[[], int]
+        self,
+        model: Model,
+        *,
+        now: datetime,
+        exact: bool,
+        configured: bool,
+        unhealthy: str,
+        width: Callable[[], int],
+        row_by_row: bool,
+        batch: bool = False,
     ) -> CandidateFacts:
-        """What a decision may know of one model. `exact`: count its misses' tokens rather than bound them."""
+        """What a decision may know of one model.
+
+        `exact`: count its misses' tokens rather than bound them. `row_by_row`: over-long texts are refused one by
+        one (files), and do not shut the model out. `batch`: nobody waits, so the batch tier may answer (jobs).
+        """
         misses = self.misses(model)
         limit = model.limits.tokens_per_text
         over_long = 0
@@ -102,7 +116,7 @@ class Survey:
         elif exact and (not model.local or self._long_texts == "refuse"):
             counts = self.count(model.tokenizer, misses)
             total = sum(counts)
-            over_long = sum(c > limit for c in counts) if limit else 0
+            over_long = sum(c > limit for c in counts) if limit and not row_by_row else 0
         else:
             total = sum(self.intake.sizes[i] for i in misses) + 8 * len(misses)
             if model.local:
@@ -122,4 +136,5 @@ class Survey:
             configured=configured,
             unhealthy=unhealthy,
             price=None if price is None else price.now,
+            batch_price=price.batch if batch and price is not None else None,
         )

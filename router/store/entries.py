@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from router.domain.values import Route, Unit
+from router.domain.values import Model, Role, Route, Unit
 from router.store.balances import Scope
 from router.store.database import Connection
 from router.store.usage import add_charge
@@ -25,6 +25,11 @@ class Purpose:
     kind: str
     route: Route
     collection: str = ""
+
+
+def claim_kind(model: Model, role: Role) -> str:
+    """What a text is claimed for: its space and role, not its model, so that two ways to a space are not both paid."""
+    return f"{model.space}|{role if model.roles else ''}"
 
 
 def change(conn: Connection, sql: str, values: Sequence[object]) -> int:
@@ -74,14 +79,30 @@ def insert_hold(
     return int(cursor.lastrowid or 0)
 
 
-def append_charge(conn: Connection, number: int, kind: str, amount: int, tokens: int, now: float, reason: str) -> None:
-    """Append an entry and add it to the usage rollups, in the caller's transaction."""
+def append_charge(
+    conn: Connection,
+    number: int,
+    kind: str,
+    amount: int,
+    tokens: int,
+    now: float,
+    reason: str,
+    *,
+    texts: int | None = None,
+    scopes: str | None = None,
+) -> None:
+    """Append an entry and add it to the usage rollups, in the caller's transaction.
+
+    `texts`: how many were answered, where that is not all of the hold's. `scopes` (JSON): where the entry corrects
+    another, it counts where that one did.
+    """
     conn.execute(
         "INSERT INTO charges (hold, kind, amount, tokens, scopes, request, policy, collection, model, route, at,"
-        " reason) SELECT id, ?, ?, ?, scopes, request, policy, collection, model, route, ?, ? FROM holds WHERE id = ?",
-        (kind, amount, tokens, now, reason, number),
+        " reason) SELECT id, ?, ?, ?, coalesce(?, scopes), request, policy, collection, model, route, ?, ?"
+        " FROM holds WHERE id = ?",
+        (kind, amount, tokens, scopes, now, reason, number),
     )
-    policy, collection, model, route, texts = conn.execute(
+    policy, collection, model, route, all_texts = conn.execute(
         "SELECT policy, collection, model, route, texts FROM holds WHERE id = ?", (number,)
     ).fetchone()
     settled = kind == "settled"
@@ -92,7 +113,7 @@ def append_charge(conn: Connection, number: int, kind: str, amount: int, tokens:
         collection=collection,
         model=model,
         route=route,
-        texts=texts if settled else 0,
+        texts=0 if not settled else all_texts if texts is None else texts,
         tokens=tokens,
         charged=amount if settled else 0,
         unconfirmed={"unconfirmed": amount, "struck": -amount}.get(kind, 0),

@@ -66,6 +66,11 @@ class Opened:
 
 Stored = Callable[[Sequence[bytes]], set[bytes]]
 Price = Callable[[int], int]
+Weigh = Callable[[Sequence[Unit]], int]
+
+
+def _by_sum(price: Price) -> Weigh:
+    return lambda units: price(sum(u.tokens for u in units))
 
 
 class Ledger:
@@ -99,19 +104,27 @@ class Ledger:
         """
 
         def write(conn: Connection) -> Opened:
-            return self._open(conn, groups, purpose, price, stored, sent)
+            return self.open_in(conn, groups, purpose, _by_sum(price), stored=stored, sent=sent)
 
         return await self.database.write(write)
 
-    def _open(
+    def open_in(
         self,
         conn: Connection,
         groups: Sequence[Sequence[Unit]],
         purpose: Purpose,
-        price: Price,
+        weigh: Weigh,
+        *,
         stored: Stored,
         sent: bool,
+        keeper: str | None = None,
     ) -> Opened:
+        """`open`, in the caller's transaction; `weigh` gives the most that a call of some units can cost.
+
+        A hold with a `keeper` is kept by that (a batch at a provider, which outlives every process) and not by this
+        process's lease: no sweeper touches it, and whoever keeps it must end it (`end_in`).
+        """
+        self._register(conn)
         if not paid_enabled(conn):
             raise Refused("All paid calls are stopped by the kill switch.", "Turn it off to spend again.")
         digests = [unit.digest for group in groups for unit in group]
@@ -120,13 +133,13 @@ class Ledger:
         there = stored(free) if free else set()
         needless = taken | there
         kept = [tuple(u for u in group if u.digest not in needless) for group in groups]
-        calls = [(group, price(sum(u.tokens for u in group))) for group in kept if group]
+        calls = [(group, weigh(group)) for group in kept if group]
         everything = [unit for group in groups for unit in group]
         holds: tuple[Hold, ...] = ()
         if calls:
             scopes = self._scopes(conn, purpose)
             require_room(conn, scopes, sum(amount for _, amount in calls))
-            holds = tuple(self._take(conn, group, amount, scopes, purpose, sent) for group, amount in calls)
+            holds = tuple(self._take(conn, group, amount, scopes, purpose, sent, keeper) for group, amount in calls)
         return Opened(
             holds=holds,
             stored=tuple(u for u in everything if u.digest in there),
@@ -141,14 +154,20 @@ class Ledger:
         scopes: Sequence[Scope],
         purpose: Purpose,
         sent: bool,
+        keeper: str | None = None,
     ) -> Hold:
-        number = insert_hold(conn, self.process, units, amount, scopes, purpose, sent, self.clock())
+        number = insert_hold(conn, keeper or self.process, units, amount, scopes, purpose, sent, self.clock())
         add_to_balances(conn, scopes, held=amount)
         conn.executemany(
             "INSERT INTO claims (digest, kind, hold) VALUES (?, ?, ?)",
             [(u.digest, purpose.kind, number) for u in units],
         )
         return Hold(id=number, amount=amount, units=tuple(units), purpose=purpose)
+
+    def _register(self, conn: Connection) -> None:
+        """Make sure that this process has a lease: one that overslept may have been swept, with its row."""
+        now = self.clock()
+        conn.execute("INSERT OR IGNORE INTO processes VALUES (?, ?, ?)", (self.process, now + LEASE_S, now))
 
     async def mark_sent(self, hold: Hold) -> bool:
         """Note that the call is about to leave. False: the hold is gone (it was swept), so it must not leave."""
@@ -206,7 +225,11 @@ class Ledger:
             state: Literal["settled", "released", "unconfirmed"]
             state = "unconfirmed" if billed is None else "settled" if billed else "released"
             amount = hold.amount if billed is None else billed
-            if not self._end(conn, hold.id, state, amount, tokens, reason=reason) or not again:
+            if not self._end(conn, hold.id, state, amount, tokens, reason=reason):
+                if billed is not None:
+                    self._correct(conn, hold.id, billed, tokens)
+                return ()
+            if not again:
                 return ()
             scopes = self._scopes(conn, hold.purpose)
             amounts = [price(sum(u.tokens for u in units)) for units in again]
@@ -222,6 +245,30 @@ class Ledger:
             )
 
         return await self.database.write(write, patience_s=SETTLE_PATIENCE_S)
+
+    def end_in(
+        self, conn: Connection, number: int, *, billed: int, tokens: int, texts: int, unconfirmed: int, reason: str
+    ) -> bool:
+        """End a hold in the caller's transaction: a part was billed, a part may have been, the rest was not.
+
+        Args:
+            billed, unconfirmed: nanodollars; each that is not zero becomes a charge.
+            tokens, texts: of the part that was billed.
+            reason: of the unconfirmed charge, for the books.
+
+        False: somebody else ended it first.
+        """
+        state = "settled" if billed or tokens else "unconfirmed" if unconfirmed else "released"
+        if change(conn, "UPDATE holds SET state = ? WHERE id = ? AND state = 'pending'", (state, number)) != 1:
+            return False
+        held, scopes = conn.execute("SELECT amount, scopes FROM holds WHERE id = ?", (number,)).fetchone()
+        add_to_balances(conn, parse_scopes(scopes), held=-held, settled=billed, unconfirmed=unconfirmed)
+        if billed or tokens:
+            append_charge(conn, number, "settled", billed, tokens, self.clock(), "", texts=texts)
+        if unconfirmed:
+            append_charge(conn, number, "unconfirmed", unconfirmed, 0, self.clock(), reason)
+        conn.execute("DELETE FROM claims WHERE hold = ?", (number,))
+        return True
 
     def _end(
         self,
@@ -254,8 +301,8 @@ class Ledger:
             return False
         conn.execute("UPDATE holds SET state = 'settled' WHERE id = ?", (number,))
         add_to_balances(conn, parse_scopes(row[1]), unconfirmed=-row[0], settled=amount)
-        append_charge(conn, number, "struck", row[0], 0, self.clock(), "settled late")
-        append_charge(conn, number, "settled", amount, tokens, self.clock(), "")
+        append_charge(conn, number, "struck", row[0], 0, self.clock(), "settled late", scopes=row[1])
+        append_charge(conn, number, "settled", amount, tokens, self.clock(), "", scopes=row[1])
         return True
 
     def busy(self, kind: str, digests: Sequence[bytes]) -> set[bytes]:

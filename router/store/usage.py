@@ -90,7 +90,7 @@ class Usage:
     async def begin(self, *, policy: str, version: int, collection: str, role: str) -> int:
         """Open a request's row and return its number. Written before anything is held for it."""
         now = self.clock()
-        return await self.database.write(lambda conn: _insert(conn, now, policy, version, collection, role))
+        return await self.database.write(lambda conn: insert_request(conn, now, policy, version, collection, role))
 
     async def record(
         self,
@@ -110,11 +110,8 @@ class Usage:
         now = self.clock()
 
         def write(conn: Connection) -> int:
-            number = request if request is not None else _insert(conn, now, policy, version, collection, role)
-            _close(conn, number, outcome)
-            if replay is not None:
-                conn.execute("INSERT OR REPLACE INTO replay VALUES (?, ?, ?, ?)", (number, *replay))
-            _add_outcome(conn, int(now) // QUARTER_S, policy, collection, outcome)
+            number = request if request is not None else insert_request(conn, now, policy, version, collection, role)
+            close_request(conn, number, now, policy, collection, outcome, replay)
             return number
 
         return await self.database.write(write, patience_s=SETTLE_PATIENCE_S)
@@ -237,7 +234,8 @@ def _add(conn: Connection, key: tuple[int, str, str, str, str], sums: Mapping[st
     )
 
 
-def _insert(conn: Connection, now: float, policy: str, version: int, collection: str, role: str) -> int:
+def insert_request(conn: Connection, now: float, policy: str, version: int, collection: str, role: str) -> int:
+    """A new request's row, in the caller's transaction; returns its number."""
     cursor = conn.execute(
         "INSERT INTO requests (at, status, policy, policy_version, collection, role, model, space, dimensions,"
         " texts, distinct_texts, repeated, cache, local, api, batch, refused, tokens, charged, unconfirmed,"
@@ -246,6 +244,22 @@ def _insert(conn: Connection, now: float, policy: str, version: int, collection:
         (now, policy, version, collection, role),
     )
     return int(cursor.lastrowid or 0)
+
+
+def close_request(
+    conn: Connection,
+    number: int,
+    now: float,
+    policy: str,
+    collection: str,
+    outcome: Outcome,
+    replay: tuple[bytes, bytes, bytes] | None,
+) -> None:
+    """End a request's row and add its share of the rollups, in the caller's transaction; see `Usage.record`."""
+    _close(conn, number, outcome)
+    if replay is not None:
+        conn.execute("INSERT OR REPLACE INTO replay VALUES (?, ?, ?, ?)", (number, *replay))
+    _add_outcome(conn, int(now) // QUARTER_S, policy, collection, outcome)
 
 
 def _close(conn: Connection, number: int, outcome: Outcome) -> None:
@@ -296,6 +310,8 @@ def _add_outcome(conn: Connection, quarter: int, policy: str, collection: str, o
         add("local", texts=routes.local, avoided_local=avoided.local)
     if avoided.batch:
         add("batch", avoided_batch=avoided.batch)
+    if main == "batch":
+        return  # it takes hours by design: among the requests that somebody waits for it would hide every p95
     bucket = bisect.bisect_left(LATENCY_BOUNDS_MS, outcome.latency_ms)
     conn.execute(
         "INSERT INTO latencies VALUES (?, ?, ?, ?, ?, ?, 1) ON CONFLICT DO UPDATE SET requests = requests + 1",

@@ -16,7 +16,7 @@ from router.store.policies import Policies
 from router.store.schema import NAMES, migrations
 
 MODEL = "openai/text-embedding-3-small"
-KIND = f"{MODEL}|{MODEL}|"
+KIND = f"{MODEL}|"
 MODELS = ["local/all-MiniLM-L6-v2", MODEL]
 
 

@@ -151,7 +151,11 @@ class Program:
         results = await asyncio.gather(*ask)
         right = expected_vectors(model, texts)
         wrong = sum(not np.allclose(result.vectors, right, atol=1e-5) for result in results)
-        return {"cost": sum(r.cost for r in results), "unconfirmed": sum(r.unconfirmed for r in results), "wrong": wrong}
+        return {
+            "cost": sum(r.cost for r in results),
+            "unconfirmed": sum(r.unconfirmed for r in results),
+            "wrong": wrong,
+        }
 
     # ---- the lock ----
 

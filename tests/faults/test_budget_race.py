@@ -1,4 +1,5 @@
-"""Fault 1: 8 processes, 10,000 holds against one budget. Figure: nanodollars over the limit (0), limit filled exactly."""
+"""Fault 1: 8 processes, 10,000 holds against one budget. Figures: nanodollars over the limit (0) and
+under it (0)."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ledgers = [Ledger(self.database, self.clock) for _ in range(PROGRAMS)]
         self.sent: list[Sent] = []
         self.zones = dict.fromkeys(POLICIES, "UTC")
-        self.limits: dict[str, list[Budget]] = dict.fromkeys(POLICIES, [])
+        self.limits: dict[str, list[Budget]] = {policy: [] for policy in POLICIES}
         self.names = 0
         self.run(*(ledger.renew() for ledger in self.ledgers))
 

@@ -56,8 +56,12 @@ async def test_ten_times_the_hold_is_booked_and_ends_paid_calls(
 ) -> None:
     """A provider that bills more than was held is booked in full, and nothing paid passes until the window turns."""
     now = datetime(2026, 11, 30, 12, tzinfo=UTC)
+
+    def clock() -> float:
+        return now.timestamp()
+
     folder = fresh("data")
-    async with Router.open(folder, env=sandbox.environment, clock=lambda: now.timestamp()) as router:
+    async with Router.open(folder, env=sandbox.environment, clock=clock) as router:
         budget = Budget(amount=500, window="month")  # 25 tokens
         strict = Policy(name="strict", goal="quality", budgets=(budget,), when_exhausted="refuse")
         await router.policies.save(strict, MODELS)
@@ -89,7 +93,7 @@ async def test_ten_times_the_hold_is_booked_and_ends_paid_calls(
 
 
 async def test_ten_times_the_hold_on_an_answer_that_is_refused(sandbox: Sandbox, fresh: Callable[[str], Path]) -> None:
-    """The truth is booked too where the answer cannot be used: three sends, each at what the provider says it billed."""
+    """The truth is booked too where the answer cannot be used: three sends, each at what it says was billed."""
     async with Router.open(fresh("data"), env=sandbox.environment) as router:
         sandbox.faults.add(Fault("one_short", times=None))
         with pytest.raises(Exception, match="1 of 1 texts were not embedded"):

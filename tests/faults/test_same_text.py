@@ -20,7 +20,7 @@ def test_the_same_new_text_asked_for_at_once_is_paid_once(
     figure: Callable[[int, str], None],
 ) -> None:  # fmt: skip
     """64 clients of 4 processes get their vector, and the provider sees the text once; so for 100 texts at once."""
-    trials = count(12, 1_000)
+    trials = count(8, 1_000)
     folder = fresh("data")
     cost = 0
     with ExitStack() as stack:

@@ -70,15 +70,19 @@ async def test_each_window_gives_its_limit_once(
     """However the clock jumps about an edge, each window of the zone's calendar gives its limit exactly once."""
     resets = 0
     now = 0.0
+
+    def clock() -> float:
+        return now
+
     with open_database(tmp_path) as database:
-        ledger = Ledger(database, lambda: now)
+        ledger = Ledger(database, clock)
         await ledger.renew()
         for seed in range(count(1, 20)):
             for name, day in ZONES.items():
                 zone, rng, policy = ZoneInfo(name), random.Random(f"{seed} {name}"), f"{name.replace('/', ' ')} {seed}"
                 policy = policy.replace("+", "p")
                 await set_policy(
-                    database, lambda: now, Budget(amount=LIMIT, window=window), name=policy, timezone=name
+                    database, clock, Budget(amount=LIMIT, window=window), name=policy, timezone=name
                 )  # fmt: skip
                 spent: Counter[str] = Counter()
                 for at in moments(zone, day, rng, count(4, 40)):

@@ -47,7 +47,7 @@ async def test_money_counts_in_every_window_of_both_owners(ledger: Ledger, datab
     ],
 )
 async def test_the_audit_sees_damage(ledger: Ledger, database: Database, damage: str) -> None:
-    """A nanodollar, a row or an entry that is not where it should be is found: the oracle of the fault tests can fail."""
+    """A nanodollar, a row or an entry that is not where it should be is found: the oracle can fail."""
     await ledger.settle((await hold(ledger, unit("a", 10))).holds[0], 7, 7)
     await ledger.fail((await hold(ledger, unit("b", 10))).holds[0], "?", billed=None, price=lambda n: n)
     await hold(ledger, unit("c", 10))

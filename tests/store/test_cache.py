@@ -138,7 +138,9 @@ def test_roles_share_vectors_only_where_the_model_does_not_tell_them_apart() -> 
 
 @settings(max_examples=25)
 @given(stores=st.lists(st.lists(st.integers(0, 9), max_size=6), max_size=4), asked=st.lists(st.integers(0, 9)))
-def test_a_cache_is_a_dictionary(tmp_path_factory: pytest.TempPathFactory, stores: list[list[int]], asked: list[int]) -> None:
+def test_a_cache_is_a_dictionary(
+    tmp_path_factory: pytest.TempPathFactory, stores: list[list[int]], asked: list[int]
+) -> None:
     """Whatever is stored in whatever order, a look-up finds exactly that."""
     import asyncio
 
@@ -151,6 +153,8 @@ def test_a_cache_is_a_dictionary(tmp_path_factory: pytest.TempPathFactory, store
         there = {n for numbers in stores for n in numbers} & set(asked)
         rows = held(cache, SMALL, [key(n) for n in asked])
         assert set(rows) == {key(n) for n in there}
-        assert np.array_equal(cache.fetch([rows[key(n)][0] for n in sorted(there)], 4), some(sorted(there)).reshape(-1, 4))
+        assert np.array_equal(
+            cache.fetch([rows[key(n)][0] for n in sorted(there)], 4), some(sorted(there)).reshape(-1, 4)
+        )
     finally:
         cache.close()

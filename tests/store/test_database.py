@@ -36,7 +36,9 @@ def commits(path: Path) -> int:
 def test_a_connection_is_safe_by_its_settings(database: Database) -> None:
     """WAL, FULL and foreign keys are on; readers cannot write."""
     conn = database._conn
-    settings = [conn.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous", "foreign_keys")]
+    settings = [
+        conn.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous", "foreign_keys")
+    ]
     assert settings == ["wal", 2, 1]
     with pytest.raises(Exception, match="readonly"):
         database.reader().execute("DELETE FROM settings")

@@ -213,9 +213,7 @@ async def test_a_program_that_renews_is_left_alone(ledger: Ledger, database: Dat
     assert await ledger.settle(one, 10, 10)
 
 
-async def test_a_swept_hold_that_is_settled_late_is_corrected(
-    ledger: Ledger, database: Database, clock: Clock
-) -> None:
+async def test_a_swept_hold_that_is_settled_late_is_corrected(ledger: Ledger, database: Database, clock: Clock) -> None:
     """The guess is struck and the truth booked, by entries of their own, once."""
     other = await other_program(database, clock)
     one = (await hold(ledger, unit("a", 10))).holds[0]

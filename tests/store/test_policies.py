@@ -99,7 +99,7 @@ async def test_a_lowered_limit_stops_the_next_hold_and_a_raised_one_lets_it_pass
 async def test_a_moved_zone_counts_what_falls_into_its_windows(
     policies: Policies, ledger: Ledger, database: Database, clock: Clock
 ) -> None:
-    """What was held, settled or left unconfirmed since the new window's start counts in it, and holds still end right."""
+    """What was held, settled or unconfirmed since the new window's start counts in it; holds still end right."""
     pending, settled, lost = (
         await hold(ledger, unit("a", 10), unit("b", 20), unit("c", 40), apart=True)
     ).holds  # fmt: skip

@@ -25,13 +25,14 @@ def outcome(**changes: object) -> Outcome:
     """A request of ten texts: four cached, six paid for, two repeats."""
     usual: dict[str, object] = {
         "status": "done", "model": MODEL, "texts": 12, "distinct": 10, "repeated": 2, "charged": 120,
-        "routes": RouteCounts(cache=4, api=6), "tokens": 10, "avoided": Avoided(cache=40, repeats=20), "latency_ms": 5.0,
+        "routes": RouteCounts(cache=4, api=6), "tokens": 10, "avoided": Avoided(cache=40, repeats=20),
+        "latency_ms": 5.0,
     }  # fmt: skip
     return Outcome(**{**usual, **changes})  # type: ignore[arg-type]  # its own fields
 
 
 async def test_a_charge_and_its_request_are_counted_once(usage: Usage, ledger: Ledger, clock: Clock) -> None:
-    """The charge's texts, tokens and money come with its settlement, the rest with the request: the sums are the whole."""
+    """Texts, tokens and money of a charge come with its settlement, the rest with the request: the sums are whole."""
     number = await usage.begin(**WHO)  # type: ignore[arg-type]  # its own arguments
     one = (await hold(ledger, *(unit(str(n), 20) for n in range(6)), request=number)).holds[0]
     await ledger.settle(one, 120, 6)
@@ -39,7 +40,7 @@ async def test_a_charge_and_its_request_are_counted_once(usage: Usage, ledger: L
     total = usage.total(since=clock.now, until=clock.now + 1)
     assert (total.requests, total.texts, total.repeated, total.tokens, total.charged) == (1, 10, 2, 6, 120)
     assert (total.avoided_cache, total.avoided_repeats, total.avoided, total.errors) == (40, 20, 60, 0)
-    by_route = {key: s for key, s in usage.sums(since=clock.now, until=clock.now + 1, by=["route"])}
+    by_route = dict(usage.sums(since=clock.now, until=clock.now + 1, by=["route"]))
     assert {key: s.texts for key, s in by_route.items()} == {("api",): 6, ("cache",): 4}
     row = usage.request(number)
     assert row is not None
