@@ -39,8 +39,6 @@ def quote(
     as_json: Json = False,
 ) -> None:
     """What embedding FILE would cost: every candidate with its price, before and after the cache and repeats."""
-    from router.request.intake import take_in
-
     long = long_texts_of(long_texts)
     rows = read_file(file)
 
@@ -56,7 +54,6 @@ def quote(
         )
 
     found = with_router(work)
-    problems = take_in(rows.texts, lenient=True).problems
     if as_json:
         emit({
             "texts": found.texts,
@@ -67,11 +64,11 @@ def quote(
             "decision": found.decision,
             "skipped": len(rows.skipped),
             "skipped_rows": rows.skipped,
-            "problems": problems_of(rows, problems),
+            "problems": problems_of(rows, found.problems),
         })  # fmt: skip
     else:
         _tell(found)
-        tell_rows(rows, problems)
+        tell_rows(rows, found.problems)
     raise typer.Exit(_exit_code(found))
 
 
@@ -94,6 +91,7 @@ def _candidate(line: QuoteLine) -> dict[str, object]:
         "eligible": verdict.eligible,
         "reason": verdict.reason,
         "tokens_to_pay": _to_pay(line),
+        "distinct_tokens": line.distinct_tokens,
         "full_tokens": line.full_tokens,
         "full_cost_usd": _usd(line.full_cost),
     }

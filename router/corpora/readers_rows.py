@@ -76,7 +76,7 @@ def _jsonl_items(path: Path) -> Iterator[tuple[int, Any]]:
     for line, source in enumerate(lines(path), 1):
         if not source.isspace():
             try:
-                item = json.loads(source)
+                item = json.loads(source.rstrip("\r\n"))
             except (ValueError, RecursionError) as error:
                 raise _bad_json(path, line, error) from None
             yield line, item

@@ -353,7 +353,8 @@ class _Choice:
         superlative = "cheapest" if criteria is _ECONOMY else "best"
         score = f", with {chosen.quality:g} on {self.scale}" if chosen.quality is not None else ""
         place = "the only model that fits" if len(pool) == 1 else f"the {superlative} of {len(pool)}"
-        pace = _pace(self.facts) if self.policy.goal == "balanced" else None
+        paid = any(not option.model.local for option in self.eligible)
+        pace = _pace(self.facts) if self.policy.goal == "balanced" and paid else None
         if pace is None:
             return f"{name} is {place}{score}"
         if pace.on_pace:

