@@ -9,7 +9,7 @@ import streamlit as st
 st.title("Overview")
 
 from pages.components import bars, charts, draw, start  # noqa: E402  # the title is on the screen before these load
-from pages.components.format import ROUTES, count, latency, md, percent, plural, usd  # noqa: E402
+from pages.components.format import count, latency, md, percent, plural, usd  # noqa: E402
 from router import reports  # noqa: E402
 from router.host import host  # noqa: E402
 
@@ -41,7 +41,7 @@ else:
         )
         draw.figure(
             "Avoided", usd(month.avoided.total), below="this month", series=[d.avoided for d in history],
-            colour="green", help="What cache, repeats, smaller vectors, local models and batch saved, at the normal price.",
+            colour="green", help="What cache, repeats, smaller vectors, local models and batch saved.",
         )  # fmt: skip
         draw.figure(
             "Hit rate", percent(month.hit_rate), below=f"{count(month.cached)} cached",
@@ -62,13 +62,10 @@ else:
     left, right = st.columns([3, 2], gap="large")
     with left:
         st.subheader("Spent and avoided, day by day")
-        paid = {
-            r: [start.spent_of(d, r) for d in history] for r in ROUTES if any(start.spent_of(d, r) for d in history)
-        }
-        free = {
-            r: [start.avoided_of(d, r) for d in history] for r in ROUTES if any(start.avoided_of(d, r) for d in history)
-        }
-        finding = f"In {DAYS} days {usd(sum(d.spent for d in history))} was spent and {usd(sum(d.avoided for d in history))} avoided."
+        paid = start.amounts(history, start.spent_of)
+        free = start.amounts(history, start.avoided_of)
+        spent, avoided = sum(d.spent for d in history), sum(d.avoided for d in history)
+        finding = f"In {DAYS} days {usd(spent)} was spent and {usd(avoided)} avoided."
         figure = charts.spent_and_avoided([d.day for d in history], paid, free)
         st.plotly_chart(figure, config=charts.CONFIG, key="daily", alt=finding)
         st.caption(md(f"{finding} Spent stands above the line, avoided hangs below it, hatched. Days in {ZONE}."))

@@ -26,8 +26,15 @@ else:
     dates = [d.day for d in report]
 
     with st.container(key="figures"):
-        unsure = f"{usd(figures.unconfirmed)} of it unconfirmed" if figures.unconfirmed else "all confirmed"
-        draw.figure("Spent", usd(figures.spent), below=unsure, series=[d.spent for d in report], colour="orange")
+        unsure = f"{usd(figures.unconfirmed)} of it ?" if figures.unconfirmed else "all confirmed"
+        draw.figure(
+            "Spent",
+            usd(figures.spent),
+            below=unsure,
+            series=[d.spent for d in report],
+            colour="orange",
+            help=spending.UNSURE,
+        )
         draw.figure(
             "Avoided", usd(figures.avoided.total), below="not spent", series=[d.avoided for d in report], colour="green"
         )

@@ -12,11 +12,13 @@ from typing import Any
 import streamlit as st
 
 from pages.components import draw, tables
-from pages.components.format import ROUTES, charged, count, md, plural, seconds, usd
+from pages.components.format import ROUTES, charged, count, estimate, md, plural, seconds, usd
 from pages.components.work import Work
 from router.corpora.export import open_writer
 from router.corpora.extract import read_rows
+from router.domain.values import Plan
 from router.engine import Router
+from router.request.results import Quote
 
 EXAMPLE = "How do I cancel an invoice that was already sent?\nSteps for stopping a paid plan"
 MOST_TEXTS = 50_000
@@ -32,7 +34,7 @@ class Asked:
     options: Mapping[str, Any]
 
 
-def form(router: Router) -> Asked | None:
+def form(router: Router) -> Asked:
     """Texts or a file, role, policy, and what is pinned."""
     source = st.segmented_control("From", ["Text", "File"], default="Text", required=True, key="source")
     if source == "File":
@@ -100,6 +102,26 @@ def _rows(name: str, body: bytes) -> tuple[list[str], list[str], int]:
                 texts.append(row.text)
                 ids.append(row.id)
     return texts, ids, skipped
+
+
+def confirm(quote: Quote) -> bool:
+    """The quote in words, and the button that spends it; True where it was pressed."""
+    line = next((one for one in quote.lines if one.verdict.chosen), quote.lines[0])
+    whole = f"{plural(quote.texts, 'text')}, {count(quote.tokens)} tokens: {estimate(line.full_cost)} if each was sent."
+    cached, repeats = line.verdict.cached, quote.texts - quote.distinct
+    rest = [f"{repeats:,} repeated"] * bool(repeats) + [f"{cached:,} cached"] * bool(cached)
+    if rest:
+        sent = plural(quote.distinct - cached, "text")
+        now = f"{sent}, {count(line.verdict.tokens)} tokens: {estimate(line.verdict.cost)}"
+        whole += f" Without the {' and the '.join(rest)}: {now}."
+    st.markdown(md(whole))
+    if not isinstance(quote.outcome, Plan):
+        st.error(f"{md(quote.outcome.reason)} {md(quote.outcome.hint)}", icon=":material/block:")
+        return False
+    st.text(quote.decision)
+    price = estimate(quote.outcome.cost)
+    label = f"Embed {plural(quote.texts, 'text')} for {price}"
+    return st.button(md(label), type="primary", icon=":material/play_arrow:", key="embed")
 
 
 # ---- the answer --------------------------------------------------------------------------------

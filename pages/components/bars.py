@@ -25,7 +25,7 @@ def gauge(share: float, label: str, *, height: int = 6) -> str:
     """How much of a budget is used; `label` is read out by screen readers."""
     width = 100 * min(1.0, max(0.0, share))
     return (
-        f'<div role="meter" aria-label="{escape(label, quote=True)}" aria-valuemin="0" aria-valuemax="100"'
+        f'<div role="meter" aria-label="{escape(label)}" aria-valuemin="0" aria-valuemax="100"'
         f' aria-valuenow="{width:.0f}" style="{_BAR.format(height=height, track=TRACK)}">'
         f'<div style="width:{width:.2f}%;background:{gauge_hue(share)}"></div></div>'
     )
@@ -35,7 +35,7 @@ def parts(shares: Sequence[tuple[str, str, float]], *, height: int = 18) -> str:
     """One bar of several parts: (word, hue, share 0-1), with the shares named under it."""
     shown = [(word, hue, share) for word, hue, share in shares if share > 0]
     bar = "".join(
-        f'<div style="width:{100 * share:.3f}%;background:{hue}" title="{escape(word, quote=True)} {percent(share)}"></div>'
+        f'<div style="width:{100 * share:.3f}%;background:{hue}" title="{escape(word)} {percent(share)}"></div>'
         for word, hue, share in shown
     )
     legend = "".join(
@@ -43,7 +43,7 @@ def parts(shares: Sequence[tuple[str, str, float]], *, height: int = 18) -> str:
         f'border-radius:2px;background:{hue};margin-right:6px"></span>{escape(word)} {percent(share)}</span>'
         for word, hue, share in shares
     )
-    label = ", ".join(f"{escape(word, quote=True)} {percent(share)}" for word, _, share in shares)
+    label = ", ".join(f"{escape(word)} {percent(share)}" for word, _, share in shares)
     return (
         f'<div role="img" aria-label="{label}" style="{_BAR.format(height=height, track=TRACK)}">{bar}</div>'
         f'<div style="display:flex;flex-wrap:wrap;gap:4px 18px;margin-top:8px;font-size:0.875rem">{legend}</div>'

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from datetime import date
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from pages.components.format import AMBER, RED, ROUTES, usd
@@ -90,13 +90,13 @@ def cumulative(
             figure.add_hline(y=limit / NANO, line={"color": RED, "width": 1.5, "dash": "dash"})
             figure.add_annotation(
                 x=0, xref="paper", xanchor="left", y=limit / NANO, yanchor="bottom", text=label, showarrow=False,
-                font={"color": RED, "size": 12},
+                font={"color": QUIET, "size": 12},
             )  # fmt: skip
             top = max(top, limit / NANO)
         else:  # a line far above would press the curve flat
             figure.add_annotation(
                 x=0, xref="paper", xanchor="left", y=1, yref="paper", yanchor="top", text=f"{label} is far above",
-                showarrow=False, font={"color": RED, "size": 12},
+                showarrow=False, font={"color": QUIET, "size": 12},
             )  # fmt: skip
     figure.update_xaxes(range=[days[0], until])
     ticks = _ticks(0.0, 1.15 * top) if top else [0.0]

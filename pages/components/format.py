@@ -59,7 +59,8 @@ def estimate(nanodollars: int | None) -> str:
     """An amount before it is spent: `≈ $0.0031`, `free`, or `price unknown`."""
     if nanodollars is None:
         return "price unknown"
-    return f"≈ {usd(nanodollars)}" if nanodollars else "free"
+    shown = usd(nanodollars)
+    return "free" if nanodollars == 0 else shown if shown.startswith("<") else f"≈ {shown}"
 
 
 def charged(settled: int, unconfirmed: int) -> str:

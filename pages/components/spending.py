@@ -18,6 +18,7 @@ from router.reports import Day
 
 RANGES = {"7d": "7 days", "30d": "30 days", "90d": "90 days", "month": "this month"}
 GROUPS = ("route", "model", "policy", "collection")
+UNSURE = "? marks charges without the provider's word: the reply was lost, and the call may have been billed."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

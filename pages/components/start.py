@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import streamlit as st
 
@@ -75,6 +75,12 @@ def avoided_of(report: Day, route: str) -> int:
     """Nanodollars that a route avoided on a day."""
     s = report.groups.get(route)
     return 0 if s is None else s.avoided
+
+
+def amounts(history: Sequence[Day], of: Callable[[Day, str], int]) -> dict[str, list[int]]:
+    """Nanodollars a day, for each route that has any."""
+    series = {route: [of(report, route) for report in history] for route in ROUTES}
+    return {route: values for route, values in series.items() if any(values)}
 
 
 def route_shares(history: Sequence[Day]) -> list[tuple[str, str, float]]:

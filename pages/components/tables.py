@@ -35,11 +35,11 @@ from router.request.results import Quote, Result
 Record = dict[str, Any]
 
 CAUSES = {
-    "cache": ("Cache", "texts that were embedded before"),
-    "repeats": ("Repeats", "the same text more than once in a request"),
-    "dimensions": ("Smaller vectors", "cut from full-size vectors that were paid for before"),
-    "local": ("Local model", "texts embedded on this machine"),
-    "batch": ("Batch", "the discount of the batch tier"),
+    "cache": "Embedded before",
+    "repeats": "Repeats in a request",
+    "dimensions": "Cut from larger vectors",
+    "local": "Local model",
+    "batch": "Batch discount",
 }
 
 
@@ -168,7 +168,7 @@ def causes(avoided: Avoided) -> list[Record]:
     """Avoided money by cause, largest first, with its share."""
     amounts, total = asdict(avoided), avoided.total
     return [
-        {"cause": CAUSES[cause][0], "avoided": usd(amount), "share": percent(amount / total), "what": CAUSES[cause][1]}
+        {"cause": CAUSES[cause], "avoided": usd(amount), "share": percent(amount / total)}
         for cause, amount in sorted(amounts.items(), key=lambda item: -item[1])
         if amount
     ]

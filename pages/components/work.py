@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import wait
 
 import streamlit as st
@@ -28,9 +28,9 @@ class Work:
         model: str | None = None,
         dimensions: int | None = None,
         ids: Sequence[str] = (),
-        partial: bool = False,
     ) -> None:
         self.texts = list(texts)
+        self.options = {"policy": policy, "role": role, "model": model, "dimensions": dimensions}
         self.ids = list(ids) or [str(n) for n in range(1, len(texts) + 1)]
         self.done = 0
         self.total = 0
@@ -43,7 +43,6 @@ class Work:
                 role=role,
                 model=model,
                 dimensions=dimensions,
-                partial=partial,
                 progress=self._progress,
             )
         )
@@ -54,6 +53,10 @@ class Work:
 
     def _end(self, _: object) -> None:
         self.ended = time.monotonic()
+
+    def is_for(self, texts: Sequence[str], options: Mapping[str, object]) -> bool:
+        """Whether this is what the page asks for now."""
+        return self.texts == list(texts) and self.options == options
 
     @property
     def seconds(self) -> float:

@@ -22,6 +22,8 @@ BREAK_AFTER = 5
 """Failures in a row that open the breaker."""
 BREAK_S = 30.0
 """How long an open breaker stays open before one call may try."""
+HOPELESS_S = 600.0
+"""A provider that asks for a longer pause than this is passed over, not waited for."""
 WIDEN_S = 5.0
 """How long without a 429 before the lane takes one call more; doubles with each widening that failed, to a minute."""
 
@@ -64,19 +66,25 @@ class Lane:
         self._tokens = _Bucket(endpoint.tokens_per_minute, clock)
         self._failures = 0
         self._open_until = 0.0
-        self._trial = False
         self._last_error = ""
 
     @asynccontextmanager
-    async def slot(self, tokens: int, deadline: float) -> AsyncIterator[Ticket]:
+    async def slot(
+        self, tokens: int, deadline: float, cancelled: Callable[[], bool] = lambda: False
+    ) -> AsyncIterator[Ticket]:
         """Wait for a place, then hold it while the call runs. `deadline` is on the lane's clock.
 
         The ticket goes back with `succeeded` or `failed`.
 
         Raises:
-            Unreachable: the breaker is open, or no place came before the deadline; nothing was sent.
+            Unreachable: the breaker is open, no place came before the deadline, or the call was cancelled while it
+                waited; nothing was sent.
         """
-        await self._enter(tokens, deadline)
+        try:
+            await self._enter(tokens, deadline, cancelled)
+        except BaseException:
+            self._wake()  # the place that this call may have been woken for is another's
+            raise
         try:
             yield Ticket(sent_at=self._clock(), requests=self._requests.taken, tokens=self._tokens.taken)
         finally:
@@ -86,7 +94,6 @@ class Lane:
     def succeeded(self, ticket: Ticket, headers: Mapping[str, str]) -> None:
         """A call was answered: close the breaker, widen if it is time, learn the rate from the headers."""
         self._failures = 0
-        self._trial = False
         self._open_until = 0.0
         self._learn(ticket, headers)
         now = self._clock()
@@ -94,7 +101,7 @@ class Lane:
             self._width += 1
             self._widened_at = now
             self._probing = True
-            self._wake()
+        self._wake()
 
     def failed(self, ticket: Ticket, error: ProviderError) -> None:
         """A call failed: narrow, pause, or open the breaker, as the error says."""
@@ -114,13 +121,14 @@ class Lane:
                 self._not_before = max(self._not_before, now + error.retry_after)
             self._probing = False
             return
-        if error.billed == "maybe" or isinstance(error, Unreachable):
+        if error.billed == "no" and not isinstance(error, Unreachable):
+            return
+        if error.billed != "yes":  # a wrong answer that was billed says nothing of the load
             self._width = max(1, self._width // 2)
             self._widened_at = now
-            self._failures += 1
-            self._trial = False
-            if self._failures >= BREAK_AFTER:
-                self._open_until = now + BREAK_S
+        self._failures += 1
+        if self._failures >= BREAK_AFTER:
+            self._open_until = now + BREAK_S
 
     def width(self) -> int:
         """Calls at once, as learned so far."""
@@ -129,6 +137,9 @@ class Lane:
     def unhealthy(self) -> str:
         """Why this provider is passed over just now, or ""."""
         left = self._open_until - self._clock()
+        pause = self._not_before - self._clock()
+        if pause > max(left, HOPELESS_S):
+            return f"{self.endpoint.name} asked to be sent nothing for {pause:,.0f} s more"
         if left <= 0:
             return ""
         return (
@@ -138,7 +149,8 @@ class Lane:
 
     def health(self) -> Health:
         """The lane's state, for the pages."""
-        left = self._open_until - self._clock()
+        pause = self._not_before - self._clock()
+        left = max(self._open_until - self._clock(), pause if pause > HOPELESS_S else 0.0)
         return Health(
             provider=self.endpoint.name,
             width=self._width,
@@ -148,9 +160,12 @@ class Lane:
             last_error=self._last_error,
         )
 
-    async def _enter(self, tokens: int, deadline: float) -> None:
+    async def _enter(self, tokens: int, deadline: float, cancelled: Callable[[], bool]) -> None:
         while True:
-            self._guard()
+            if cancelled():
+                raise Unreachable("The request was cancelled before this call was sent.")
+            if reason := self.unhealthy():
+                raise Unreachable(f"Not sent: {reason}.", "Nothing was billed for it. Try again later.")
             now = self._clock()
             wait = max(self._not_before - now, self._requests.wait(1), self._tokens.wait(tokens))
             if now + wait > deadline:
@@ -160,8 +175,8 @@ class Lane:
                     "Nothing was billed for it. Try again later.",
                 )
             if wait > 0:
-                await asyncio.sleep(wait)
-            elif self._in_flight >= self._width:
+                await asyncio.sleep(min(wait, 1.0))  # by the second, to see that the request was cancelled
+            elif self._room() <= 0:
                 await self._queue(deadline - now)
             else:
                 break
@@ -169,14 +184,9 @@ class Lane:
         self._requests.take(1)
         self._tokens.take(tokens)
 
-    def _guard(self) -> None:
-        """Raise while the breaker is open; let one trial call through once its time is over."""
-        if self._failures < BREAK_AFTER:
-            return
-        reason = self.unhealthy()
-        if reason or self._trial:
-            raise Unreachable(reason or f"{self.endpoint.name} is being tried by one call.", "Try again later.")
-        self._trial = True
+    def _room(self) -> int:
+        """Places that are free; of a provider that failed again and again, one in all until a call is answered."""
+        return (1 if self._failures >= BREAK_AFTER else self._width) - self._in_flight
 
     async def _queue(self, timeout: float) -> None:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -190,7 +200,7 @@ class Lane:
                 self._waiting.remove(future)
 
     def _wake(self) -> None:
-        room = self._width - self._in_flight
+        room = self._room()
         while room > 0 and self._waiting:
             future = self._waiting.popleft()
             if not future.done():

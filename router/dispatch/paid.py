@@ -92,19 +92,20 @@ class Sender:
 
     def __init__(self, route: Route) -> None:
         self._route = route
+        self._closed: ProviderError | None = None
         self.delivery = Delivery()
 
     async def deliver(self, hold: Hold, *, marked: bool, sends: int = 0) -> None:
         """Send the call of this hold until it is answered or given up. Never raises for a provider's fault."""
         route = self._route
-        limited = 0
+        limited = unreached = 0
         while True:
-            if route.cancelled():
-                await self._give_up(hold, Unreachable("The request was cancelled before this call was sent."))
-                return
             call = EmbedCall(model=route.model, texts=tuple(u.text for u in hold.units), role=route.role)
             try:
-                async with route.lane.slot(sum(u.tokens for u in hold.units), route.deadline) as ticket:
+                tokens = sum(u.tokens for u in hold.units)
+                async with route.lane.slot(tokens, route.deadline, route.cancelled) as ticket:
+                    if self._closed is not None:
+                        raise self._closed
                     if not marked and not await route.ledger.mark_sent(hold):
                         self.fail(hold.units, OutcomeUnknown("The hold of this call had run out.", "Try again."))
                         return
@@ -115,17 +116,18 @@ class Sender:
             except RateLimited as error:
                 limited += 1
                 if not await self._wait(error, limited):
-                    await self._give_up(hold, error)
+                    await self._give_up(hold, _out_of_time(error))
                     return
             except Unreachable as error:
-                limited += 1
-                if limited >= MOST_SENDS or not await self._wait(error, limited):
+                unreached += 1
+                if unreached >= MOST_SENDS or not await self._wait(error, unreached):
                     await self._give_up(hold, error)
                     return
             except (CallTooLarge, CallRejected) as error:
                 await self._divide(hold, error, sends)
                 return
             except (KeyRejected, QuotaExhausted, NotConfigured) as error:
+                self._closed = error  # it would be the same for every other call of this request
                 await self._give_up(hold, error)
                 return
             except ProviderError as error:
@@ -134,6 +136,12 @@ class Sender:
                 if again is None:
                     return
                 hold = again
+            except Exception:  # none that we know of: booked, so that no hold is left, and passed on
+                if marked:
+                    await route.ledger.fail(hold, "It ended in an unknown error.", billed=None, price=route.price)
+                else:
+                    await route.ledger.release(hold)
+                raise
             else:
                 try:
                     await self._keep(hold, vectors, reply.tokens)
@@ -212,6 +220,7 @@ class Sender:
         """Send the two halves instead; a text that stands alone is the one to blame."""
         route = self._route
         if len(hold.units) == 1:
+            error.hint = "Nothing was billed for it. Leave the text out, or shorten it."
             await self._give_up(hold, error)
             return
         middle = len(hold.units) // 2
@@ -237,12 +246,26 @@ class Sender:
             self.delivery.failed.pop(unit.digest, None)
 
     async def _wait(self, error: ProviderError, attempt: int) -> bool:
-        """Wait before the next send, never less than the provider asked. False: that would pass the deadline."""
+        """Wait before the next send, never less than the provider asked.
+
+        False: that would pass the deadline, or the request was cancelled.
+        """
         longest = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(attempt, 16))
         wait = random.uniform(FIRST_WAIT_S / 2, longest)
         if isinstance(error, RateLimited) and error.retry_after is not None:
             wait = error.retry_after + random.uniform(0, min(0.25, 0.05 + error.retry_after / 10))
-        if time.monotonic() + wait > self._route.deadline:
+        end = time.monotonic() + wait
+        if end > self._route.deadline:
             return False
-        await asyncio.sleep(wait)
-        return True
+        while (left := end - time.monotonic()) > 0 and not self._route.cancelled():
+            await asyncio.sleep(min(left, 1.0))
+        return not self._route.cancelled()
+
+
+def _out_of_time(error: RateLimited) -> RateLimited:
+    asked = "" if error.retry_after is None else f" It asked for a pause of {error.retry_after:,.0f} s."
+    return RateLimited(
+        f"{error.message}{asked} That is longer than this request may wait.",
+        "Nothing was billed for it. Try again later.",
+        retry_after=error.retry_after,
+    )

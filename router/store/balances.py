@@ -155,3 +155,25 @@ def budget_state(conn: Connection, owner: str, budget: Budget, now: datetime) ->
         day_of_window=round((today - start).total_seconds() / 86_400) + 1,
         days_in_window=round((end - start).total_seconds() / 86_400),
     )
+
+
+def scopes_of(conn: Connection, policy: str, request: int, now: float) -> list[Scope]:
+    """Every window in which money of this policy and request counts, the account's and the policy's own."""
+    scopes: list[Scope] = []
+    for owner in (ACCOUNT, f"policy/{policy}"):
+        scopes += [(owner, window, start) for window, start in window_starts(owner, zone_of(conn, owner), int(now))]
+        if conn.execute("SELECT 1 FROM budgets WHERE owner = ? AND window = 'request'", (owner,)).fetchone():
+            scopes.append((owner, "request", request))
+    return scopes
+
+
+def budget_states(conn: Connection, policy: str, now: float) -> tuple[BudgetState, ...]:
+    """Every budget over a policy, its own and the account's, as it stands at `now` (epoch seconds)."""
+    at = datetime.fromtimestamp(now, UTC)
+    return tuple(
+        budget_state(conn, owner, Budget(amount=amount, window=window, hard=bool(hard)), at)
+        for owner in (f"policy/{policy}", ACCOUNT)
+        for window, hard, amount in conn.execute(
+            "SELECT window, hard, amount FROM budgets WHERE owner = ? ORDER BY window, hard", (owner,)
+        ).fetchall()
+    )

@@ -13,23 +13,21 @@ import secrets
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Literal
 
 from router.domain.errors import BudgetExceeded, Refused
-from router.domain.values import Budget, BudgetState, Unit
+from router.domain.values import BudgetState, Unit
 from router.store.balances import (
     ACCOUNT,
     Scope,
     add_to_balances,
-    budget_state,
+    budget_states,
     paid_enabled,
     parse_scopes,
     require_room,
+    scopes_of,
     unjudged,
     used_in,
-    window_starts,
-    zone_of,
 )
 from router.store.database import Connection, Database
 from router.store.entries import Purpose, append_charge, change, claimed, insert_hold
@@ -137,7 +135,7 @@ class Ledger:
         everything = [unit for group in groups for unit in group]
         holds: tuple[Hold, ...] = ()
         if calls:
-            scopes = self._scopes(conn, purpose)
+            scopes = scopes_of(conn, purpose.policy, purpose.request, self.clock())
             require_room(conn, scopes, sum(amount for _, amount in calls))
             holds = tuple(self._take(conn, group, amount, scopes, purpose, sent, keeper) for group, amount in calls)
         return Opened(
@@ -231,7 +229,7 @@ class Ledger:
                 return ()
             if not again:
                 return ()
-            scopes = self._scopes(conn, hold.purpose)
+            scopes = scopes_of(conn, hold.purpose.policy, hold.purpose.request, self.clock())
             amounts = [price(sum(u.tokens for u in units)) for units in again]
             try:
                 require_room(conn, scopes, sum(amounts))
@@ -370,26 +368,9 @@ class Ledger:
 
     # ---- balances ----
 
-    def _scopes(self, conn: Connection, purpose: Purpose) -> list[Scope]:
-        scopes = []
-        for owner in (ACCOUNT, f"policy/{purpose.policy}"):
-            for window, start in window_starts(owner, zone_of(conn, owner), int(self.clock())):
-                scopes.append((owner, window, start))
-            if conn.execute("SELECT 1 FROM budgets WHERE owner = ? AND window = 'request'", (owner,)).fetchone():
-                scopes.append((owner, "request", purpose.request))
-        return scopes
-
-    def states(self, policy: str, *, conn: Connection | None = None) -> tuple[BudgetState, ...]:
+    def states(self, policy: str) -> tuple[BudgetState, ...]:
         """Every budget over this policy, its own and the account's, with what its running window has used."""
-        conn = conn or self.database.reader()
-        now = datetime.fromtimestamp(self.clock(), UTC)
-        return tuple(
-            budget_state(conn, owner, Budget(amount=amount, window=window, hard=bool(hard)), now)
-            for owner in (f"policy/{policy}", ACCOUNT)
-            for window, hard, amount in conn.execute(
-                "SELECT window, hard, amount FROM budgets WHERE owner = ? ORDER BY window, hard", (owner,)
-            ).fetchall()
-        )
+        return budget_states(self.database.reader(), policy, self.clock())
 
     async def judge_pace(self, policy: str) -> None:
         """Note, once a day in the owner's zone, how much of each window was used: `balanced` goes by it."""

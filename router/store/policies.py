@@ -149,7 +149,7 @@ def _set_budgets(conn: Connection, owner: str, budgets: Sequence[Budget]) -> Non
 
 
 def _set_zone(conn: Connection, owner: str, timezone: str, now: float) -> None:
-    """Set the zone that an owner's windows are reckoned in; if it moves, the running windows are counted anew.
+    """Set the zone that a policy's windows are reckoned in; if it moves, the running windows are counted anew.
 
     Entries keep the windows they were booked in. For the new windows, each entry is added to the window of the
     new zone that its time falls in, and its scopes are extended, so that balances stay the fold of the entries.
@@ -174,12 +174,12 @@ def _recount(conn: Connection, owner: str, window: str, start: int) -> None:
 
     for table, kind, extra in (("holds", "state", " AND state = 'pending'"), ("charges", "kind", "")):
         rows = conn.execute(
-            f"SELECT id, {kind}, amount, scopes FROM {table} WHERE at >= ? AND scopes LIKE ?{extra}",
-            (start, f'%"{owner}"%'),
+            f"SELECT id, {kind}, amount, scopes FROM {table} WHERE at >= ? AND policy = ?{extra}",
+            (start, owner.removeprefix("policy/")),
         ).fetchall()
         for number, what, amount, body in rows:
             scopes = json.loads(body)
-            if scope in scopes or not any(s[0] == owner for s in scopes):
+            if scope in scopes:
                 continue
             sign = -1 if what == "struck" else 1
             add_to_balances(conn, [(owner, window, start)], **{places[what]: sign * amount})

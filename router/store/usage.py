@@ -254,12 +254,17 @@ def close_request(
     collection: str,
     outcome: Outcome,
     replay: tuple[bytes, bytes, bytes] | None,
+    *,
+    route: Route | None = None,
 ) -> None:
-    """End a request's row and add its share of the rollups, in the caller's transaction; see `Usage.record`."""
+    """End a request's row and add its share of the rollups, in the caller's transaction; see `Usage.record`.
+
+    `route`: what it counts under; otherwise the one that did most of the work.
+    """
     _close(conn, number, outcome)
     if replay is not None:
         conn.execute("INSERT OR REPLACE INTO replay VALUES (?, ?, ?, ?)", (number, *replay))
-    _add_outcome(conn, int(now) // QUARTER_S, policy, collection, outcome)
+    _add_outcome(conn, int(now) // QUARTER_S, policy, collection, outcome, route)
 
 
 def _close(conn: Connection, number: int, outcome: Outcome) -> None:
@@ -287,12 +292,14 @@ def _close(conn: Connection, number: int, outcome: Outcome) -> None:
     )
 
 
-def _add_outcome(conn: Connection, quarter: int, policy: str, collection: str, outcome: Outcome) -> None:
+def _add_outcome(
+    conn: Connection, quarter: int, policy: str, collection: str, outcome: Outcome, route: Route | None
+) -> None:
     """The request's share of the rollups: what was answered free, what was avoided, and its latency."""
     avoided = outcome.avoided
     routes = outcome.routes
     # The request itself, its repeats and its failure count under the route that did most of the work.
-    main = "batch" if routes.batch else "api" if routes.api else "local" if routes.local else "cache"
+    main = route or ("batch" if routes.batch else "api" if routes.api else "local" if routes.local else "cache")
 
     def add(route: str, **sums: int) -> None:
         _add(conn, (quarter, policy, collection, outcome.model, route), sums)

@@ -109,23 +109,30 @@ def test_the_lane_finds_a_limit_of_four_and_stays_about_there() -> None:
     async def story(world: World) -> None:
         busy = 0
 
-        async def send() -> None:
-            nonlocal busy
-            while True:
-                async with world.lane.slot(1, LONG) as ticket:
-                    if busy >= 4:
-                        refused.append(world.loop.time())
-                        world.lane.failed(ticket, RateLimited("429", retry_after=0.25))
-                    else:
-                        busy += 1
-                        await asyncio.sleep(0.25)
-                        busy -= 1
-                        world.sent.append(world.loop.time())
-                        world.lane.succeeded(ticket, {})
-                        return
-                await asyncio.sleep(0.25)
+        left = 2_000
 
-        await asyncio.gather(*(send() for _ in range(2_000)))
+        async def work() -> None:
+            nonlocal left
+            while left > 0:
+                left -= 1
+                while not await send():
+                    await asyncio.sleep(0.25)
+
+        async def send() -> bool:
+            nonlocal busy
+            async with world.lane.slot(1, LONG) as ticket:
+                if busy >= 4:
+                    refused.append(world.loop.time())
+                    world.lane.failed(ticket, RateLimited("429", retry_after=0.25))
+                    return False
+                busy += 1
+                await asyncio.sleep(0.25)
+                busy -= 1
+                world.sent.append(world.loop.time())
+                world.lane.succeeded(ticket, {})
+                return True
+
+        await asyncio.gather(*(work() for _ in range(32)))
 
     world = play(story, max_in_flight=32)
     took = world.sent[-1] - 1_000
@@ -222,23 +229,30 @@ def test_a_rate_is_learned_from_the_headers(burst: float, rpm: int | None, tpm: 
         nonlocal refused
         provider = Limiter(rpm, tpm, None, world.loop.time(), burst)
 
-        async def send() -> None:
-            nonlocal refused
-            while True:
-                async with world.lane.slot(50, LONG) as ticket:
-                    wait = provider.admit(50, world.loop.time(), 0.1)
-                    headers = provider.headers()
-                    if wait is None:
-                        provider.enter()()
-                        await asyncio.sleep(0.25)
-                        world.sent.append(world.loop.time())
-                        world.lane.succeeded(ticket, headers)
-                        return
-                    refused += 1
-                    world.lane.failed(ticket, RateLimited("429", retry_after=wait, headers=headers))
-                await asyncio.sleep(wait)
+        left = 3_000
 
-        await asyncio.gather(*(send() for _ in range(3_000)))
+        async def work() -> None:
+            nonlocal refused, left
+            while left > 0:
+                left -= 1
+                while not await send():
+                    refused += 1
+
+        async def send() -> bool:
+            async with world.lane.slot(50, LONG) as ticket:
+                wait = provider.admit(50, world.loop.time(), 0.1)
+                headers = provider.headers()
+                if wait is None:
+                    provider.enter()()
+                    await asyncio.sleep(0.25)
+                    world.sent.append(world.loop.time())
+                    world.lane.succeeded(ticket, headers)
+                    return True
+                world.lane.failed(ticket, RateLimited("429", retry_after=wait, headers=headers))
+            await asyncio.sleep(wait)
+            return False
+
+        await asyncio.gather(*(work() for _ in range(32)))
 
     world = play(story, max_in_flight=32)
     rate = 20.0
@@ -284,7 +298,7 @@ def test_a_wait_beyond_the_deadline_is_told_at_once() -> None:
         await world.call(RateLimited("429", retry_after=864_000), seconds=0)
         with pytest.raises(Unreachable):
             await world.call(deadline=world.loop.time() + 600)
-        assert world.loop.time() == 1_000
+        assert world.loop.time() == pytest.approx(1_000, abs=0.01)
 
     assert len(play(story).sent) == 1
 
@@ -301,22 +315,19 @@ def test_a_wait_beyond_the_deadline_is_told_at_once() -> None:
     ids=["5xx", "unknown", "unreachable", "unreadable", "billed and wrong"],
 )  # fmt: skip
 def test_failures_in_a_row_open_the_breaker(error: ProviderError) -> None:
-    """Five of them; then calls fail at once and are not sent, also those that were in the queue by then."""
+    """Five of them, of any kind that may have cost money for nothing or never arrived; then nothing is sent."""
 
     async def story(world: World) -> None:
         for _ in range(BREAK_AFTER - 1):
             await world.call(error)
         assert world.lane.unhealthy() == ""
-        queue = [asyncio.create_task(world.call()) for _ in range(5)]
-        last = asyncio.create_task(world.call(error))
-        queue[:0] = [last]
-        await asyncio.sleep(0)
-
-        await asyncio.gather(*queue, return_exceptions=True)
         await world.call(error)
+        assert error.message in world.lane.unhealthy()
+        for _ in range(3):
+            with pytest.raises(Unreachable):
+                await world.call()
 
-    world = play(story, max_in_flight=16)
-    assert len(world.sent) == BREAK_AFTER - 1 + 6 + 1
+    assert len(play(story, max_in_flight=16).sent) == BREAK_AFTER
 
 
 def test_a_success_in_between_starts_the_count_anew() -> None:

@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """Time stands still while anything can run, and jumps to the next timer when nothing can.
+    """A step takes a microsecond while anything can run; when nothing can, time jumps to the next timer.
 
     A wait for something that can never come is an error and not a hang. No threads may be used on it.
     """
@@ -24,7 +24,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         def select(timeout: float | None) -> Any:
             if timeout is None:
                 raise RuntimeError("everything waits for something that will never come")
-            self.now += timeout
+            self.now += timeout + 1e-6
             return look(0)
 
         selector.select = select

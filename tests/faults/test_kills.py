@@ -125,7 +125,7 @@ async def test_a_killed_request_loses_nothing_and_hides_nothing(
     figure: Callable[[int, str], None], point: str,
 ) -> None:  # fmt: skip
     """What was acknowledged is there, orphan holds are resolved, and only calls in flight are billed again."""
-    trials = count(4, 40)
+    trials = count(3, 40)
     again = orphans = 0
     for number in range(trials):
         trial = kill(forks, sandbox, fresh(str(number)), POINTS[point][number % 2], number)

@@ -142,8 +142,8 @@ class LedgerMachine(RuleBasedStateMachine):
             try:
                 opened = self.do(hold(self.ledgers[who], *units, policy=policy, sent=sent, apart=True))
             except BudgetExceeded:
-                room = min(s.left for s in self.states().values() if s.budget.hard and s.owner in ours)
-                assert sum(amounts) > room, "refused though there was room"
+                hard = [s for s in self.states().values() if s.budget.hard and s.owner in ours]
+                assert any(s.used + sum(amounts) > s.budget.amount for s in hard), "refused though there was room"
                 return []
             except Refused:
                 assert not self.policies.paid_enabled()

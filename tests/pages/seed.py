@@ -76,7 +76,8 @@ async def _request(router: Router, clock: Turned, dice: random.Random, *, last: 
             charged = cost
             await router.ledger.settle(opened.holds[0], cost, missed * tokens_each)
     outcome = Outcome(
-        status="done", model=model.id, space=model.space, dimensions=model.default_dimensions, texts=distinct + repeated,
+        status="done", model=model.id, space=model.space, dimensions=model.default_dimensions,
+        texts=distinct + repeated,
         distinct=distinct, repeated=repeated,
         routes=RouteCounts(cache=cached, **({"local": missed} if model.local else {"api": missed})),
         tokens=distinct * tokens_each, charged=charged, unconfirmed=unconfirmed,

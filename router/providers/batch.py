@@ -1,0 +1,249 @@
+"""The batch tier of OpenAI, and of Voyage, whose batches the OpenAI SDK drives too: files up, a batch, files down.
+
+A method is one SDK call, sent once, its errors translated as everywhere. The answers are read raw: what matters of a
+batch is a dozen fields, and a server that leaves some out should not be a crash inside the SDK.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import orjson
+
+from router.config import Endpoint
+from router.domain.errors import BadReply, OutcomeUnknown
+from router.domain.values import Model, Role
+from router.providers.base import connection_error, key_of, read_json, refusal
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+EMBEDDINGS: Literal["/v1/embeddings"] = "/v1/embeddings"
+KEY = "router_key"
+"""The name in a batch's metadata under which its row in our books is written."""
+WINDOWS = {"openai": "24h", "voyage": "12h"}
+"""The wires that have a batch tier, and how long a batch may take there."""
+MOST_LINES = 50_000
+MOST_BYTES = 200_000_000
+ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
+TRANSFER_S = 3_600.0
+"""The longest that a file may take, up or down, seconds on the clock."""
+PAGE = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flaw:
+    """Why a batch failed at validation; `line` counts from one, None where the batch as a whole is to blame."""
+
+    code: str
+    message: str
+    line: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteBatch:
+    """A batch as its provider tells it.
+
+    Attributes:
+        key: ours, from its metadata, or "".
+        status: validating, failed, in_progress, finalizing, completed, expired, cancelling or cancelled.
+        files: of the results: the output, the errors, or both; empty until it has ended.
+        completed: requests done well, or None where the provider does not say.
+    """
+
+    id: str
+    key: str
+    status: str
+    input_file: str
+    files: tuple[str, ...]
+    completed: int | None
+    flaws: tuple[Flaw, ...] = field(repr=False)
+    created: float
+
+    @property
+    def ended(self) -> bool:
+        """True where nothing more will be done or billed."""
+        return self.status in ENDED
+
+
+def request_line(endpoint: Endpoint, model: Model, custom_id: str, text: str) -> bytes:
+    """One request of a batch's input file, with its line end: one text, so that each fails or succeeds alone."""
+    if endpoint.wire == "voyage":  # the rest is said once for all, in `shared_params`
+        return orjson.dumps({"custom_id": custom_id, "body": {"input": [text]}}) + b"\n"
+    body = {"model": model.name, "input": [text], "encoding_format": endpoint.encoding}
+    line = {"custom_id": custom_id, "method": "POST", "url": EMBEDDINGS, "body": body}
+    return orjson.dumps(line) + b"\n"
+
+
+def shared_params(endpoint: Endpoint, model: Model, role: Role) -> dict[str, Any] | None:
+    """What Voyage is told once for all lines of a batch; None on OpenAI's wire, where every line says it."""
+    if endpoint.wire != "voyage":
+        return None
+    params: dict[str, Any] = {"model": model.name, "truncation": False, "encoding_format": "base64"}
+    if model.roles:
+        params["input_type"] = role
+    if model.sizes:
+        params["output_dimension"] = model.dimensions
+    return params
+
+
+class BatchClient:
+    """Files and batches of one endpoint. Every method raises ProviderError; those that read raise BadReply too."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.name = endpoint.name
+        self._endpoint = endpoint
+        self._client: AsyncOpenAI | None = None
+
+    async def upload(self, path: Path) -> str:
+        """Upload an input file, streamed from the disk; returns its id. Costs nothing."""
+
+        async def send(client: AsyncOpenAI) -> Any:
+            with path.open("rb") as file:
+                return await client.files.with_raw_response.create(file=(path.name, file), purpose="batch")
+
+        data = await self._ask(send, TRANSFER_S)
+        return self._text(data, "id")
+
+    async def create(self, file: str, key: str, params: Mapping[str, Any] | None, url: Any = EMBEDDINGS) -> RemoteBatch:
+        """Submit an uploaded file. What it bills is billed as its requests are done."""
+        window: Any = WINDOWS[self._endpoint.wire]
+        more = None if params is None else {"request_params": dict(params)}
+
+        async def send(client: AsyncOpenAI) -> Any:
+            return await client.batches.with_raw_response.create(
+                input_file_id=file, endpoint=url, completion_window=window, metadata={KEY: key}, extra_body=more
+            )
+
+        return self._batch(await self._ask(send))
+
+    async def retrieve(self, batch: str) -> RemoteBatch:
+        """How a batch stands."""
+        return self._batch(await self._ask(lambda client: client.batches.with_raw_response.retrieve(batch)))
+
+    async def find(self, key: str, since: float) -> RemoteBatch | None:
+        """The batch that was created with this key, not before `since` (epoch seconds), or None.
+
+        The list is newest first, so it is read no further than to `since`; a call a page.
+        """
+        after: str | None = None
+        while True:
+            more = {} if after is None else {"after": after}
+
+            async def send(client: AsyncOpenAI, more: dict[str, Any] = more) -> Any:
+                response = await client.batches.with_raw_response.list(limit=PAGE, **more)
+                return response
+
+            data = await self._ask(send)
+            try:
+                page = [self._batch(item) for item in data["data"]]
+                rest = bool(data.get("has_more"))
+            except (KeyError, TypeError, AttributeError) as exc:
+                raise self._strange() from exc
+            for batch in page:
+                if batch.key == key:
+                    return batch
+            if not page or not rest or page[-1].created < since:
+                return None
+            after = page[-1].id
+
+    async def cancel(self, batch: str) -> RemoteBatch:
+        """Ask a batch to stop. What is done stays done and billed. CallRejected where it has ended already."""
+        return self._batch(await self._ask(lambda client: client.batches.with_raw_response.cancel(batch)))
+
+    async def download(self, file: str, path: Path) -> None:
+        """Stream a file to the disk."""
+        async with self._guard(TRANSFER_S) as client, client.files.with_streaming_response.content(file) as response:
+            with path.open("wb") as out:
+                async for part in response.iter_bytes(1 << 20):
+                    out.write(part)
+
+    async def delete(self, file: str) -> None:
+        """Delete a file of ours at the provider."""
+        await self._ask(lambda client: client.files.with_raw_response.delete(file))
+
+    async def aclose(self) -> None:
+        """Close connections."""
+        if self._client is not None:
+            await self._client.close()
+            self._client = None
+
+    # ---- the border ----
+
+    async def _ask(self, send: Callable[[AsyncOpenAI], Awaitable[Any]], limit_s: float | None = None) -> Any:
+        async with self._guard(limit_s or self._endpoint.timeout_s) as client:
+            body = (await send(client)).http_response.content
+        return read_json(self.name, body)
+
+    @asynccontextmanager
+    async def _guard(self, limit_s: float) -> AsyncIterator[AsyncOpenAI]:
+        """The client, with a deadline on the clock and foreign errors made ours."""
+        import httpx2
+        import openai
+
+        client = self._connect()
+        try:
+            async with asyncio.timeout(limit_s):
+                yield client
+        except openai.APIStatusError as exc:
+            response = exc.response
+            error = refusal(self._endpoint, response.status_code, response.content, response.headers)
+        except (openai.APIConnectionError, httpx2.HTTPError) as exc:
+            raise connection_error(self.name, exc) from exc
+        except TimeoutError as exc:
+            raise OutcomeUnknown(f"{self.name} did not answer in time.", "It is asked again later.") from exc
+        else:
+            return
+        raise error  # without the SDK's error: it repeats what the server said
+
+    def _connect(self) -> AsyncOpenAI:
+        key = key_of(self._endpoint)
+        if self._client is None:
+            from openai import AsyncOpenAI
+
+            self._client = AsyncOpenAI(
+                api_key=key, base_url=self._endpoint.base_url, max_retries=0, timeout=self._endpoint.timeout_s
+            )
+        self._client.api_key = key  # it may have been typed in since
+        return self._client
+
+    def _strange(self) -> BadReply:
+        return BadReply(f"{self.name} answered with something that is not what was asked for.", "It is asked again.")
+
+    def _text(self, data: Any, name: str) -> str:
+        value = data.get(name) if isinstance(data, dict) else None
+        if not isinstance(value, str) or not value:
+            raise self._strange()
+        return value
+
+    def _batch(self, data: Any) -> RemoteBatch:
+        number, status = self._text(data, "id"), self._text(data, "status")
+        counts, metadata, errors = (data.get(name) for name in ("request_counts", "metadata", "errors"))
+        completed = counts.get("completed") if isinstance(counts, dict) else None
+        created = data.get("created_at")
+        flaws = errors.get("data") if isinstance(errors, dict) else None
+        return RemoteBatch(
+            id=number,
+            key=str(metadata.get(KEY, "")) if isinstance(metadata, dict) else "",
+            status=status,
+            input_file=str(data.get("input_file_id") or ""),
+            files=tuple(str(data[name]) for name in ("output_file_id", "error_file_id") if data.get(name)),
+            completed=completed if isinstance(completed, int) else None,
+            flaws=tuple(_flaw(item) for item in flaws or () if isinstance(item, dict)),
+            created=float(created) if isinstance(created, int | float) else math.inf,
+        )
+
+
+def _flaw(item: Mapping[str, Any]) -> Flaw:
+    line = item.get("line")
+    return Flaw(
+        code=str(item.get("code") or ""),
+        message=" ".join(str(item.get("message") or "no reason given").split())[:300],
+        line=line if isinstance(line, int) else None,
+    )

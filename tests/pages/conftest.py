@@ -1,0 +1,43 @@
+"""Pages run in this process, each test on a data folder of its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from router import host
+from tests.pages import seed
+
+MAIN = Path(__file__).resolve().parents[2] / "pages" / "main.py"
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty data folder that the pages use; the engine is closed after the test."""
+    monkeypatch.setenv("ROUTER_DATA", str(tmp_path / "data"))
+    yield tmp_path / "data"
+    host.close()
+
+
+@pytest.fixture
+def busy(data: Path) -> Path:
+    """A data folder with made-up traffic of the last weeks."""
+    seed.write(data, now=time.time(), days=20, requests_a_day=3)
+    return data
+
+
+@pytest.fixture
+def open_page(data: Path) -> Callable[..., AppTest]:
+    """`open_page("spend", by="model")` runs a page in its frame, with a query."""
+
+    def run(name: str, **query: str) -> AppTest:
+        app = AppTest.from_file(MAIN, default_timeout=30)
+        for key, value in query.items():
+            app.query_params[key] = value
+        return (app if name == "overview" else app.switch_page(f"{name}.py")).run()
+
+    return run
