@@ -66,8 +66,9 @@ else:
         free = start.amounts(history, start.avoided_of)
         spent, avoided = sum(d.spent for d in history), sum(d.avoided for d in history)
         finding = f"In {DAYS} days {usd(spent)} was spent and {usd(avoided)} avoided."
-        figure = charts.spent_and_avoided([d.day for d in history], paid, free)
-        st.plotly_chart(figure, config=charts.CONFIG, key="daily", alt=finding)
+        if paid or free:
+            figure = charts.spent_and_avoided([d.day for d in history], paid, free)
+            st.plotly_chart(figure, config=charts.CONFIG, key="daily", alt=finding)
         st.caption(md(f"{finding} Spent stands above the line, avoided hangs below it, hatched. Days in {ZONE}."))
     with right:
         st.subheader("Where texts were answered")

@@ -54,7 +54,8 @@ else:
         groups = {name: [spending.spent_of(d, name) for d in report] for name in reports.group_names(report)}
         groups = {name: amounts for name, amounts in groups.items() if any(amounts)}
         finding = spending.finding(report, groups, asked.by)
-        st.plotly_chart(charts.spent(dates, groups), config=charts.CONFIG, key="spent", alt=finding)
+        if groups:
+            st.plotly_chart(charts.spent(dates, groups), config=charts.CONFIG, key="spent", alt=finding)
         st.caption(md(f"{finding} Days in {asked.zone}."))
     with right:
         spending.month(router, asked)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import logging
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -40,6 +40,7 @@ from router.store.schema import NAMES, migrations
 from router.store.usage import Usage
 
 T = TypeVar("T")
+logger = logging.getLogger("router")
 Progress = Callable[[int, int], None]
 """Called with (distinct texts done, distinct texts in all) as a request goes on."""
 
@@ -361,14 +362,21 @@ class Router:
 
     async def _keep_house(self) -> None:
         """Renew this process's lease, sweep after dead ones, forget old digests."""
-        turns = 0
+        turns, last, sweep_after = 0, self.clock(), 0.0
         while True:
             await asyncio.sleep(LEASE_S / 5)
-            with contextlib.suppress(RouterError):  # a busy or full disk is met, and told, by the next request
+            now = self.clock()
+            if now - last > LEASE_S:  # the machine slept, or the clock moved: give the others time to renew
+                sweep_after = now + LEASE_S
+            last = now
+            try:
                 await self.ledger.renew()
-                await self.ledger.sweep()
+                if now >= sweep_after:
+                    await self.ledger.sweep()
                 if turns % 1000 == 0:
                     await self.usage.forget()
+            except RouterError as error:  # a busy or full disk; the next request meets it and says so
+                logger.warning("housekeeping: %s", error)
             turns += 1
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import streamlit as st
 
 from pages.components import draw, tables
-from pages.components.format import ROUTES, charged, count, estimate, md, plural, seconds, usd
+from pages.components.format import ROUTES, charged, estimate, md, plural, seconds, tokens, usd
 from pages.components.work import Work
 from router.corpora.export import open_writer
 from router.corpora.extract import read_rows
@@ -107,12 +107,12 @@ def _rows(name: str, body: bytes) -> tuple[list[str], list[str], int]:
 def confirm(quote: Quote) -> bool:
     """The quote in words, and the button that spends it; True where it was pressed."""
     line = next((one for one in quote.lines if one.verdict.chosen), quote.lines[0])
-    whole = f"{plural(quote.texts, 'text')}, {count(quote.tokens)} tokens: {estimate(line.full_cost)} if each was sent."
+    whole = f"{plural(quote.texts, 'text')}, {tokens(quote.tokens)}: {estimate(line.full_cost)} if each was sent."
     cached, repeats = line.verdict.cached, quote.texts - quote.distinct
     rest = [f"{repeats:,} repeated"] * bool(repeats) + [f"{cached:,} cached"] * bool(cached)
     if rest:
         sent = plural(quote.distinct - cached, "text")
-        now = f"{sent}, {count(line.verdict.tokens)} tokens: {estimate(line.verdict.cost)}"
+        now = f"{sent}, {tokens(line.verdict.tokens)}: {estimate(line.verdict.cost)}"
         whole += f" Without the {' and the '.join(rest)}: {now}."
     st.markdown(md(whole))
     if not isinstance(quote.outcome, Plan):
@@ -135,7 +135,7 @@ def answer(work: Work) -> None:
     draw.route_badges({name: result.routes.count(name) for name in ROUTES})
     st.markdown(
         f"Cost **{md(charged(result.cost, result.unconfirmed))}** · avoided **{md(usd(result.avoided.total))}** ·"
-        f" {count(result.tokens)} tokens · {result.dimensions:,} dimensions · took {md(seconds(work.seconds))}"
+        f" {tokens(result.tokens)} · {result.dimensions:,} dimensions · took {md(seconds(work.seconds))}"
     )
     st.text(result.decision)
     rows = tables.answers(work.texts[:1000], result)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from datetime import date
+from datetime import date, datetime, timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,7 @@ def spent_and_avoided(
     days: Sequence[date], spent: Mapping[str, Sequence[int]], avoided: Mapping[str, Sequence[int]]
 ) -> Figure:
     """A day a column: what was spent stands on the line, what was avoided hangs from it, hatched. Nanodollars."""
-    figure = _figure(height=280)
+    figure = _figure(days, height=280)
     for name, amounts in spent.items():
         figure.add_bar(**_bar(days, amounts, name, "spent", hue_of(name, list(spent))))
     names = list(avoided)
@@ -52,7 +52,7 @@ def spent_and_avoided(
 
 def spent(days: Sequence[date], groups: Mapping[str, Sequence[int]]) -> Figure:
     """A day a column, stacked by group. Nanodollars."""
-    figure = _figure(height=260)
+    figure = _figure(days, height=260)
     for name, amounts in groups.items():
         figure.add_bar(**_bar(days, amounts, name, "", hue_of(name, list(groups))))
     _dollars(figure, list(groups.values()))
@@ -64,7 +64,7 @@ def cumulative(
     days: Sequence[date], totals: Sequence[int], limit: int | None, ahead: Forecast | None, *, until: date
 ) -> Figure:
     """What the window has spent, day by day, against its limit, with the forecast and its band. Nanodollars."""
-    figure = _figure(height=260)
+    figure = _figure(days, height=260)
     values = [t / NANO for t in totals]
     shown = {"customdata": [usd(t) for t in totals], "hovertemplate": "%{customdata}"}
     figure.add_scatter(
@@ -106,7 +106,7 @@ def cumulative(
 
 def shares(days: Sequence[date], values: Sequence[float | None], name: str, hue: str) -> Figure:
     """A share a day (0-1), with gaps where there is none."""
-    figure = _figure(height=180)
+    figure = _figure(days, height=180)
     percents = [None if v is None else 100 * v for v in values]
     figure.add_scatter(
         x=days, y=percents, name=name, mode="lines+markers", line={"color": hue, "width": 2}, marker={"size": 4},
@@ -127,7 +127,8 @@ def hue_of(name: str, names: Sequence[str]) -> str:
 # ---- the template ------------------------------------------------------------------------------
 
 
-def _figure(*, height: int) -> Figure:
+def _figure(days: Sequence[date], *, height: int) -> Figure:
+    """The template: the whole stretch of days, whatever is drawn in it."""
     import plotly.graph_objects as go
 
     figure = go.Figure()
@@ -142,6 +143,10 @@ def _figure(*, height: int) -> Figure:
         dragmode=False,
     )
     figure.update_xaxes(showgrid=False, zeroline=False, fixedrange=True, automargin=True, tickformat="%-d %b", nticks=7)
+    half = timedelta(hours=13)
+    midnight = datetime.min.time()
+    ends = [datetime.combine(days[0], midnight) - half, datetime.combine(days[-1], midnight) + half]
+    figure.update_xaxes(type="date", range=ends)
     figure.update_yaxes(
         gridcolor=GRID, gridwidth=1, zeroline=False, fixedrange=True, automargin=True, nticks=5, title=None
     )

@@ -34,9 +34,9 @@ EXHAUSTED_WORDS = {
 }
 DEADLINE_WORDS = {"now": "Answer now", "24h": "Within a day, for the batch price (files and jobs)"}
 LONG_WORDS = {
-    "split": "Split into even pieces and average",
-    "refuse": "Refuse the text",
-    "cut": "Cut to the model's length, and say so",
+    "split": "Split and average",
+    "refuse": "Refuse",
+    "cut": "Cut, and say so",
 }
 
 
@@ -129,6 +129,7 @@ def form(router: Router, saved: Policy, *, new: bool) -> Policy | RouterError:
         index=LONG_TEXTS.index(saved.long_texts),
         format_func=LONG_WORDS.__getitem__,
         key=f"long {at}",
+        help="Split: even pieces, averaged by their tokens. Cut: to the model's length; the answer says which.",
     )
     zone = one.selectbox(
         "Time zone",

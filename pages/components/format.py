@@ -111,6 +111,11 @@ def plural(number: int, one: str, many: str = "") -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
+def tokens(number: int) -> str:
+    """`1 token`, `51.2 k tokens`."""
+    return f"{count(number)} token{'' if number == 1 else 's'}"
+
+
 def quality(value: float | None) -> str:
     """A score, or a dash."""
     return "–" if value is None else f"{value:.1f}"

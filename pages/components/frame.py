@@ -14,7 +14,7 @@ from router.domain.values import BudgetState
 from router.host import host
 
 DEMO = "Demo money: the providers are simulated on this machine."
-STOPPED = "Paid calls are stopped. Cached texts and local models go on; nothing is sent to a paid provider."
+STOPPED = "Paid calls are stopped. Cache and local models go on."
 
 
 STYLE = Path(__file__).with_name("style.css")
@@ -69,4 +69,5 @@ def _set_paid() -> None:
     on = bool(st.session_state["paid"])
     engine = host()
     engine.run(engine.router.policies.set_paid(on))
-    st.toast("Paid calls are allowed again, within the budgets." if on else STOPPED)
+    if on:
+        st.toast("Paid calls are allowed again, within the budgets.")

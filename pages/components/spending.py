@@ -16,7 +16,7 @@ from router import reports
 from router.engine import Router
 from router.reports import Day
 
-RANGES = {"7d": "7 days", "30d": "30 days", "90d": "90 days", "month": "this month"}
+RANGES = {"7d": "the last 7 days", "30d": "the last 30 days", "90d": "the last 90 days", "month": "this month"}
 GROUPS = ("route", "model", "policy", "collection")
 UNSURE = "? marks charges without the provider's word: the reply was lost, and the call may have been billed."
 
@@ -45,9 +45,8 @@ def filters(router: Router) -> Asked:
     policies = {policy.name: policy for policy in router.policies.all()}
     with st.container(horizontal=True, vertical_alignment="bottom"):
         span = st.segmented_control(
-            "Range", list(RANGES), format_func=RANGES.__getitem__, default="30d", required=True, key="range",
-            bind="query-params",
-        )  # fmt: skip
+            "Range", list(RANGES), default="30d", required=True, key="range", bind="query-params"
+        )
         by = st.segmented_control("By", GROUPS, default="route", required=True, key="by", bind="query-params")
         policy = st.selectbox(
             "Policy", list(policies), index=None, placeholder="All policies", key="only", bind="query-params", width=220
@@ -56,10 +55,9 @@ def filters(router: Router) -> Asked:
     now = router.clock()
     last = reports.today(now, zone)
     first = last.replace(day=1) if span == "month" else last - timedelta(days=int(span.removesuffix("d")) - 1)
-    words = RANGES[span] if span == "month" else f"the last {RANGES[span]}"
     return Asked(
         first=first, last=last, since=reports.bounds_of(first, zone)[0], until=now + 1, by=by, zone=zone,
-        policy=policy, words=words,
+        policy=policy, words=RANGES[span],
     )  # fmt: skip
 
 

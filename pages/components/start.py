@@ -24,9 +24,10 @@ SAMPLES = (
 
 def first_steps() -> None:
     """Nothing embedded yet: one button that shows what the program does, for free."""
-    st.markdown("**Nothing embedded yet.** Try it with sample texts: free, on this machine, a few seconds.")
     work: Work | None = st.session_state.get("samples")
-    with st.container(horizontal=True):
+    if work is None:
+        st.markdown("**Nothing embedded yet.** Try it with sample texts: free, on this machine, a few seconds.")
+    with st.container(horizontal=True, vertical_alignment="center"):
         clicked = st.button("Embed six sample texts (free, local)", type="primary", icon=":material/play_arrow:")
         st.page_link("route.py", label="Route a text of your own", icon=":material/alt_route:")
         st.page_link("policies.py", label="Set budgets first", icon=":material/tune:")

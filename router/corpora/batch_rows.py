@@ -22,8 +22,8 @@ from router.domain.pricing import price_on
 from router.domain.values import Avoided, Model, Policy, RouteCounts, Unit
 from router.engine import Router
 from router.store.database import Connection
-from router.store.entries import Purpose, change, claim_kind
-from router.store.ledger import SETTLE_PATIENCE_S, Hold
+from router.store.entries import Hold, Purpose, change, claim_kind
+from router.store.ledger import SETTLE_PATIENCE_S
 from router.store.usage import Outcome, close_request, insert_request
 
 State = Literal["intended", "uploaded", "submitted", "settled", "withdrawn", "closed"]

@@ -214,9 +214,9 @@ class Lane:
             (self._tokens, "tokens", self.endpoint.tokens_per_minute, ticket.tokens),
         ):
             limit, remaining = headers.get(f"x-ratelimit-limit-{kind}"), headers.get(f"x-ratelimit-remaining-{kind}")
-            if limit and limit.isdigit() and int(limit) > 0:
+            if limit and limit.isdecimal() and int(limit) > 0:
                 bucket.rate(min(int(limit), ours or int(limit)))
-                if remaining and remaining.isdigit() and (ours is None or int(limit) <= ours):
+                if remaining and remaining.isdecimal() and (ours is None or int(limit) <= ours):
                     bucket.correct(int(remaining), ticket.sent_at, taken)
 
 

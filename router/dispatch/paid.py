@@ -32,7 +32,8 @@ from router.domain.errors import (
 from router.domain.values import Model, Role, Unit
 from router.providers.base import EmbedCall, Floats, Provider, Reply, check
 from router.store.cache import Cache, Kind, kind_of
-from router.store.ledger import Hold, Ledger, Price
+from router.store.entries import Hold
+from router.store.ledger import Ledger, Price
 
 MOST_SENDS = 3
 """Sends of one call that may have been billed."""
@@ -150,11 +151,13 @@ class Sender:
                 return
 
     async def _send(self, call: EmbedCall, ticket: Ticket) -> Reply:
-        """One send, with a deadline on the clock; tells the lane where it failed."""
+        """One send, with a deadline on the clock of its own: what has left is paid for, so the request waits for it.
+
+        Tells the lane where it failed.
+        """
         lane = self._route.lane
-        left = self._route.deadline - time.monotonic()
         try:
-            async with asyncio.timeout(min(lane.endpoint.timeout_s, max(0.001, left))):
+            async with asyncio.timeout(lane.endpoint.timeout_s):
                 return await self._route.provider.embed(call)
         except TimeoutError as exc:
             error = OutcomeUnknown(f"{lane.endpoint.name} did not answer in time.", "It may have been billed.")
@@ -263,9 +266,9 @@ class Sender:
 
 
 def _out_of_time(error: RateLimited) -> RateLimited:
-    asked = "" if error.retry_after is None else f" It asked for a pause of {error.retry_after:,.0f} s."
+    asked = "" if error.retry_after is None else f" and asked for a pause of {error.retry_after:,.0f} s"
     return RateLimited(
-        f"{error.message}{asked} That is longer than this request may wait.",
+        f"{error.message.removesuffix('.')}{asked}: the request cannot wait as long as that.",
         "Nothing was billed for it. Try again later.",
         retry_after=error.retry_after,
     )

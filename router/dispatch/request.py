@@ -11,8 +11,7 @@ from router.dispatch.packing import pack
 from router.dispatch.paid import Delivery, Route, Sender
 from router.domain.errors import BudgetExceeded, OutcomeUnknown, Refused, StoreBusy
 from router.domain.values import Unit
-from router.store.entries import Purpose
-from router.store.ledger import Hold, Opened
+from router.store.entries import Hold, Opened, Purpose
 
 FIRST_POLL_S = 0.01
 LONGEST_POLL_S = 0.25
@@ -38,9 +37,13 @@ class PaidRequest:
         Raises:
             BudgetExceeded, Refused, StoreBusy: not `partial`, and nothing was spent.
         """
-        waiting = list(units)
+        waiting = await self._wait_for(await self._round(units))
         while waiting:
-            busy = await self._round(waiting)
+            try:
+                busy = await self._round(waiting)
+            except (Refused, StoreBusy) as error:  # too late to say that nothing was spent
+                self._sender.fail(waiting, error)
+                break
             waiting = await self._wait_for(busy)
         return self._sender.delivery
 

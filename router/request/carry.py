@@ -17,6 +17,7 @@ from router.domain.errors import (
     QuotaExhausted,
     RateLimited,
     Refused,
+    StoreBusy,
     Unreachable,
 )
 from router.domain.money import price_tokens
@@ -90,7 +91,12 @@ class Carrier:
         while way is not None:
             route = self._route(way.model, asked, survey, deadline)
             request = PaidRequest(route, _purpose(way, asked, number), partial=asked.ask.partial, progress=progress)
-            done.add(await request.run(units))
+            try:
+                done.add(await request.run(units))
+            except (Refused, StoreBusy):
+                if not tried:
+                    raise
+                break  # the first way has spent something; its errors stand
             tried.append(way.model.provider)
             units = [u for u in work.units if isinstance(done.failed.get(u.digest), _WAY_IS_BLOCKED)]
             way = await otherwise(tried) if units and not asked.cancelled.is_set() else None

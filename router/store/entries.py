@@ -27,6 +27,28 @@ class Purpose:
     collection: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """Money set aside for one call. `amount` in nanodollars; `units` are claimed until it ends."""
+
+    id: int
+    amount: int
+    units: tuple[Unit, ...]
+    purpose: Purpose
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """What `open` gave: holds for the calls to send, and the texts that need no call of ours.
+
+    `stored` were found in the cache under the write lock; `busy` are claimed by another request.
+    """
+
+    holds: tuple[Hold, ...]
+    stored: tuple[Unit, ...]
+    busy: tuple[Unit, ...]
+
+
 def claim_kind(model: Model, role: Role) -> str:
     """What a text is claimed for: its space and role, not its model, so that two ways to a space are not both paid."""
     return f"{model.space}|{role if model.roles else ''}"

@@ -12,10 +12,9 @@ import os
 import secrets
 import socket
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
-from router.domain.errors import BudgetExceeded, Refused
+from router.domain.errors import BudgetExceeded, Refused, StoreError
 from router.domain.values import BudgetState, Unit
 from router.store.balances import (
     ACCOUNT,
@@ -30,7 +29,7 @@ from router.store.balances import (
     used_in,
 )
 from router.store.database import Connection, Database
-from router.store.entries import Purpose, append_charge, change, claimed, insert_hold
+from router.store.entries import Hold, Opened, Purpose, append_charge, change, claimed, insert_hold
 
 LEASE_S = 15.0
 """A process that has not renewed its lease for this long is taken for dead."""
@@ -38,28 +37,7 @@ LEASE_REASON = "its process died"
 SETTLE_PATIENCE_S = 600.0
 """A charge that is owed to the books waits this long for the write lock."""
 Clock = Callable[[], float]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hold:
-    """Money set aside for one call. `amount` in nanodollars; `units` are claimed until it ends."""
-
-    id: int
-    amount: int
-    units: tuple[Unit, ...]
-    purpose: Purpose
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Opened:
-    """What `open` gave: holds for the calls to send, and the texts that need no call of ours.
-
-    `stored` were found in the cache under the write lock; `busy` are claimed by another request.
-    """
-
-    holds: tuple[Hold, ...]
-    stored: tuple[Unit, ...]
-    busy: tuple[Unit, ...]
+T = TypeVar("T")
 
 
 Stored = Callable[[Sequence[bytes]], set[bytes]]
@@ -78,6 +56,7 @@ class Ledger:
         """`clock` gives epoch seconds; tests turn it."""
         self.database = database
         self.clock = clock
+        self._owed: list[Callable[[Connection], object]] = []
         self.process = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
 
     # ---- holds ----
@@ -185,7 +164,7 @@ class Ledger:
         def write(conn: Connection) -> bool:
             return self._end(conn, hold.id, "settled", amount, tokens) or self._correct(conn, hold.id, amount, tokens)
 
-        return await self.database.write(write, patience_s=SETTLE_PATIENCE_S)
+        return await self._write(write, owed=write)
 
     async def release(self, hold: Hold) -> bool:
         """End a hold whose call is known to be unbilled. False: somebody else ended it first."""
@@ -193,7 +172,7 @@ class Ledger:
         def write(conn: Connection) -> bool:
             return self._end(conn, hold.id, "released", 0, 0)
 
-        return await self.database.write(write, patience_s=SETTLE_PATIENCE_S)
+        return await self._write(write, owed=write)
 
     async def fail(
         self,
@@ -219,15 +198,19 @@ class Ledger:
         Returns the new holds; none where there is no money left for them (the books are right all the same).
         """
 
-        def write(conn: Connection) -> tuple[Hold, ...]:
-            state: Literal["settled", "released", "unconfirmed"]
-            state = "unconfirmed" if billed is None else "settled" if billed else "released"
+        state: Literal["settled", "released", "unconfirmed"]
+        state = "unconfirmed" if billed is None else "settled" if billed else "released"
+
+        def end(conn: Connection) -> bool:
             amount = hold.amount if billed is None else billed
-            if not self._end(conn, hold.id, state, amount, tokens, reason=reason):
-                if billed is not None:
-                    self._correct(conn, hold.id, billed, tokens)
-                return ()
-            if not again:
+            if self._end(conn, hold.id, state, amount, tokens, reason=reason):
+                return True
+            if billed is not None:
+                self._correct(conn, hold.id, billed, tokens)
+            return False
+
+        def write(conn: Connection) -> tuple[Hold, ...]:
+            if not end(conn) or not again:
                 return ()
             scopes = scopes_of(conn, hold.purpose.policy, hold.purpose.request, self.clock())
             amounts = [price(sum(u.tokens for u in units)) for units in again]
@@ -242,7 +225,15 @@ class Ledger:
                 for units, amount in zip(again, amounts, strict=True)
             )
 
-        return await self.database.write(write, patience_s=SETTLE_PATIENCE_S)
+        return await self._write(write, owed=end)
+
+    async def _write(self, write: Callable[[Connection], T], *, owed: Callable[[Connection], object]) -> T:
+        """Write now; where the disk will not have it, keep `owed` for `renew` to book as soon as it will."""
+        try:
+            return await self.database.write(write, patience_s=SETTLE_PATIENCE_S)
+        except StoreError:
+            self._owed.append(owed)
+            raise
 
     def end_in(
         self, conn: Connection, number: int, *, billed: int, tokens: int, texts: int, unconfirmed: int, reason: str
@@ -310,10 +301,10 @@ class Ledger:
     # ---- leases ----
 
     async def renew(self) -> None:
-        """Say that this process lives; to be called well within `LEASE_S`."""
-        now = self.clock()
+        """Say that this process lives; to be called well within `LEASE_S`. Books what a full disk left owed."""
 
         def write(conn: Connection) -> None:
+            now = self.clock()  # not before: the write lock may have been waited for
             conn.execute(
                 "INSERT INTO processes (id, lease_until, started) VALUES (?, ?, ?)"
                 " ON CONFLICT (id) DO UPDATE SET lease_until = excluded.lease_until",
@@ -321,6 +312,9 @@ class Ledger:
             )
 
         await self.database.write(write, patience_s=LEASE_S)
+        while self._owed:
+            await self.database.write(self._owed[0])
+            self._owed.pop(0)
 
     async def sweep(self) -> tuple[int, int]:
         """End the holds of dead processes: unconfirmed charges where sent, released where not.

@@ -101,7 +101,7 @@ class Policies:
         Raises:
             BadInput: there is no such policy, or it is the last one.
         """
-        policy = self.get(name)
+        self.get(name)
         if name == "default":
             raise BadInput(
                 "The policy 'default' cannot be deleted.", "It serves requests that name none; edit it instead."
@@ -109,8 +109,9 @@ class Policies:
 
         def write(conn: Connection) -> None:
             conn.execute(
-                "INSERT INTO policies (name, version, at, body, deleted) VALUES (?, ?, ?, ?, 1)",
-                (name, policy.version + 1, self.clock(), json.dumps(to_dict(policy))),
+                "INSERT INTO policies (name, version, at, body, deleted) SELECT name, version + 1, ?, body, 1"
+                " FROM policies WHERE name = ? ORDER BY version DESC LIMIT 1",
+                (self.clock(), name),
             )
             _set_budgets(conn, f"policy/{name}", ())
 
@@ -124,7 +125,12 @@ class Policies:
         return tuple(Budget(amount=a, window=w, hard=bool(h)) for a, w, h in rows)
 
     async def set_account_budgets(self, budgets: Sequence[Budget]) -> None:
-        """Replace the budgets over all policies; none means no limit but the policies' own."""
+        """Replace the budgets over all policies; none means no limit but the policies' own.
+
+        Raises:
+            BadInput: a budget is not valid; nothing is written.
+        """
+        validate(Policy(name=ACCOUNT, budgets=tuple(budgets)), ["any/model"])
         await self.database.write(lambda conn: _set_budgets(conn, ACCOUNT, budgets))
 
     def paid_enabled(self) -> bool:
@@ -172,10 +178,12 @@ def _recount(conn: Connection, owner: str, window: str, start: int) -> None:
     def extend(table: str, number: int, scopes: list[Any]) -> None:
         conn.execute(f"UPDATE {table} SET scopes = ? WHERE id = ?", (json.dumps([*scopes, scope]), number))
 
-    for table, kind, extra in (("holds", "state", " AND state = 'pending'"), ("charges", "kind", "")):
+    held = "SELECT id, state, amount, scopes FROM holds h WHERE state = 'pending'"
+    booked = "SELECT c.id, c.kind, c.amount, c.scopes FROM charges c JOIN holds h ON h.id = c.hold WHERE 1"
+    for table, select in (("holds", held), ("charges", booked)):
+        # By the time of the hold: all entries of one hold go the same way.
         rows = conn.execute(
-            f"SELECT id, {kind}, amount, scopes FROM {table} WHERE at >= ? AND policy = ?{extra}",
-            (start, owner.removeprefix("policy/")),
+            f"{select} AND h.at >= ? AND h.policy = ?", (start, owner.removeprefix("policy/"))
         ).fetchall()
         for number, what, amount, body in rows:
             scopes = json.loads(body)

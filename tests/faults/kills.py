@@ -15,6 +15,7 @@ from router.providers.openai import OpenAIProvider
 from router.store.cache import Cache
 from router.store.database import Database
 from router.store.ledger import Ledger
+from tests.faults.batch_kills import killed_batch  # noqa: F401  # an order of its own, found here by its name
 from tests.faults.books import hold, open_database, unit
 
 POINTS = {

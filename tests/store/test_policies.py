@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -10,7 +12,7 @@ from router.domain.errors import BadInput, BudgetExceeded
 from router.domain.policy import ACCOUNT_BUDGET, BUILT_IN
 from router.domain.values import Budget, Policy
 from router.store.database import Database
-from router.store.ledger import Ledger
+from router.store.ledger import LEASE_S, Ledger
 from router.store.policies import Policies
 from tests.faults.books import MODELS, audit, hold, open_database, unit
 from tests.store.conftest import Clock
@@ -126,3 +128,25 @@ async def test_the_switch_is_seen_by_every_program(policies: Policies, database:
         assert not theirs.paid_enabled()
         await policies.set_paid(True)
         assert theirs.paid_enabled()
+
+
+async def test_a_moved_zone_takes_all_entries_of_a_hold_or_none(
+    policies: Policies, ledger: Ledger, database: Database, clock: Clock
+) -> None:
+    """A guess booked before the new window's start and corrected after it does not make room in the new window."""
+    edge = datetime(2027, 1, 1, tzinfo=ZoneInfo("Pacific/Kiritimati")).timestamp()
+    budget = Budget(amount=10, window="day")
+    other = Ledger(database, clock)
+    clock.now = edge - LEASE_S - 5
+    await ledger.renew()
+    await policies.save(Policy(name="p", budgets=(budget,)), MODELS)
+    one = (await hold(ledger, unit("a", 10))).holds[0]
+    clock.now = edge - 1
+    await other.renew()
+    assert await other.sweep() == (1, 0)
+    clock.now = edge + 5
+    assert await ledger.settle(one, 1, 1)
+    await policies.save(Policy(name="p", budgets=(budget,), timezone="Pacific/Kiritimati"), MODELS)
+    assert ledger.states("p")[0].used >= 0
+    with pytest.raises(BudgetExceeded):
+        await hold(ledger, unit("b", 11))

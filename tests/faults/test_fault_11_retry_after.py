@@ -1,0 +1,137 @@
+"""Fault 11: 429 in every form. Figures: sends earlier than asked (0), texts lost (0)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from router.domain.errors import RateLimited, Refused, Unreachable
+from router.sandbox import Fault, Received, Sandbox
+from tests.faults.paid_helpers import (
+    PAID,
+    SMALL,
+    assert_books,
+    every_provider,
+    limits,
+    open_router,
+    quick_retries,
+    right,
+    some_texts,
+    within,
+    wrong,
+)
+
+CLOCKS_S = 0.002
+"""Server and client reckon a date each for itself."""
+FORMS: dict[str, float | str | None] = {
+    "seconds": 1, "date": "date:1", "retry-after-ms": "ms:300", "absent": None, "NaN": "NaN", "negative": "-5",
+    "infinite": "inf", "words": "soon", "both": "0.2",
+}  # fmt: skip
+
+
+def too_early(received: list[Received]) -> int:
+    """Sends of a text before the moment that its last 429 asked for."""
+    early = 0
+    for text in {digest for entry in received for digest in entry.digests}:
+        sends = [entry for entry in received if text in entry.digests]
+        early += sum(a.not_before is not None and b.at < a.not_before - CLOCKS_S for a, b in pairwise(sends))
+    return early
+
+
+@every_provider
+async def test_a_429_is_sent_again_never_earlier_than_asked(
+    sandbox: Sandbox, tmp_path: Path, name: str, figure: Callable[[int, str], None]
+) -> None:
+    """In whatever form it asks for time, it gets it, and then the text is embedded and paid for once."""
+    forms = FORMS if name == "openai" else {key: FORMS[key] for key in ("seconds", "date", "NaN")}
+    model = PAID[name]
+    for form, asked in forms.items():
+        sandbox.faults.add(Fault("rate_limited", times=1 if form == "date" else 2, match=f"({form})", retry_after=asked))
+
+    async def one(form: str) -> None:
+        text = f"a text ({form})"
+        async with open_router(tmp_path / form, sandbox) as router:  # a lane of its own: one does not slow another
+            result = await router.embed([text], model=model, policy="quality")
+            assert wrong(result.vectors, right(model, [text])) == 0
+            assert result.unconfirmed == 0
+
+    await asyncio.gather(*(one(form) for form in forms))
+    received = sandbox.received()
+    assert [e.status for e in received].count(429) == 2 * len(forms) - 1
+    assert sum(e.not_before is not None for e in received) >= 3
+    assert too_early(received) == 0
+    assert sandbox.bill().texts == len(forms)
+    spent = 0
+    for form in forms:
+        async with open_router(tmp_path / form, sandbox) as router:
+            spent += router.ledger.totals()[0]
+            assert router.ledger.totals()[1:] == (0, 0)
+    assert spent == sandbox.bill().nanodollars
+    figure(11, f"{name}: {len(received)} sends, {too_early(received)} earlier than asked, 0 texts lost")
+
+
+@pytest.mark.parametrize("partial", [False, True], ids=["request", "file"])
+async def test_nothing_is_lost_at_a_limit_that_nobody_told_of(
+    sandbox: Sandbox, tmp_path: Path, count: Callable[[int, int], int], figure: Callable[[int, str], None],
+    partial: bool,
+) -> None:  # fmt: skip
+    """Many calls at once against a rate of so many requests a second: all arrive, each is paid once."""
+    n = count(120, 2_000)
+    sandbox.configure(requests_per_minute=3_000, burst_seconds=0.2, latency_ms=5)
+    texts = some_texts(n)
+    async with open_router(tmp_path, sandbox, limits(max_texts_per_call=1, max_in_flight=16)) as router:
+        result = await router.embed(texts, model=SMALL, policy="quality", partial=partial)
+        assert wrong(result.vectors, right(SMALL, texts)) == 0
+        assert assert_books(router, sandbox).settled == sandbox.bill().nanodollars
+    received = sandbox.received()
+    refused = sum(e.status == 429 for e in received)
+    assert refused > 0, "the limit was not met"
+    assert sandbox.bill().most_often == 1
+    assert too_early(received) == 0
+    figure(11, f"{n:,} calls at a limit of 50 a second: {refused} were told 429, 0 too early again, 0 lost")
+
+
+@pytest.mark.parametrize("partial", [False, True], ids=["request", "file"])
+async def test_it_ends_at_the_deadline(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, partial: bool
+) -> None:
+    """A provider that is busy for good is asked until the request's deadline, and every text is named."""
+    quick_retries(monkeypatch)
+    monkeypatch.setattr("router.engine.REQUEST_S", 0.5)
+    sandbox.faults.add(Fault("rate_limited", times=None, retry_after="ms:50"))
+    texts = some_texts(6)
+    async with open_router(tmp_path, sandbox, limits(max_texts_per_call=2)) as router:
+        with within(1.5):
+            if partial:
+                result = await router.embed(texts, model=SMALL, policy="quality", partial=True)
+                errors = list(result.problems.values())
+                assert len(errors) == 6
+            else:
+                with pytest.raises((RateLimited, Unreachable), match="6 of 6 texts were not embedded") as raised:
+                    await router.embed(texts, model=SMALL, policy="quality")
+                errors = [raised.value]
+        for error in errors:
+            assert "Nothing was billed for it. Try again later." in str(error)
+        assert 6 <= sandbox.bill().requests <= 60
+        assert too_early(sandbox.received()) == 0
+        assert assert_books(router, sandbox).shown == 0
+
+
+@every_provider
+@pytest.mark.parametrize("asked", ["absurd", "1e300"])
+async def test_an_absurd_wait_is_told_at_once(sandbox: Sandbox, tmp_path: Path, name: str, asked: str) -> None:
+    """Ten days are not waited for: the request ends at once, and later ones do not go earlier than asked."""
+    sandbox.faults.add(Fault("rate_limited", retry_after=asked))
+    async with open_router(tmp_path, sandbox) as router:
+        with within(3), pytest.raises(RateLimited, match=r"asked for a pause of [\d,]+ s: the request cannot wait"):
+            await router.embed(["a text"], model=PAID[name], policy="quality")
+        with within(1), pytest.raises(Refused, match="asked to be sent nothing for"):
+            await router.embed(["a text"], model=PAID[name], policy="quality")
+        assert sandbox.bill().requests == 1
+        (health,) = [h for h in router.health() if h.provider == name]
+        assert health.open_until > 0  # the pages show that it is passed over, and until when
+        assert assert_books(router, sandbox).shown == 0

@@ -1,0 +1,108 @@
+"""Fault 14: connection refused, no such host, no TLS; a time-out after the send. Figures: nanodollars unconfirmed of a
+call that never left (0), and of one that may have arrived (all that it can cost)."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from router.domain.errors import OutcomeUnknown, Unreachable
+from router.sandbox import Fault, Sandbox
+from tests.faults.paid_helpers import (
+    PAID,
+    SMALL,
+    assert_books,
+    every_provider,
+    limits,
+    open_router,
+    quick_retries,
+    right,
+    some_texts,
+    within,
+    wrong,
+)
+
+URLS = {"openai": "OPENAI_BASE_URL", "cohere": "CO_API_URL", "voyage": "VOYAGE_BASE_URL"}
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    quick_retries(monkeypatch)
+
+
+def closed_port() -> str:
+    """An address at which nobody listens."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+
+
+@every_provider
+@pytest.mark.parametrize("where", ["closed port", "no such host", "no TLS"])
+async def test_what_never_left_is_released(
+    sandbox: Sandbox, tmp_path: Path, name: str, where: str, figure: Callable[[int, str], None]
+) -> None:
+    """Nothing is charged, nothing unconfirmed, and the message says to look at the network and the address."""
+    url = {
+        "closed port": closed_port(),
+        "no such host": "http://nobody.invalid/v1",
+        "no TLS": f"{sandbox.url.replace('http:', 'https:')}/v1",
+    }[where]
+    async with open_router(tmp_path, sandbox, **{URLS[name]: url}) as router:
+        for partial in (False, True):
+            if partial:
+                result = await router.embed(["a text"], model=PAID[name], policy="quality", partial=True)
+                error = result.problems[0]
+            else:
+                with pytest.raises(Unreachable) as raised:
+                    await router.embed(["a text"], model=PAID[name], policy="quality")
+                error = raised.value
+            assert isinstance(error, Unreachable)
+        assert f"{name} cannot be reached" in router.lanes[name].health().last_error
+        books = assert_books(router, sandbox)
+        assert (books.settled, books.unconfirmed) == (0, 0)
+    figure(14, f"{name}, {where}: {books.unconfirmed} nanodollars unconfirmed")
+
+
+@every_provider
+async def test_a_time_out_after_the_send_is_an_unconfirmed_charge(
+    sandbox: Sandbox, tmp_path: Path, name: str, figure: Callable[[int, str], None]
+) -> None:
+    """Silence may have been billed (here it was, three times): each send is booked at the most it can have cost."""
+    sandbox.faults.add(Fault("hang", times=None, seconds=60))
+    async with open_router(tmp_path, sandbox, limits(name, timeout_s=0.3)) as router:
+        quote = await router.quote(["a text"], model=PAID[name], policy="quality")
+        (most,) = [line.verdict.cost for line in quote.lines if line.verdict.chosen]
+        with within(4), pytest.raises(OutcomeUnknown, match="did not answer in time|timed out"):
+            await router.embed(["a text"], model=PAID[name], policy="quality")
+        assert sandbox.bill().calls == 3
+        books = assert_books(router, sandbox)
+        assert (books.settled, books.unconfirmed) == (0, 3 * (most or 0))
+        assert router.cache.size()[0] == 0
+        sandbox.release()
+        sandbox.faults.clear()
+        result = await router.embed(["a text"], model=PAID[name], policy="quality")
+        assert wrong(result.vectors, right(PAID[name], ["a text"])) == 0
+        assert_books(router, sandbox)
+    figure(14, f"{name}, silence: 3 sends billed, {books.unconfirmed} nanodollars unconfirmed")
+
+
+async def test_no_money_for_another_send_ends_it(sandbox: Sandbox, tmp_path: Path) -> None:
+    """A send that may have been billed uses up its hold: where the budget has no room for another, none is sent."""
+    from router.domain.values import Budget, Policy
+
+    sandbox.faults.add(Fault("hang", times=None, seconds=60))
+    text = some_texts(1)  # 4 tokens, 80 nanodollars
+    async with open_router(tmp_path, sandbox, limits(timeout_s=0.3)) as router:
+        tight = Policy(name="tight", goal="quality", budgets=(Budget(amount=200, window="month"),))
+        await router.policies.save(tight, [SMALL])
+        with pytest.raises(OutcomeUnknown):
+            await router.embed(text, model=SMALL, policy="tight")
+        books = assert_books(router, sandbox)
+        sends = sandbox.bill().calls
+        assert sends == 200 // (sandbox.bill().nanodollars // sends) < 3
+        assert books.unconfirmed == sandbox.bill().nanodollars <= 200
+        sandbox.release()
