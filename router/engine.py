@@ -133,6 +133,7 @@ class Router:
         dimensions: int | None = None,
         long_texts: LongTexts | None = None,
         partial: bool = False,
+        collection: str = "",
         progress: Progress | None = None,
     ) -> Result:
         """Vectors for texts, by a policy.
@@ -145,6 +146,8 @@ class Router:
             dimensions: fewer than the model's full size, where it serves that.
             long_texts: instead of the policy's own.
             partial: answer what can be answered and name the rest (files), instead of all or nothing.
+            collection: whose texts these are, for the books and the decision's words; they are embedded exactly as
+                they are, whatever the policy's `normalise` says.
             progress: called as texts are answered.
 
         Raises:
@@ -157,9 +160,10 @@ class Router:
         asked = Request(
             policy=self._policy(policy, long_texts),
             role=role,
-            ask=self._ask(role, model, dimensions, partial),
+            ask=self._ask(role, model, dimensions, partial, collection),
             started=time.perf_counter(),
             progress=progress or (lambda done, total: None),
+            collection=collection,
         )
         task = self._spawn(self._corridor(texts, asked))
         try:
@@ -178,11 +182,12 @@ class Router:
         dimensions: int | None = None,
         long_texts: LongTexts | None = None,
         partial: bool = False,
+        collection: str = "",
     ) -> Quote:
         """What `embed` would do and cost, with every candidate; spends nothing. Arguments as of `embed`."""
         rule = self._policy(policy, long_texts)
-        ask = self._ask(role, model, dimensions, partial)
-        intake = await asyncio.to_thread(take_in, texts, normalised=rule.normalise, lenient=partial)
+        ask = self._ask(role, model, dimensions, partial, collection)
+        intake = await _take_in(texts, rule, ask)
         survey = await self._look_up(intake, role, rule)
         facts = await self._facts(survey, rule, ask, exact=True)
         outcome = decide(ask, rule, facts, self.catalog.scale)
@@ -217,7 +222,7 @@ class Router:
 
     async def _corridor(self, texts: Sequence[str], asked: Request) -> Result:
         policy, ask = asked.policy, asked.ask
-        intake = await asyncio.to_thread(take_in, texts, normalised=policy.normalise, lenient=ask.partial)  # 1
+        intake = await _take_in(texts, policy, ask)  # 1
         survey = await self._look_up(intake, asked.role, policy)  # 2
         facts = await self._facts(survey, policy, ask, exact=False)
         plan = decide(ask, policy, facts, self.catalog.scale)  # 3
@@ -320,7 +325,7 @@ class Router:
             return policy
         return replace(policy, long_texts=long_texts)
 
-    def _ask(self, role: Role, model: str | None, dimensions: int | None, partial: bool) -> Ask:
+    def _ask(self, role: Role, model: str | None, dimensions: int | None, partial: bool, collection: str) -> Ask:
         if role not in ("document", "query"):
             raise BadInput(f"There is no role '{role}'.", "It is `document` or `query`.")
         if dimensions is not None and dimensions < 1:
@@ -332,6 +337,7 @@ class Router:
             pinned_model=pinned.id if pinned else None,
             dimensions=dimensions,
             partial=partial,
+            collection=collection or None,
         )
 
     def _quote_lines(self, survey: Survey, outcome: Plan | Refusal) -> tuple[QuoteLine, ...]:
@@ -378,6 +384,11 @@ class Router:
             except RouterError as error:  # a busy or full disk; the next request meets it and says so
                 logger.warning("housekeeping: %s", error)
             turns += 1
+
+
+async def _take_in(texts: Sequence[str], policy: Policy, ask: Ask) -> Intake:
+    normalised = policy.normalise and ask.collection is None  # a collection's were normalised when it was filled
+    return await asyncio.to_thread(take_in, texts, normalised=normalised, lenient=ask.partial)
 
 
 def _refused(refusal: Refusal) -> RouterError:

@@ -28,6 +28,11 @@ WIDEN_S = 5.0
 """How long without a 429 before the lane takes one call more; doubles with each widening that failed, to a minute."""
 
 
+MOST_RESENDS = 20.0
+RESENDS_A_SUCCESS = 0.2
+"""The retry budget: a fifth of the calls that succeed may be sent again, and a first twenty."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
     """A lane's state, for the pages. `width` is the calls it takes at once; `open_until` is epoch seconds or 0."""
@@ -67,6 +72,7 @@ class Lane:
         self._failures = 0
         self._open_until = 0.0
         self._last_error = ""
+        self._resends = MOST_RESENDS
 
     @asynccontextmanager
     async def slot(
@@ -95,6 +101,7 @@ class Lane:
         """A call was answered: close the breaker, widen if it is time, learn the rate from the headers."""
         self._failures = 0
         self._open_until = 0.0
+        self._resends = min(MOST_RESENDS, self._resends + RESENDS_A_SUCCESS)
         self._learn(ticket, headers)
         now = self._clock()
         if self._width < self.endpoint.max_in_flight and now - self._widened_at >= self._widen_s:
@@ -129,6 +136,13 @@ class Lane:
         self._failures += 1
         if self._failures >= BREAK_AFTER:
             self._open_until = now + BREAK_S
+
+    def may_resend(self) -> bool:
+        """Take one from the retry budget: calls that may have been billed are sent again only while most succeed."""
+        if self._resends < 1:
+            return False
+        self._resends -= 1
+        return True
 
     def width(self) -> int:
         """Calls at once, as learned so far."""

@@ -200,6 +200,7 @@ class Sender:
         tokens = error.usage.tokens if isinstance(error, BadReply) and error.usage is not None else None
         billed = None if tokens is None else route.price(tokens)
         retry = sends < MOST_SENDS and not route.cancelled() and time.monotonic() < route.deadline
+        retry = retry and route.lane.may_resend()
         holds = await route.ledger.fail(
             hold,
             error.message,

@@ -1,4 +1,4 @@
-"""The tables of `router.db`: policies, budgets, the ledger, usage. Append-only: a migration, once released, stays."""
+"""The tables of `router.db`: policies, budgets, the ledger, usage, jobs. Append-only: a migration, once released, stays."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sqlite_utils import Database, Migrations
 
-NAMES = ["m001_create_policies", "m002_create_ledger", "m003_create_usage"]
+NAMES = ["m001_create_policies", "m002_create_ledger", "m003_create_usage", "m004_create_jobs"]
 
 
 def migrations() -> Migrations:
@@ -110,5 +110,41 @@ def migrations() -> Migrations:
             " model TEXT NOT NULL, route TEXT NOT NULL, bucket INTEGER NOT NULL, requests INTEGER NOT NULL,"
             " PRIMARY KEY (quarter, policy, collection, model, route, bucket)) STRICT, WITHOUT ROWID"
         )
+
+    @registry()
+    def m004_create_jobs(db: Database) -> None:
+        # `collection` is the name that the books use; the collection itself, and its generations, are in corpora.db.
+        # `revision` counts up with every confirmed addition, so that a runner never ends a job that has more to do.
+        db.conn.execute(
+            "CREATE TABLE jobs (id INTEGER PRIMARY KEY, collection_id INTEGER NOT NULL, collection TEXT NOT NULL,"
+            " generation INTEGER NOT NULL, kind TEXT NOT NULL DEFAULT 'embed', state TEXT NOT NULL DEFAULT 'queued'"
+            " CHECK (state IN ('queued', 'running', 'paused', 'waiting', 'done', 'failed', 'cancelled')),"
+            " reason TEXT NOT NULL DEFAULT '', wake REAL, revision INTEGER NOT NULL DEFAULT 0,"
+            " total INTEGER NOT NULL DEFAULT 0, done INTEGER NOT NULL DEFAULT 0, failed INTEGER NOT NULL DEFAULT 0,"
+            " spent INTEGER NOT NULL DEFAULT 0, rate REAL NOT NULL DEFAULT 0, policy TEXT NOT NULL,"
+            " model TEXT NOT NULL, route TEXT NOT NULL, price_checked TEXT NOT NULL, created REAL NOT NULL,"
+            " started REAL, finished REAL, lease_owner TEXT NOT NULL DEFAULT '', lease_until REAL NOT NULL DEFAULT 0)"
+            " STRICT"
+        )
+        # One job at a time works on a generation.
+        db.conn.execute(
+            "CREATE UNIQUE INDEX jobs_open ON jobs (generation) WHERE state NOT IN ('done', 'failed', 'cancelled')"
+        )
+        db.conn.execute("CREATE INDEX jobs_by_collection ON jobs (collection_id)")
+        # Texts that a job could not embed. `final`: not tried again unless somebody asks for it.
+        db.conn.execute(
+            "CREATE TABLE failures (job INTEGER NOT NULL REFERENCES jobs (id) ON DELETE CASCADE, digest BLOB NOT NULL,"
+            " tries INTEGER NOT NULL, final INTEGER NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (job, digest))"
+            " STRICT, WITHOUT ROWID"
+        )
+        db.conn.execute("CREATE INDEX charges_by_collection ON charges (collection, at) WHERE collection <> ''")
+        # What was sent to a provider's batch tier, and what came of it; see corpora/batch_rows.py.
+        db.conn.execute(
+            "CREATE TABLE batches (id INTEGER PRIMARY KEY, job INTEGER NOT NULL, key TEXT UNIQUE NOT NULL,"
+            " provider TEXT NOT NULL, model TEXT NOT NULL, state TEXT NOT NULL, remote TEXT NOT NULL DEFAULT '',"
+            " hold INTEGER NOT NULL, digests BLOB NOT NULL, texts INTEGER NOT NULL, tokens INTEGER NOT NULL,"
+            " created REAL NOT NULL, submitted REAL, ended REAL, reason TEXT NOT NULL DEFAULT '') STRICT"
+        )
+        db.conn.execute("CREATE INDEX batches_by_job ON batches (job)")
 
     return registry

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.config import Endpoint
-from router.dispatch.lane import BREAK_AFTER, BREAK_S, WIDEN_S, Lane
+from router.dispatch.lane import BREAK_AFTER, BREAK_S, WIDEN_S, Lane, Ticket
 from router.domain.errors import (
     BadReply,
     BilledUsage,
@@ -462,3 +462,13 @@ def test_every_call_ends_and_every_place_comes_back(
         await world.call()  # and it is as good as new
 
     assert play(story, max_in_flight=width, requests_per_minute=rpm).most <= width
+
+
+def test_the_retry_budget_is_a_fifth_of_what_succeeds() -> None:
+    """A first twenty resends, then one for every five calls that were answered."""
+    lane = Lane(Endpoint(name="openai", wire="openai"))
+    ticket = Ticket(sent_at=0.0, requests=0, tokens=0)
+    assert [lane.may_resend() for _ in range(21)] == [True] * 20 + [False]
+    for _ in range(5):
+        lane.succeeded(ticket, {})
+    assert [lane.may_resend() for _ in range(2)] == [True, False]
