@@ -69,7 +69,8 @@ else:
         if paid or free:
             figure = charts.spent_and_avoided([d.day for d in history], paid, free)
             st.plotly_chart(figure, config=charts.CONFIG, key="daily", alt=finding)
-        st.caption(md(f"{finding} Spent stands above the line, avoided hangs below it, hatched. Days in {ZONE}."))
+            finding += " Spent stands above the line, avoided hangs below it, hatched."
+        st.caption(md(f"{finding} Days in {ZONE}."))
     with right:
         st.subheader("Where texts were answered")
         st.html(bars.parts(start.route_shares(history)))

@@ -228,20 +228,20 @@ class Router:
         plan = decide(ask, policy, facts, self.catalog.scale)  # 3
         decision = explain(plan, ask=ask, policy=policy, facts=facts)
         if isinstance(plan, Refusal):
-            await self._answers.refuse(asked, intake, plan, decision)
+            await self._answers.refuse(asked, survey, facts, plan, decision)
             raise _refused(plan)
         work = await asyncio.to_thread(expand, survey, plan.model, policy.long_texts)
-        number, done = await self._carry_out(plan, asked, intake, survey, work, decision)  # 4 to 7
+        number, done = await self._carry_out(plan, asked, facts, survey, work, decision)  # 4 to 7
         end = Ending(
-            asked=asked, intake=intake, survey=survey, plan=plan, work=work, done=done, decision=decision, number=number
+            asked=asked, facts=facts, survey=survey, plan=plan, work=work, done=done, decision=decision, number=number
         )
         return await self._answers.answer(end)  # 8
 
     async def _carry_out(
-        self, plan: Plan, asked: Request, intake: Intake, survey: Survey, work: Work, decision: str
+        self, plan: Plan, asked: Request, facts: Facts, survey: Survey, work: Work, decision: str
     ) -> tuple[int | None, Delivery]:
         """Make the missing vectors; returns the request's number, where the books had to know it first."""
-        total = len(intake.digests)
+        total = len(survey.intake.digests)
         known = total - len(work.units)
 
         def progress(done: int) -> None:
@@ -276,7 +276,7 @@ class Router:
                 progress=progress,
             )
         except RouterError as error:
-            await self._answers.fail(asked, plan, intake, decision, number, error)
+            await self._answers.fail(asked, survey, facts, plan, decision, number, error)
             raise
 
     async def _look_up(self, intake: Intake, role: Role, policy: Policy) -> Survey:

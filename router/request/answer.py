@@ -11,19 +11,21 @@ from decimal import Decimal
 from typing import TypedDict
 
 import numpy as np
+from numpy.typing import NDArray
 
 from router.dispatch.paid import Delivery
 from router.domain.errors import BudgetExceeded, RouterError, StoreError
 from router.domain.pricing import price_on
-from router.domain.values import Ask, Model, Plan, Policy, Refusal, Role
+from router.domain.values import Ask, Facts, Model, Plan, Policy, Refusal, Role, Tokenizer
 from router.providers.base import Floats
 from router.request.expand import Work, mean_of
 from router.request.intake import Intake
 from router.request.results import Result
 from router.request.survey import Survey
 from router.request.tally import Tally, count_up, to_candidates, to_outcome, to_result
+from router.request.trace import to_json
 from router.store.cache import Cache, kind_of
-from router.store.usage import Outcome, Usage
+from router.store.usage import Outcome, Replayable, Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,13 +46,18 @@ class Ending:
     """Everything about a request that was planned and carried out."""
 
     asked: Request
-    intake: Intake
+    facts: Facts
     survey: Survey
     plan: Plan
     work: Work
     done: Delivery
     decision: str
     number: int | None
+
+    @property
+    def intake(self) -> Intake:
+        """The texts."""
+        return self.survey.intake
 
 
 class Answers:
@@ -74,20 +81,20 @@ class Answers:
         status = "done" if first is None else "partial" if partial else "failed"
         price = self._reference_price(end.plan)
         result = to_result(tally, vectors, end.plan, end.done, end.decision, price)
-        replay = (b"".join(end.intake.digests), tally.tokens.tobytes(), end.intake.copies.astype("<u4").tobytes())
         number = await self._usage.record(
             to_outcome(result, status, end.plan, first, _since(end.asked)),
             **_who(end.asked),
             request=end.number,
-            replay=replay,
+            replay=_kept(end.asked, end.survey, end.facts, tally.tokens, end.plan.model.tokenizer),
         )
         if first is not None and not partial:
             first.message = f"{len(tally.problems):,} of {result.texts:,} texts were not embedded: {first.message}"
             raise first
         return replace(result, request=number)
 
-    async def refuse(self, asked: Request, intake: Intake, refusal: Refusal, decision: str) -> None:
+    async def refuse(self, asked: Request, survey: Survey, facts: Facts, refusal: Refusal, decision: str) -> None:
         """Book a request that was refused before anything was spent."""
+        intake = survey.intake
         outcome = Outcome(
             status="refused",
             texts=intake.asked,
@@ -99,12 +106,20 @@ class Answers:
             candidates=to_candidates(refusal.verdicts),
             error=refusal.reason,
         )
-        await self._usage.record(outcome, **_who(asked))
+        await self._usage.record(outcome, **_who(asked), replay=_bounds(asked, survey, facts))
 
     async def fail(
-        self, asked: Request, plan: Plan, intake: Intake, decision: str, number: int, error: RouterError
+        self,
+        asked: Request,
+        survey: Survey,
+        facts: Facts,
+        plan: Plan,
+        decision: str,
+        number: int,
+        error: RouterError,
     ) -> None:
         """Book a planned request that ended in an error; what it was charged is in the books already."""
+        intake = survey.intake
         outcome = Outcome(
             status="refused" if isinstance(error, BudgetExceeded) else "failed",
             model=plan.model.id,
@@ -118,7 +133,7 @@ class Answers:
             candidates=to_candidates(plan.verdicts),
             error=error.message,
         )
-        await self._usage.record(outcome, **_who(asked), request=number)
+        await self._usage.record(outcome, **_who(asked), request=number, replay=_bounds(asked, survey, facts))
 
     # ---- vectors ----
 
@@ -189,6 +204,24 @@ class Answers:
             return None
         price = price_on(plan.reference, datetime.fromtimestamp(self._clock(), UTC).date())
         return None if price is None else price.now
+
+
+def _kept(
+    asked: Request, survey: Survey, facts: Facts, tokens: NDArray[np.uint32], tokenizer: Tokenizer
+) -> Replayable:
+    intake = survey.intake
+    return Replayable(
+        digests=b"".join(intake.digests),
+        tokens=tokens.astype("<u4").tobytes(),
+        copies=intake.copies.astype("<u4").tobytes(),
+        facts=to_json(survey, facts, asked.ask, asked.policy.long_texts, tokenizer),
+    )
+
+
+def _bounds(asked: Request, survey: Survey, facts: Facts) -> Replayable:
+    """Where no model was chosen, whose tokens would have been counted: the bound that needs no counting."""
+    counts = survey.count("bytes", range(len(survey.intake.digests)))
+    return _kept(asked, survey, facts, np.array(counts, dtype=np.uint32), "bytes")
 
 
 def _since(asked: Request) -> float:

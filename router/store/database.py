@@ -10,6 +10,7 @@ import asyncio
 import queue
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -115,7 +116,15 @@ class Database:
             self._local.conn = conn
             with self._lock:
                 self._all.append(conn)
+            # Streamlit runs every page in a thread of its own; its connection goes when the thread does.
+            weakref.finalize(threading.current_thread(), self._drop, conn)
         return conn
+
+    def _drop(self, conn: Connection) -> None:
+        with self._lock:
+            if conn in self._all:
+                self._all.remove(conn)
+                conn.close()
 
     # ---- writing ----
 

@@ -30,6 +30,7 @@ from router.store.balances import (
 )
 from router.store.database import Connection, Database
 from router.store.entries import Hold, Opened, Purpose, append_charge, change, claimed, insert_hold
+from router.store.reconcile import Reconciling
 
 LEASE_S = 15.0
 """A process that has not renewed its lease for this long is taken for dead."""
@@ -49,7 +50,7 @@ def _by_sum(price: Price) -> Weigh:
     return lambda units: price(sum(u.tokens for u in units))
 
 
-class Ledger:
+class Ledger(Reconciling):
     """Holds, charges, balances, claims and leases, in `router.db`."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
@@ -282,15 +283,17 @@ class Ledger:
 
     def _correct(self, conn: Connection, number: int, amount: int, tokens: int) -> bool:
         row = conn.execute(
-            "SELECT c.amount, c.scopes, c.reason FROM charges c JOIN holds h ON h.id = c.hold"
-            " WHERE h.id = ? AND h.state = 'unconfirmed' AND c.kind = 'unconfirmed'",
+            "SELECT c.amount, c.scopes, c.reason, h.state FROM charges c JOIN holds h ON h.id = c.hold"
+            " WHERE h.id = ? AND h.state IN ('unconfirmed', 'released') AND c.kind = 'unconfirmed'",
             (number,),
         ).fetchone()
         if row is None or row[2] != LEASE_REASON:
             return False
         conn.execute("UPDATE holds SET state = 'settled' WHERE id = ?", (number,))
-        add_to_balances(conn, parse_scopes(row[1]), unconfirmed=-row[0], settled=amount)
-        append_charge(conn, number, "struck", row[0], 0, self.clock(), "settled late", scopes=row[1])
+        add_to_balances(conn, parse_scopes(row[1]), settled=amount)
+        if row[3] == "unconfirmed":  # not struck by a person in the meantime
+            add_to_balances(conn, parse_scopes(row[1]), unconfirmed=-row[0])
+            append_charge(conn, number, "struck", row[0], 0, self.clock(), "settled late", scopes=row[1])
         append_charge(conn, number, "settled", amount, tokens, self.clock(), "", scopes=row[1])
         return True
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sqlite_utils import Database, Migrations
 
-NAMES = ["m001_create_policies", "m002_create_ledger", "m003_create_usage", "m004_create_jobs"]
+NAMES = ["m001_create_policies", "m002_create_ledger", "m003_create_usage", "m004_create_jobs", "m005_add_replay_facts"]
 
 
 def migrations() -> Migrations:
@@ -146,5 +146,10 @@ def migrations() -> Migrations:
             " created REAL NOT NULL, submitted REAL, ended REAL, reason TEXT NOT NULL DEFAULT '') STRICT"
         )
         db.conn.execute("CREATE INDEX batches_by_job ON batches (job)")
+
+    @registry()
+    def m005_add_replay_facts(db: Database) -> None:
+        # What the decision knew, as JSON; see request/trace.py.
+        db.conn.execute("ALTER TABLE replay ADD COLUMN facts TEXT NOT NULL DEFAULT ''")
 
     return registry

@@ -76,6 +76,19 @@ class Slice:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replayable:
+    """What replay needs of a request, a number a distinct text: digests (32 bytes each), tokens and copies (u32).
+
+    `facts`: what the decision knew (request/trace.py); without them a request counts as it was.
+    """
+
+    digests: bytes
+    tokens: bytes
+    copies: bytes
+    facts: str = ""
+
+
 _SUMS = [f.name for f in fields(Slice) if f.name != "key"]
 GROUPS = ("route", "model", "policy", "collection", "quarter")
 
@@ -101,7 +114,7 @@ class Usage:
         collection: str,
         role: str,
         request: int | None = None,
-        replay: tuple[bytes, bytes, bytes] | None = None,
+        replay: Replayable | None = None,
     ) -> int:
         """Close a request: its row, its share of the rollups, its digests for replay, in one commit.
 
@@ -253,7 +266,7 @@ def close_request(
     policy: str,
     collection: str,
     outcome: Outcome,
-    replay: tuple[bytes, bytes, bytes] | None,
+    replay: Replayable | tuple[bytes, bytes, bytes] | None,
     *,
     route: Route | None = None,
 ) -> None:
@@ -263,7 +276,10 @@ def close_request(
     """
     _close(conn, number, outcome)
     if replay is not None:
-        conn.execute("INSERT OR REPLACE INTO replay VALUES (?, ?, ?, ?)", (number, *replay))
+        conn.execute(
+            "INSERT OR REPLACE INTO replay (request, digests, tokens, counts, facts) VALUES (?, ?, ?, ?, ?)",
+            (number, replay.digests, replay.tokens, replay.copies, replay.facts),
+        )
     _add_outcome(conn, int(now) // QUARTER_S, policy, collection, outcome, route)
 
 

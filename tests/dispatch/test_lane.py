@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from router.config import Endpoint
@@ -196,7 +196,8 @@ def most_in(sent: list[float], seconds: float) -> int:
     return most
 
 
-@given(rpm=st.integers(30, 1_200), n=st.integers(1, 300))
+@settings(max_examples=30)
+@given(rpm=st.integers(30, 1_200), n=st.integers(1, 120))
 def test_the_operators_rate_is_never_passed(rpm: int, n: int) -> None:
     """In no minute leave more than the rate and the second's worth that it starts with."""
 

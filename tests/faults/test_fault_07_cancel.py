@@ -105,9 +105,7 @@ async def test_a_caller_that_goes_during_a_long_pause_holds_nothing_up(
 
 
 @files
-async def test_a_caller_that_goes_while_the_rate_is_waited_for(
-    sandbox: Sandbox, tmp_path: Path, partial: bool
-) -> None:
+async def test_a_caller_that_goes_while_the_rate_is_waited_for(sandbox: Sandbox, tmp_path: Path, partial: bool) -> None:
     """Calls that stand in line for a rate limit of ours leave the line."""
     texts = some_texts(20)
     toml = limits(max_texts_per_call=1, requests_per_minute=6)

@@ -1,0 +1,303 @@
+"""Files into documents and chunks, file by file and block by block: a corpus of any size takes the same memory.
+
+A file that cannot be read becomes a document that says why, and the others go on. Nothing is paid for here: what was
+added waits until somebody confirms its quote.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+from router import tokens
+from router.corpora import extract
+from router.corpora.chunk import chunk_text
+from router.corpora.extract import FileVerdict, Row
+from router.corpora.records import Collection, NewChunk
+from router.corpora.store import Corpora
+from router.domain.errors import BadInput
+from router.domain.values import Tokenizer
+from router.request.intake import MOST_BYTES, normalise
+
+Wait = Callable[[Any], Any]
+BLOCK = 500
+"""Chunks counted and written at once."""
+BLOCK_BYTES = 4 << 20
+"""... or as soon as they have so many bytes."""
+TEXT_COLUMNS = ("text", "content", "body", "passage", "abstract", "description", "title")
+"""Where a table's texts are looked for, in this order, when nobody says."""
+ID_COLUMNS = ("id", "_id", "doc_id", "key", "url", "name")
+
+_MOST_LABEL = 200
+_WORDLIKE = re.compile(r"[^\W_]")
+
+FileState = Literal["added", "unchanged", "failed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileReport:
+    """What became of one file. `skipped` counts rows without a text that could be embedded; `reason` says why not."""
+
+    name: str
+    state: FileState
+    reason: str = ""
+    chunks: int = 0
+    skipped: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """How to read files.
+
+    Attributes:
+        text_columns: the column of the texts, by file name; others are looked for among `TEXT_COLUMNS`.
+        txt_lines: `.txt` files hold a text a line; otherwise each is one document.
+        normalised: chunks are made of `normalise(text)`, as the collection's policy says.
+    """
+
+    text_columns: Mapping[str, str]
+    txt_lines: bool = False
+    normalised: bool = False
+
+
+Progress = Callable[[int, int, str], None]
+"""Called with (bytes read, bytes in all, name of the file) between files and blocks."""
+
+
+class Ingest:
+    """Reads files into one collection. Runs in a worker thread; `cancelled` is looked at between blocks."""
+
+    def __init__(
+        self,
+        corpora: Corpora,
+        collection: Collection,
+        reading: Reading,
+        *,
+        run: Wait,
+        progress: Progress = lambda done, total, name: None,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`run` waits for a coroutine of the engine's loop, from this thread."""
+        self._corpora = corpora
+        self._collection = collection
+        self._reading = reading
+        self._run = run
+        self._progress = progress
+        self._cancelled = cancelled
+        self._done = self._total = 0
+
+    def files(self, verdicts: Sequence[FileVerdict]) -> list[FileReport]:
+        """Read every file that can be; a report on each."""
+        self._total = sum(v.path.stat().st_size for v in verdicts if v.path is not None)
+        reports = []
+        seen: Counter[str] = Counter()
+        for given in verdicts:
+            verdict = given
+            if self._cancelled():
+                break
+            seen[verdict.name] += 1
+            if seen[verdict.name] > 1:  # two folders may have files of one name
+                verdict = replace(verdict, name=f"{verdict.name} ({seen[verdict.name]})")
+            self._progress(self._done, self._total, verdict.name)
+            if verdict.path is None:
+                self._fail(verdict.name, verdict.reason)
+                reports.append(FileReport(name=verdict.name, state="failed", reason=verdict.reason))
+            else:
+                reports.append(self._file(verdict.path, verdict.name))
+                self._done += verdict.path.stat().st_size
+        self._progress(self._done, self._total, "")
+        return reports
+
+    def _file(self, path: Path, name: str) -> FileReport:
+        size, digest = path.stat().st_size, _digest(path)
+        there = self._corpora.document(self._collection.id, name)
+        if there is not None and there.digest == digest:
+            return FileReport(name=name, state="unchanged", chunks=there.chunks, skipped=there.skipped)
+        skipped = _Skipped()
+        document = None
+        count = 0
+        try:
+            for block in _blocks(self._chunks(path, name, skipped)):
+                if self._cancelled():
+                    raise BadInput("Its reading was cancelled.", "Add it again.")
+                if document is None:
+                    document = self._begin(path, name, digest, size)
+                self._run(self._corpora.add_chunks(self._collection.id, document, count, block))
+                count += len(block)
+                self._progress(self._done + min(size, skipped.read), self._total, name)
+            if document is None:
+                raise BadInput(f"{name} holds no text{skipped.words()}.", "Leave it out.")
+        except (BadInput, OSError) as error:
+            reason = str(error) if isinstance(error, BadInput) else f"{name} cannot be read: {error.strerror}."
+            if document is None:
+                document = self._begin(path, name, digest, size)
+            self._run(self._corpora.end_document(document, reason=reason))
+            return FileReport(name=name, state="failed", reason=reason)
+        self._run(self._corpora.end_document(document, skipped=skipped.count))
+        return FileReport(name=name, state="added", chunks=count, skipped=skipped.count, reason=skipped.first)
+
+    def _begin(self, path: Path, name: str, digest: str, size: int) -> int:
+        kind = path.suffix.lower().removeprefix(".")
+        number: int = self._run(
+            self._corpora.begin_document(self._collection.id, name=name, digest=digest, kind=kind, size=size)
+        )
+        return number
+
+    def _fail(self, name: str, reason: str) -> None:
+        """Note a file that could not even be unpacked."""
+        document = self._run(self._corpora.begin_document(self._collection.id, name=name, digest="", kind="", size=0))
+        self._run(self._corpora.end_document(document, reason=reason))
+
+    # ---- chunks ----
+
+    def _chunks(self, path: Path, name: str, skipped: _Skipped) -> Iterator[NewChunk]:
+        lines = path.suffix.lower() == ".txt" and self._reading.txt_lines
+        if extract.kind_of(path) == "rows" and (lines or path.suffix.lower() != ".txt"):
+            yield from self._of_rows(path, name, skipped)
+            return
+        document = extract.read_document(path)
+        text = normalise(document.text) if self._reading.normalised else document.text
+        reason = unusable(text)
+        if reason:
+            raise BadInput(f"{name} {reason}.", "Mend it at its source.")
+        skipped.read = path.stat().st_size
+        yield from self._split("", text, document.kind == "markdown")
+
+    def _of_rows(self, path: Path, name: str, skipped: _Skipped) -> Iterator[NewChunk]:
+        """Rows that fit a chunk are taken exactly as they are, so that the cache knows them from elsewhere."""
+        text_column, id_column = self._columns(path, name)
+        waiting: list[Row] = []
+        size = 0
+        for row in extract.read_rows(path, text_column=text_column, id_column=id_column):
+            skipped.read += len(row.text)  # about: for the progress only
+            reason = "is empty" if not row.text else unusable(row.text)
+            if reason:
+                skipped.add(f"Row {row.id} (line {row.line}) {reason}.")
+                continue
+            waiting.append(row)
+            size += len(row.text)
+            if len(waiting) >= BLOCK or size >= BLOCK_BYTES:
+                yield from self._rows(waiting)
+                waiting, size = [], 0
+        yield from self._rows(waiting)
+
+    def _rows(self, rows: Sequence[Row]) -> Iterator[NewChunk]:
+        limit, tokenizer = self._collection.chunk_tokens, self._collection.tokenizer
+        texts = [normalise(row.text) if self._reading.normalised else row.text for row in rows]
+        short = [at for at, text in enumerate(texts) if len(text) <= 64 * limit]  # no need to count what is surely long
+        counts = dict(zip(short, tokens.count(tokenizer, [texts[at] for at in short]), strict=True))
+        whole = [at for at in short if counts[at] <= limit]
+        ready = dict(
+            zip(whole, _made([(rows[at].id, texts[at]) for at in whole], tokenizer, counts, whole), strict=True)
+        )
+        for at, row in enumerate(rows):
+            if at in ready:
+                yield ready[at]
+            else:
+                yield from self._split(row.id, texts[at], False)
+
+    def _split(self, label: str, text: str, markdown: bool) -> Iterator[NewChunk]:
+        collection = self._collection
+        pieces: list[tuple[str, str]] = []
+        found = chunk_text(
+            text,
+            tokenizer=collection.tokenizer,
+            limit=collection.chunk_tokens,
+            overlap=collection.overlap,
+            markdown=markdown,
+        )
+        for chunk in found:
+            # A row is one text: of several chunks each has a name of its own.
+            pieces.append((f"{label}/{chunk.index + 1}" if label else "", chunk.text))
+            if len(pieces) >= BLOCK:
+                yield from _made(pieces, collection.tokenizer)
+                pieces = []
+        yield from _made(pieces, collection.tokenizer)
+
+    def _columns(self, path: Path, name: str) -> tuple[str, str]:
+        there = extract.columns(path)
+        given = self._reading.text_columns.get(name)
+        text = given or next((c for c in TEXT_COLUMNS if c in there), "text")
+        return text, next((c for c in ID_COLUMNS if c in there and c != text), "id")
+
+
+def unusable(text: str) -> str:
+    """Why a text can never be embedded (`has a NUL character`), or ""."""
+    if not text or text.isspace():
+        return "is empty"
+    if "\0" in text:
+        return "has a NUL character; it is probably binary"
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        return "has half of a surrogate pair, which is not a character"
+    return f"is {size:,} bytes long" if size > 4 * MOST_BYTES else ""
+
+
+class _Skipped:
+    """Rows without a text, and how far the reading has come."""
+
+    def __init__(self) -> None:
+        self.count = self.read = 0
+        self.first = ""
+
+    def add(self, reason: str) -> None:
+        self.count += 1
+        self.first = self.first or reason
+
+    def words(self) -> str:
+        return f": all of its {self.count:,} rows are empty or broken" if self.count else ""
+
+
+def _made(
+    pieces: Sequence[tuple[str, str]],
+    tokenizer: Tokenizer,
+    counted: Mapping[int, int] | None = None,
+    places: Sequence[int] = (),
+) -> list[NewChunk]:
+    """Chunks of these (label, text) with their sizes by every tokenizer that costs money."""
+    texts = [text for _, text in pieces]
+    own = tokens.count(tokenizer, texts) if counted is None else [counted[at] for at in places]
+    cl100k = own if tokenizer == "cl100k_base" else tokens.count("cl100k_base", texts)
+    made = []
+    for (label, text), mine, paid in zip(pieces, own, cl100k, strict=True):
+        data = text.encode()
+        made.append(
+            NewChunk(
+                label=label[:_MOST_LABEL],
+                digest=blake2b(data, digest_size=32).digest(),
+                near_empty=len(list(islice(_WORDLIKE.finditer(text), 3))) < 3,
+                bytes=len(data),
+                cl100k=paid,
+                tokens=mine,
+                text=text,
+            )
+        )
+    return made
+
+
+def _blocks(chunks: Iterator[NewChunk]) -> Iterator[list[NewChunk]]:
+    block: list[NewChunk] = []
+    size = 0
+    for chunk in chunks:
+        block.append(chunk)
+        size += chunk.bytes
+        if len(block) >= BLOCK or size >= BLOCK_BYTES:
+            yield block
+            block, size = [], 0
+    if block:
+        yield block
+
+
+def _digest(path: Path) -> str:
+    digest = blake2b(digest_size=32)
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,228 @@
+"""What `corpora.db` holds, as tables and as the values that its readers hand out."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from router.domain.values import Tokenizer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlite_utils import Database, Migrations
+
+DocumentState = Literal["adding", "added", "ready", "failed"]
+GenerationState = Literal["building", "active", "former"]
+
+READY: tuple[DocumentState, ...] = ("ready",)
+"""Documents that were confirmed: these are embedded and searched."""
+TAKEN: tuple[DocumentState, ...] = ("ready", "added")
+"""... and those that were read and wait for somebody to confirm what they cost."""
+_LONG = 400  # characters from which a text is kept packed
+NAMES = ["m001_create_corpora"]
+
+
+def migrations() -> Migrations:
+    """The migrations of `corpora.db`, oldest first, named as in `NAMES`."""
+    from sqlite_utils import Migrations as Registry
+
+    registry = Registry("corpora")
+
+    @registry()
+    def m001_create_corpora(db: Database) -> None:
+        # AUTOINCREMENT: jobs in another file name these numbers, so none is ever given to another thing.
+        db.conn.execute(
+            "CREATE TABLE collections (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE,"
+            " created REAL NOT NULL, policy TEXT NOT NULL, tokenizer TEXT NOT NULL, chunk_tokens INTEGER NOT NULL,"
+            " overlap INTEGER NOT NULL) STRICT"
+        )
+        db.conn.execute(
+            "CREATE TABLE generations (id INTEGER PRIMARY KEY AUTOINCREMENT,"
+            " collection INTEGER NOT NULL REFERENCES collections (id) ON DELETE CASCADE, model TEXT NOT NULL,"
+            " space TEXT NOT NULL, dimensions INTEGER NOT NULL,"
+            " state TEXT NOT NULL CHECK (state IN ('building', 'active', 'former')), created REAL NOT NULL,"
+            " switched REAL) STRICT"
+        )
+        db.conn.execute("CREATE UNIQUE INDEX one_active ON generations (collection) WHERE state = 'active'")
+        db.conn.execute("CREATE UNIQUE INDEX one_building ON generations (collection) WHERE state = 'building'")
+        # `digest` is that of the source file, in hex; `skipped` counts rows that hold no text.
+        db.conn.execute(
+            "CREATE TABLE documents (id INTEGER PRIMARY KEY AUTOINCREMENT,"
+            " collection INTEGER NOT NULL REFERENCES collections (id) ON DELETE CASCADE, name TEXT NOT NULL,"
+            " digest TEXT NOT NULL, kind TEXT NOT NULL, bytes INTEGER NOT NULL, added REAL NOT NULL,"
+            " state TEXT NOT NULL CHECK (state IN ('adding', 'added', 'ready', 'failed')),"
+            " reason TEXT NOT NULL DEFAULT '', chunks INTEGER NOT NULL DEFAULT 0,"
+            " skipped INTEGER NOT NULL DEFAULT 0) STRICT"
+        )
+        db.conn.execute("CREATE INDEX documents_by_name ON documents (collection, name)")
+        # `tokens` by the collection's tokenizer, `cl100k` and `bytes` for the prices of others. `text` is TEXT, or
+        # zlib as a BLOB where it is long.
+        db.conn.execute(
+            "CREATE TABLE chunks (id INTEGER PRIMARY KEY, collection INTEGER NOT NULL,"
+            " document INTEGER NOT NULL REFERENCES documents (id) ON DELETE CASCADE, position INTEGER NOT NULL,"
+            " label TEXT NOT NULL, digest BLOB NOT NULL, near_empty INTEGER NOT NULL, bytes INTEGER NOT NULL,"
+            " cl100k INTEGER NOT NULL, tokens INTEGER NOT NULL, text ANY NOT NULL) STRICT"
+        )
+        # All that a quote needs is in the index, so that it never touches the pages of the texts.
+        db.conn.execute(
+            "CREATE INDEX chunks_by_digest ON chunks (collection, digest, document, near_empty, bytes, cl100k, tokens)"
+        )
+        db.conn.execute("CREATE INDEX chunks_by_document ON chunks (document, position)")
+
+    return registry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collection:
+    """A named set of documents. `chunk_tokens` and `overlap` are counted by `tokenizer`."""
+
+    id: int
+    name: str
+    created: float
+    policy: str
+    tokenizer: Tokenizer
+    chunk_tokens: int
+    overlap: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """A collection's vectors in one space: `model` makes them, `dimensions` is the size that is searched."""
+
+    id: int
+    collection: int
+    model: str
+    space: str
+    dimensions: int
+    state: GenerationState
+    created: float
+    switched: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DocumentRow:
+    """A file of a collection. `digest` is that of its bytes, in hex; `skipped` counts its rows without any text."""
+
+    id: int
+    name: str
+    digest: str
+    kind: str
+    bytes: int
+    added: float
+    state: DocumentState
+    reason: str
+    chunks: int
+    skipped: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewChunk:
+    """A chunk to be added. `label` is the id of the row that it comes from; "" in a document without rows."""
+
+    label: str
+    digest: bytes
+    near_empty: bool
+    bytes: int
+    cl100k: int
+    tokens: int
+    text: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredChunk:
+    """A chunk and where it stands. `position` counts the chunks of its document from 0."""
+
+    id: int
+    document: str
+    label: str
+    position: int
+    digest: bytes
+    near_empty: bool
+    tokens: int
+    text: str = field(repr=False)
+
+    @property
+    def key(self) -> str:
+        """How the chunk is named in exports: `NAME#LABEL` for a row, `NAME#3` for the third chunk of a document."""
+        return f"{self.document}#{self.label or self.position + 1}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Distinct:
+    """One text of a collection, however often it stands there. Tokens of one copy."""
+
+    digest: bytes
+    copies: int
+    near_empty: bool
+    bytes: int
+    cl100k: int
+    tokens: int
+
+
+COLLECTION = "id, name, created, policy, tokenizer, chunk_tokens, overlap"
+GENERATION = "id, collection, model, space, dimensions, state, created, switched"
+DOCUMENT = "id, name, digest, kind, bytes, added, state, reason, chunks, skipped"
+
+
+def pack(text: str) -> str | bytes:
+    if len(text) < _LONG:
+        return text
+    packed = zlib.compress(text.encode(), 1)
+    return packed if len(packed) < len(text) else text
+
+
+def unpack(kept: str | bytes) -> str:
+    return kept if isinstance(kept, str) else zlib.decompress(kept).decode()
+
+
+def marks(values: Sequence[object]) -> str:
+    return ",".join("?" * len(values))
+
+
+def to_collection(row: tuple[int, str, float, str, Tokenizer, int, int]) -> Collection:
+    return Collection(
+        id=row[0], name=row[1], created=row[2], policy=row[3], tokenizer=row[4], chunk_tokens=row[5], overlap=row[6]
+    )
+
+
+def to_generation(row: tuple[int, int, str, str, int, GenerationState, float, float | None]) -> Generation:
+    return Generation(
+        id=row[0],
+        collection=row[1],
+        model=row[2],
+        space=row[3],
+        dimensions=row[4],
+        state=row[5],
+        created=row[6],
+        switched=row[7],
+    )
+
+
+def to_document(row: tuple[int, str, str, str, int, float, DocumentState, str, int, int]) -> DocumentRow:
+    return DocumentRow(
+        id=row[0],
+        name=row[1],
+        digest=row[2],
+        kind=row[3],
+        bytes=row[4],
+        added=row[5],
+        state=row[6],
+        reason=row[7],
+        chunks=row[8],
+        skipped=row[9],
+    )
+
+
+def to_chunk(row: tuple[int, str, str, int, bytes, int, int, str | bytes]) -> StoredChunk:
+    return StoredChunk(
+        id=row[0],
+        document=row[1],
+        label=row[2],
+        position=row[3],
+        digest=row[4],
+        near_empty=bool(row[5]),
+        tokens=row[6],
+        text=unpack(row[7]),
+    )

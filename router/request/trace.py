@@ -1,0 +1,129 @@
+"""What a decision knew, kept beside the digests of its request so that it can be taken again under another policy.
+
+Numbers and names only, never texts. JSON, because it is read by another version of this program weeks later.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router.domain.values import Ask, Facts, LongTexts, Tokenizer, Window
+from router.request.survey import Survey
+
+Mask = NDArray[np.bool_]
+ALL, NONE = "*", ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeenModel:
+    """A candidate as the decision saw it: see `CandidateFacts`. `cached`: `(distinct,)` bool, which texts it had."""
+
+    model: str
+    cached: Mask = field(repr=False)
+    tokens: int
+    over_long: int
+    seconds: float
+    configured: bool
+    healthy: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeenBudget:
+    """A budget as the decision saw it; `resets` in epoch seconds, None where its window has no end."""
+
+    owner: str
+    window: Window
+    hard: bool
+    amount: int
+    used: int
+    resets: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trace:
+    """All that a decision hung on, but its policy, prices and pace. `tokenizer`: whose counts the request's are."""
+
+    now: datetime
+    ask: Ask
+    long_texts: LongTexts
+    tokenizer: Tokenizer
+    paid_enabled: bool
+    models: tuple[SeenModel, ...]
+    budgets: tuple[SeenBudget, ...]
+
+
+def to_json(survey: Survey, facts: Facts, ask: Ask, long_texts: LongTexts, tokenizer: Tokenizer) -> str:
+    """The trace of a decision."""
+    digests = survey.intake.digests
+    models = []
+    for c in facts.candidates:
+        cached = NONE if not c.cached else ALL
+        if 0 < c.cached < c.texts:
+            rows = survey.rows(c.model)
+            cached = _pack([d in rows for d in digests])
+        flags = int(c.configured) | int(not c.unhealthy) << 1
+        models.append([c.model.id, cached, c.tokens, c.over_long, c.seconds, flags])
+    budgets = [
+        [s.owner, s.budget.window, int(s.budget.hard), s.budget.amount, s.used, s.resets and s.resets.timestamp()]
+        for s in facts.budgets
+    ]
+    pins = [ask.pinned_space, ask.pinned_model, ask.dimensions, int(ask.partial), ask.collection]
+    values = {
+        "now": facts.now.timestamp(), "pins": pins, "long": long_texts, "tokenizer": tokenizer,
+        "paid": int(facts.paid_enabled), "models": models, "budgets": budgets,
+    }  # fmt: skip
+    return json.dumps(values, separators=(",", ":"))
+
+
+def from_json(body: str, texts: int, role: str) -> Trace:
+    """The trace that `to_json` wrote of a request of so many distinct texts."""
+    values = json.loads(body)
+    space, model, dimensions, partial, collection = values["pins"]
+    return Trace(
+        now=datetime.fromtimestamp(values["now"], UTC),
+        ask=Ask(
+            role="query" if role == "query" else "document",
+            pinned_space=space,
+            pinned_model=model,
+            dimensions=dimensions,
+            partial=bool(partial),
+            collection=collection,
+        ),
+        long_texts=values["long"],
+        tokenizer=values["tokenizer"],
+        paid_enabled=bool(values["paid"]),
+        models=tuple(
+            SeenModel(
+                model=name,
+                cached=_unpack(cached, texts),
+                tokens=tokens,
+                over_long=over_long,
+                seconds=seconds,
+                configured=bool(flags & 1),
+                healthy=bool(flags & 2),
+            )
+            for name, cached, tokens, over_long, seconds, flags in values["models"]
+        ),
+        budgets=tuple(
+            SeenBudget(owner=owner, window=window, hard=bool(hard), amount=amount, used=used, resets=resets)
+            for owner, window, hard, amount, used, resets in values["budgets"]
+        ),
+    )
+
+
+def _pack(mask: Sequence[bool]) -> str:
+    return base64.b64encode(np.packbits(np.array(mask, dtype=np.bool_)).tobytes()).decode()
+
+
+def _unpack(packed: str, texts: int) -> Mask:
+    if packed in (NONE, ALL):
+        return np.full(texts, packed == ALL)
+    bits = np.frombuffer(base64.b64decode(packed), dtype=np.uint8)
+    return np.unpackbits(bits, count=texts).astype(np.bool_)
