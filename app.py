@@ -7,6 +7,8 @@ would serve a pages/ folder beside its main script without the frame.
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -15,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from pages.components import access
 from router.host import close
 
 
@@ -30,7 +33,14 @@ async def overview(request: Request) -> Response:
 
 @asynccontextmanager
 async def lifespan(app: st.App) -> AsyncIterator[None]:
-    """What lives as long as the server: router.host's engine, opened by the page that asks it first, closed here."""
+    """What lives as long as the server: router.host's engine, opened by the page that asks it first, closed here.
+
+    Ends the process where it would listen beyond this machine without sign-in.
+    """
+    address = st.get_option("server.address")
+    if why := access.why_not_listen(address, sign_in=access.signs_in(), env=os.environ):
+        print(why, file=sys.stderr, flush=True)
+        raise SystemExit(1)
     yield
     await asyncio.to_thread(close)
 

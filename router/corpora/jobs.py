@@ -110,9 +110,10 @@ class JobStore:
             raise BadInput(f"There is no job {number}.", "`python -m router jobs list` shows them.")
         return found[0]
 
-    def list(self, *, collection: int | None = None, open_only: bool = False, limit: int = 200) -> list[Job]:
+    def all(self, *, collection: int | None = None, open_only: bool = False, limit: int = 200) -> list[Job]:
         """Jobs, newest first."""
-        where, values = ["1 = 1"], list[object]()
+        where: list[str] = ["1 = 1"]
+        values: list[object] = []
         if collection is not None:
             where.append("collection_id = ?")
             values.append(collection)
@@ -266,11 +267,13 @@ class JobStore:
             ready = self._ready(conn, busy, now)
             if not ready:
                 return None
+            due = "(state = 'queued' OR state = 'waiting' AND wake <= ?)"
             conn.execute(
-                "UPDATE jobs SET lease_owner = ?, lease_until = ?, started = coalesce(started, ?), wake = NULL,"
-                " state = CASE WHEN state IN ('queued', 'waiting') THEN 'running' ELSE state END,"
-                " reason = CASE WHEN state IN ('queued', 'waiting') THEN '' ELSE reason END WHERE id = ?",
+                "UPDATE jobs SET lease_owner = ?, lease_until = ?, started = coalesce(started, ?) WHERE id = ?",
                 (owner, now + LEASE_S, now, ready[0]),
+            )
+            conn.execute(
+                f"UPDATE jobs SET state = 'running', reason = '', wake = NULL WHERE id = ? AND {due}", (ready[0], now)
             )
             return ready[0]
 

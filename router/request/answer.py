@@ -25,7 +25,7 @@ from router.request.survey import Survey
 from router.request.tally import Tally, count_up, to_candidates, to_outcome, to_result
 from router.request.trace import to_json
 from router.store.cache import Cache, kind_of
-from router.store.usage import Outcome, Replayable, Usage
+from router.store.usage import Outcome, Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +85,7 @@ class Answers:
             to_outcome(result, status, end.plan, first, _since(end.asked)),
             **_who(end.asked),
             request=end.number,
-            replay=_kept(end.asked, end.survey, end.facts, tally.tokens, end.plan.model.tokenizer),
+            **_kept(end.asked, end.survey, end.facts, tally.tokens, end.plan.model.tokenizer),
         )
         if first is not None and not partial:
             first.message = f"{len(tally.problems):,} of {result.texts:,} texts were not embedded: {first.message}"
@@ -106,7 +106,7 @@ class Answers:
             candidates=to_candidates(refusal.verdicts),
             error=refusal.reason,
         )
-        await self._usage.record(outcome, **_who(asked), replay=_bounds(asked, survey, facts))
+        await self._usage.record(outcome, **_who(asked), **_bounds(asked, survey, facts))
 
     async def fail(
         self,
@@ -133,7 +133,7 @@ class Answers:
             candidates=to_candidates(plan.verdicts),
             error=error.message,
         )
-        await self._usage.record(outcome, **_who(asked), request=number, replay=_bounds(asked, survey, facts))
+        await self._usage.record(outcome, **_who(asked), request=number, **_bounds(asked, survey, facts))
 
     # ---- vectors ----
 
@@ -206,19 +206,16 @@ class Answers:
         return None if price is None else price.now
 
 
-def _kept(
-    asked: Request, survey: Survey, facts: Facts, tokens: NDArray[np.uint32], tokenizer: Tokenizer
-) -> Replayable:
+def _kept(asked: Request, survey: Survey, facts: Facts, tokens: NDArray[np.uint32], tokenizer: Tokenizer) -> Kept:
     intake = survey.intake
-    return Replayable(
-        digests=b"".join(intake.digests),
-        tokens=tokens.astype("<u4").tobytes(),
-        copies=intake.copies.astype("<u4").tobytes(),
-        facts=to_json(survey, facts, asked.ask, asked.policy.long_texts, tokenizer),
-    )
+    counts = (tokens.astype("<u4").tobytes(), intake.copies.astype("<u4").tobytes())
+    return {
+        "replay": (b"".join(intake.digests), *counts),
+        "facts": to_json(survey, facts, asked.ask, asked.policy.long_texts, tokenizer),
+    }
 
 
-def _bounds(asked: Request, survey: Survey, facts: Facts) -> Replayable:
+def _bounds(asked: Request, survey: Survey, facts: Facts) -> Kept:
     """Where no model was chosen, whose tokens would have been counted: the bound that needs no counting."""
     counts = survey.count("bytes", range(len(survey.intake.digests)))
     return _kept(asked, survey, facts, np.array(counts, dtype=np.uint32), "bytes")
@@ -235,6 +232,13 @@ def _who(asked: Request) -> Who:
         "collection": asked.collection,
         "role": asked.role,
     }
+
+
+class Kept(TypedDict):
+    """What replay needs, as the books want it."""
+
+    replay: tuple[bytes, bytes, bytes]
+    facts: str
 
 
 class Who(TypedDict):

@@ -132,19 +132,28 @@ def unjudged(conn: Connection, owners: Sequence[str], now: float) -> list[tuple[
 
 
 def budget_state(conn: Connection, owner: str, budget: Budget, now: datetime) -> BudgetState:
-    if budget.window == "request":
-        return BudgetState(owner=owner, budget=budget, used=0)
     zone = zone_of(conn, owner)
-    start, end = window_bounds(budget.window, now, zone)
-    used = used_in(conn, owner, budget.window, int(start.timestamp()))
-    if end is None:
-        return BudgetState(owner=owner, budget=budget, used=used)
+    if budget.window == "request":
+        return standing(owner, budget, now, zone, used=0, judged=None)
+    start, _ = window_bounds(budget.window, now, zone)
     today, _ = window_bounds("day", now, zone)
     row = conn.execute(
         "SELECT used FROM pace WHERE owner = ? AND window = ? AND day = ?",
         (owner, budget.window, int(today.timestamp())),
     ).fetchone()
-    at_judgement = int(row[0]) if row else used
+    used = used_in(conn, owner, budget.window, int(start.timestamp()))
+    return standing(owner, budget, now, zone, used=used, judged=int(row[0]) if row else None)
+
+
+def standing(owner: str, budget: Budget, now: datetime, zone: str, *, used: int, judged: int | None) -> BudgetState:
+    """The state of a budget whose running window has used so much, and `judged` when the day's pace was judged."""
+    if budget.window == "request":
+        return BudgetState(owner=owner, budget=budget, used=0)
+    start, end = window_bounds(budget.window, now, zone)
+    if end is None:
+        return BudgetState(owner=owner, budget=budget, used=used)
+    today, _ = window_bounds("day", now, zone)
+    at_judgement = used if judged is None else judged
     return BudgetState(
         owner=owner,
         budget=budget,

@@ -1,4 +1,4 @@
-"""The tables of `router.db`: policies, budgets, the ledger, usage, jobs. Append-only: a migration, once released, stays."""
+"""The tables of `router.db`: policies, budgets, the ledger, usage, jobs. Append-only: a released migration stays."""
 
 from __future__ import annotations
 

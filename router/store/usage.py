@@ -76,19 +76,6 @@ class Slice:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Replayable:
-    """What replay needs of a request, a number a distinct text: digests (32 bytes each), tokens and copies (u32).
-
-    `facts`: what the decision knew (request/trace.py); without them a request counts as it was.
-    """
-
-    digests: bytes
-    tokens: bytes
-    copies: bytes
-    facts: str = ""
-
-
 _SUMS = [f.name for f in fields(Slice) if f.name != "key"]
 GROUPS = ("route", "model", "policy", "collection", "quarter")
 
@@ -114,17 +101,20 @@ class Usage:
         collection: str,
         role: str,
         request: int | None = None,
-        replay: Replayable | None = None,
+        replay: tuple[bytes, bytes, bytes] | None = None,
+        facts: str = "",
     ) -> int:
         """Close a request: its row, its share of the rollups, its digests for replay, in one commit.
 
-        Charges are not added here: `add_charge` did, in the settlement's own transaction.
+        `replay` is its digests (32 bytes each), tokens and copies (u32) of the distinct texts; `facts` is what its
+        decision knew (request/trace.py). Charges are not added here: `add_charge` did, in the settlement's own
+        transaction.
         """
         now = self.clock()
 
         def write(conn: Connection) -> int:
             number = request if request is not None else insert_request(conn, now, policy, version, collection, role)
-            close_request(conn, number, now, policy, collection, outcome, replay)
+            close_request(conn, number, now, policy, collection, outcome, replay, facts=facts)
             return number
 
         return await self.database.write(write, patience_s=SETTLE_PATIENCE_S)
@@ -266,9 +256,10 @@ def close_request(
     policy: str,
     collection: str,
     outcome: Outcome,
-    replay: Replayable | tuple[bytes, bytes, bytes] | None,
+    replay: tuple[bytes, bytes, bytes] | None,
     *,
     route: Route | None = None,
+    facts: str = "",
 ) -> None:
     """End a request's row and add its share of the rollups, in the caller's transaction; see `Usage.record`.
 
@@ -278,7 +269,7 @@ def close_request(
     if replay is not None:
         conn.execute(
             "INSERT OR REPLACE INTO replay (request, digests, tokens, counts, facts) VALUES (?, ?, ?, ?, ?)",
-            (number, replay.digests, replay.tokens, replay.copies, replay.facts),
+            (number, *replay, facts),
         )
     _add_outcome(conn, int(now) // QUARTER_S, policy, collection, outcome, route)
 

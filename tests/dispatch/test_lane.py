@@ -435,6 +435,22 @@ def test_a_trial_that_must_wait_for_its_rate_is_still_the_trial() -> None:
     play(story)
 
 
+def test_resends_are_a_share_of_what_succeeds() -> None:
+    """The first twenty, and then one for every five calls that are answered; saved up to twenty at most."""
+
+    async def story(world: World) -> None:
+        lane = world.lane
+        assert [lane.may_resend() for _ in range(25)] == [True] * 20 + [False] * 5
+        for _ in range(9):
+            await world.call()
+        assert [lane.may_resend() for _ in range(3)] == [True, False, False]
+        for _ in range(500):
+            await world.call()
+        assert [lane.may_resend() for _ in range(25)].count(True) == 20
+
+    play(story)
+
+
 # ---- whatever comes ----------------------------------------------------------------------------
 
 outcomes = st.sampled_from([
@@ -444,7 +460,9 @@ outcomes = st.sampled_from([
 
 
 @given(
-    calls=st.lists(st.tuples(outcomes, st.sampled_from([0.0, 0.1, 3.0]), st.sampled_from([0.0, 0.5, 40.0])), max_size=60),
+    calls=st.lists(
+        st.tuples(outcomes, st.sampled_from([0.0, 0.1, 3.0]), st.sampled_from([0.0, 0.5, 40.0])), max_size=60
+    ),
     width=st.integers(1, 8), rpm=st.none() | st.integers(60, 600),
 )  # fmt: skip
 def test_every_call_ends_and_every_place_comes_back(

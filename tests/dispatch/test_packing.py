@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -47,7 +49,7 @@ def test_calls_are_full_where_tokens_bind(tokens: list[int], most: int) -> None:
     """Two calls in a row never fit into one: no call is sent that could have been spared."""
     calls = pack(units(tokens), Limits(texts_per_call=1_000, tokens_per_call=most))
     weights = [sum(u.tokens for u in call) for call in calls]
-    assert all(a + b > most for a, b in zip(weights, weights[1:], strict=False))
+    assert all(a + b > most for a, b in pairwise(weights))
 
 
 @pytest.mark.parametrize(("n", "lanes", "calls"), [(SMALL * 8, 8, 8), (SMALL * 8, 100, 8), (SMALL - 1, 8, 1)])

@@ -76,7 +76,7 @@ async def test_nothing_is_lost_at_a_limit_that_nobody_told_of(
     partial: bool,
 ) -> None:  # fmt: skip
     """Many calls at once against a rate of so many requests a second: all arrive, each is paid once."""
-    n = count(120, 2_000)
+    n = count(60, 2_000)
     sandbox.configure(requests_per_minute=3_000, burst_seconds=0.2, latency_ms=5)
     texts = some_texts(n)
     async with open_router(tmp_path, sandbox, limits(max_texts_per_call=1, max_in_flight=16)) as router:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from router.domain.errors import OutcomeUnknown, Unreachable
+from router.domain.values import Budget, Policy
 from router.sandbox import Fault, Sandbox
 from tests.faults.paid_helpers import (
     PAID,
@@ -76,7 +77,7 @@ async def test_a_time_out_after_the_send_is_an_unconfirmed_charge(
     async with open_router(tmp_path, sandbox, limits(name, timeout_s=0.3)) as router:
         quote = await router.quote(["a text"], model=PAID[name], policy="quality")
         (most,) = [line.verdict.cost for line in quote.lines if line.verdict.chosen]
-        with within(4), pytest.raises(OutcomeUnknown, match="did not answer in time|timed out"):
+        with within(4), pytest.raises(OutcomeUnknown, match=r"did not answer in time|timed out"):
             await router.embed(["a text"], model=PAID[name], policy="quality")
         assert sandbox.bill().calls == 3
         books = assert_books(router, sandbox)
@@ -92,8 +93,6 @@ async def test_a_time_out_after_the_send_is_an_unconfirmed_charge(
 
 async def test_no_money_for_another_send_ends_it(sandbox: Sandbox, tmp_path: Path) -> None:
     """A send that may have been billed uses up its hold: where the budget has no room for another, none is sent."""
-    from router.domain.values import Budget, Policy
-
     sandbox.faults.add(Fault("hang", times=None, seconds=60))
     text = some_texts(1)  # 4 tokens, 80 nanodollars
     async with open_router(tmp_path, sandbox, limits(timeout_s=0.3)) as router:

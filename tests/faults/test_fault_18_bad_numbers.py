@@ -1,5 +1,5 @@
-"""Fault 18: NaN, infinity, null, zeros, a wrong size, broken base64. Figures: vectors cached (0), nanodollars billed and
-not charged (0)."""
+"""Fault 18: NaN, infinity, null, zeros, a wrong size, broken base64. Figures: vectors cached (0), nanodollars
+billed and not charged (0)."""
 
 from __future__ import annotations
 

@@ -175,8 +175,9 @@ async def test_no_key_is_ever_shown_logged_or_stored(
         assert_books(router, sandbox)
 
     for where in ("closed port", "no such host", "echo"):
-        async with echo() as url:
-            url = {"closed port": closed_port(), "no such host": "http://nobody.invalid"}.get(where, url)
+        async with echo() as echoing:
+            elsewhere = {"closed port": closed_port(), "no such host": "http://nobody.invalid"}
+            url = elsewhere.get(where, echoing)
             urls = {"OPENAI_BASE_URL": f"{url}/v1", "CO_API_URL": url, "VOYAGE_BASE_URL": f"{url}/v1"}
             async with open_router(data, sandbox, **KEYS, **urls) as router:
                 for name, model in PAID.items():

@@ -1,0 +1,326 @@
+"""What a collection would cost to embed, by every model, before anything is spent.
+
+It runs over the digests and sizes of the chunks, a page at a time, and never over their texts; so a corpus of any size
+is quoted in the same memory. Tokens are exact where the model's tokenizer is at hand, else an upper bound.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import numpy as np
+
+from router.corpora.chunks import Chunks
+from router.corpora.records import TAKEN, Collection, Distinct, Generation, StoredChunk
+from router.corpora.vectors import fitting
+from router.domain.decide import decide
+from router.domain.explain import explain
+from router.domain.money import price_tokens
+from router.domain.pricing import price_on
+from router.domain.values import (
+    Ask,
+    BudgetState,
+    CandidateFacts,
+    Facts,
+    Model,
+    Plan,
+    Policy,
+    Price,
+    Refusal,
+    Tokenizer,
+    Verdict,
+)
+from router.engine import Router
+from router.request.survey import API_SECONDS
+
+QUERY_TOKENS = 20
+"""Tokens that a query is taken to have, for the cost of a year."""
+SAMPLE = 200
+PREVIEW = 6
+_BYTES_A_TOKEN = 4
+_MARKERS = 8
+_STOP_WORDS = frozenset(
+    "the of and to a in is it for on that with as are be this by or at from an not you your if can was were we".split()
+)
+_ENGLISH_ASCII, _ENGLISH_STOPS = 0.95, 0.12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetEffect:
+    """What a candidate would leave of one budget. Nanodollars; `fits` is False where a hard budget is too small."""
+
+    owner: str
+    window: str
+    amount: int
+    hard: bool
+    before: int
+    after: int
+    fits: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CorpusCandidate:
+    """One model of a quote. Money in nanodollars; None where no price is known or the tier is not sold.
+
+    Attributes:
+        verdict: what the decision made of it; its tokens and cost are of the distinct texts that are not cached.
+        exact: False where tokens are an upper bound, because the model's tokenizer is not at hand.
+        now_cost, batch_cost: of what is not cached, at once and by the batch tier.
+        year_cost: `now_cost` and a year of queries.
+        over_long: distinct chunks that the model takes in pieces only; their vectors are means of the pieces'.
+        budgets: what `verdict.cost` leaves of each budget.
+        warning: what to know before choosing it, or "".
+    """
+
+    verdict: Verdict
+    exact: bool
+    now_cost: int | None
+    batch_cost: int | None
+    year_cost: int | None
+    over_long: int
+    budgets: tuple[BudgetEffect, ...]
+    warning: str
+
+    @property
+    def model(self) -> Model:
+        """The candidate's model."""
+        return self.verdict.model
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overnight:
+    """Begin with a local model at once, and have `then` re-embed it all by the batch tier, for `cost` nanodollars."""
+
+    start: Model
+    then: Model
+    cost: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CorpusQuote:
+    """What a collection is, and what it would cost.
+
+    Attributes:
+        documents, chunks: of what was confirmed and what waits to be; `new_documents` is the latter.
+        distinct: texts to embed; `duplicates` chunks repeat another one exactly, `near_empty` chunks are left out.
+        english: whether a sample of the chunks looks English: by letters and stop words, no more than a hint.
+    """
+
+    collection: str
+    documents: int
+    new_documents: int
+    failed_documents: int
+    chunks: int
+    distinct: int
+    duplicates: int
+    near_empty: int
+    bytes: int
+    english: bool
+    candidates: tuple[CorpusCandidate, ...]
+    overnight: Overnight | None
+    outcome: Plan | Refusal
+    decision: str
+    preview: tuple[StoredChunk, ...] = field(repr=False)
+
+    @property
+    def chosen(self) -> CorpusCandidate | None:
+        """The decision's choice; None where it is refused."""
+        return next((c for c in self.candidates if c.verdict.chosen), None)
+
+
+@dataclass(slots=True)
+class _Sums:
+    chunks: int = 0
+    near_empty: int = 0
+    distinct: int = 0
+    bytes: int = 0
+
+
+@dataclass(slots=True)
+class _Missing:
+    """What one model does not have yet."""
+
+    texts: int = 0
+    tokens: int = 0
+    over_long: int = 0
+
+
+def sizes(page: Sequence[Distinct], tokenizer: Tokenizer, own: Tokenizer) -> list[int]:
+    """Tokens of each text by `tokenizer`; `own` is the collection's. For "wordpiece" elsewhere a rough guess."""
+    if tokenizer == own:
+        return [one.tokens for one in page]
+    if tokenizer == "cl100k_base":
+        return [one.cl100k for one in page]
+    if tokenizer == "bytes":
+        return [one.bytes + _MARKERS for one in page]
+    return [one.bytes // _BYTES_A_TOKEN for one in page]  # local models cost nothing: only for the expected time
+
+
+class Survey:
+    """One pass over a collection's chunks: what there is, and what each model misses. Runs in a worker thread."""
+
+    def __init__(self, router: Router, chunks: Chunks, collection: Collection, policy: Policy) -> None:
+        self._router = router
+        self._own = collection.tokenizer
+        self.sums = _Sums()
+        self.models = {m.id: _Missing() for m in router.catalog.models}
+        self._fit = {m.id: fitting(router, m, policy.long_texts) for m in router.catalog.models}
+        for page in chunks.distinct(collection.id, states=TAKEN):
+            self._add(page)
+
+    def _add(self, page: Sequence[Distinct]) -> None:
+        sums = self.sums
+        sums.chunks += sum(one.copies for one in page)
+        sums.near_empty += sum(one.copies for one in page if one.near_empty)
+        page = [one for one in page if not one.near_empty]
+        sums.distinct += len(page)
+        sums.bytes += sum(one.bytes for one in page)
+        found = self._router.cache.lookup([one.digest for one in page])
+        masks = {n: np.array([one.digest in rows for one in page], dtype=bool) for n, rows in found.items()}
+        counts: dict[Tokenizer, np.ndarray[tuple[int], np.dtype[np.int64]]] = {}
+        for model in self._router.catalog.models:
+            if model.tokenizer not in counts:
+                counts[model.tokenizer] = np.array(sizes(page, model.tokenizer, self._own), dtype=np.int64)
+            size = counts[model.tokenizer]
+            absent = np.ones(len(page), dtype=bool)
+            for number in self._fit[model.id]:
+                if number in masks:
+                    absent &= ~masks[number]
+            entry = self.models[model.id]
+            entry.texts += int(absent.sum())
+            entry.tokens += int(size[absent].sum())
+            if model.limits.tokens_per_text:
+                entry.over_long += int((size > model.limits.tokens_per_text).sum())
+
+
+async def quote_of(
+    router: Router, chunks: Chunks, collection: Collection, *, pinned: Generation | None, model: str | None,
+    queries_a_month: int, survey: Survey, english: bool,
+) -> tuple[tuple[CorpusCandidate, ...], Plan | Refusal, str, Overnight | None]:  # fmt: skip
+    """Every candidate, the decision, its words, and the overnight way, from one survey."""
+    policy = router.policies.get(collection.policy)
+    named = router.catalog.get(model) if model is not None else None
+    ask = Ask(
+        pinned_space=pinned.space if pinned else named.space if named else None,
+        pinned_model=pinned.model if pinned else named.id if named else None,
+        dimensions=pinned.dimensions if pinned else None,
+        partial=True,
+        collection=collection.name,
+    )
+    await router.ledger.judge_pace(policy.name)
+    now = datetime.fromtimestamp(router.clock(), UTC)
+    facts = Facts(
+        now=now,
+        candidates=tuple(_facts(router, m, survey, policy, now) for m in router.catalog.models),
+        budgets=router.ledger.states(policy.name),
+        paid_enabled=router.policies.paid_enabled(),
+    )
+    outcome = decide(ask, policy, facts, router.catalog.scale)
+    candidates = tuple(
+        _candidate(v, survey.models[v.model.id], price_on(v.model, now.date()), facts.budgets, queries_a_month, english)
+        for v in outcome.verdicts
+    )
+    words = explain(outcome, ask=ask, policy=policy, facts=facts)
+    return candidates, outcome, words, None if pinned else _overnight(candidates)
+
+
+def _facts(router: Router, model: Model, survey: Survey, policy: Policy, now: datetime) -> CandidateFacts:
+    missing = survey.models[model.id]
+    price = price_on(model, now.date())
+    lane = router.lanes[model.provider]
+    seconds = missing.tokens / model.tokens_per_second
+    if not model.local and missing.texts:
+        calls = -(-missing.texts // model.limits.texts_per_call)
+        seconds = max(seconds, API_SECONDS * -(-calls // max(1, lane.width())))
+    return CandidateFacts(
+        model=model,
+        texts=survey.sums.distinct,
+        cached=survey.sums.distinct - missing.texts,
+        tokens=missing.tokens,
+        over_long=0,  # chunk by chunk, like the rows of a file: no reason to shut the model out
+        seconds=seconds,
+        configured=router.configured(model),
+        unhealthy=lane.unhealthy(),
+        price=None if price is None else price.now,
+        batch_price=None if price is None else price.batch,
+    )
+
+
+def _candidate(
+    verdict: Verdict, missing: _Missing, price: Price | None, budgets: Sequence[BudgetState], queries: int, english: bool
+) -> CorpusCandidate:  # fmt: skip
+    model = verdict.model
+
+    def cost(usd: Decimal | None) -> int | None:
+        return None if usd is None else price_tokens(missing.tokens, usd)
+
+    now_cost = 0 if model.local else cost(price.now if price else None)
+    year = None
+    if now_cost is not None:
+        per_million = price.now if price and price.now is not None else None
+        asked = price_tokens(12 * queries * QUERY_TOKENS, per_million) if per_million is not None else 0
+        year = now_cost + asked
+    return CorpusCandidate(
+        verdict=verdict,
+        exact=model.local or model.tokenizer != "bytes",
+        now_cost=now_cost,
+        batch_cost=None if model.local else cost(price.batch if price else None),
+        year_cost=year,
+        over_long=missing.over_long,
+        budgets=tuple(_effect(state, verdict.cost or 0) for state in budgets),
+        warning=_warning(model, missing, english),
+    )
+
+
+def _warning(model: Model, missing: _Missing, english: bool) -> str:
+    words = []
+    if model.languages == "en" and not english:
+        words.append("The texts do not look English, and this model and its scores are for English only.")
+    if missing.over_long:
+        words.append(
+            f"{missing.over_long:,} chunks are longer than the {model.limits.tokens_per_text:,} tokens that it takes;"
+            " each gets the mean of its pieces' vectors."
+        )
+    return " ".join(words)
+
+
+def _effect(state: BudgetState, cost: int) -> BudgetEffect:
+    before = state.budget.amount if state.budget.window == "request" else state.left
+    return BudgetEffect(
+        owner=state.owner,
+        window=state.budget.window,
+        amount=state.budget.amount,
+        hard=state.budget.hard,
+        before=before,
+        after=max(0, before - cost),
+        fits=cost <= before or not state.budget.hard,
+    )
+
+
+def _overnight(candidates: Sequence[CorpusCandidate]) -> Overnight | None:
+    """The best local model now, and the best paid one that the batch tier sells, if the policy allows both."""
+
+    def best(of: list[CorpusCandidate]) -> CorpusCandidate | None:
+        return max(of, key=lambda c: c.verdict.quality or 0.0, default=None)
+
+    eligible = [c for c in candidates if c.verdict.eligible]
+    start = best([c for c in eligible if c.model.local])
+    then = best([c for c in eligible if c.batch_cost is not None])
+    if start is None or then is None or then.batch_cost is None:
+        return None
+    return Overnight(start=start.model, then=then.model, cost=then.batch_cost)
+
+
+def looks_english(texts: Sequence[str]) -> bool:
+    """Whether texts look English: nearly all letters are ASCII, and common English words are about. A hint only."""
+    letters = [c for text in texts for c in text[:2_000] if c.isalpha()]
+    words = [w for text in texts for w in re.findall(r"[a-z]+", text[:2_000].lower())]
+    if len(words) < 20:
+        return True  # too little to tell
+    plain = sum(c.isascii() for c in letters) / max(1, len(letters))
+    common = sum(w in _STOP_WORDS for w in words) / len(words)
+    return plain >= _ENGLISH_ASCII and common >= _ENGLISH_STOPS
