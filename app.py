@@ -33,18 +33,19 @@ async def overview(request: Request) -> Response:
 
 @asynccontextmanager
 async def lifespan(app: st.App) -> AsyncIterator[None]:
-    """What lives as long as the server: router.host's engine, opened by the page that asks it first, closed here.
-
-    Ends the process where it would listen beyond this machine without sign-in.
-    """
-    address = st.get_option("server.address")
-    if why := access.why_not_listen(address, sign_in=access.signs_in(), env=os.environ):
-        print(why, file=sys.stderr, flush=True)
-        raise SystemExit(1)
+    """What lives as long as the server: router.host's engine, opened by the page that asks it first, closed here."""
     yield
     await asyncio.to_thread(close)
 
 
+def guard() -> None:
+    """End the process where it would listen beyond this machine without sign-in."""
+    address = st.get_option("server.address")
+    if why := access.why_not_listen(address, sign_in=access.signs_in(), env=os.environ):
+        sys.exit(why)
+
+
 ROUTES = [Route("/healthz", healthz), Route("/overview", overview)]
 
+guard()  # here and not in `lifespan`, which Streamlit runs after it has said where the app can be seen
 app = st.App("pages/main.py", routes=ROUTES, lifespan=lifespan)

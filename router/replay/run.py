@@ -1,13 +1,4 @@
-"""What the requests of the last weeks would have come to under another policy, by deciding each of them again.
-
-Every request kept what its decision knew (request/trace.py). It is decided again with those facts, changed only where
-the draft's own history differs from the real one: texts that it would have cached or not, money that it would have
-spent or not. Where the same model answers the same missing texts, the request comes to what it really came to, so the
-policy in force replays to the recorded cost exactly; anything else is reckoned from token counts.
-
-Health of the providers, keys, the kill switch and other policies' spending are as they were. Texts are as they were
-embedded: a change of `normalise` is not seen.
-"""
+"""The walk over the recorded requests: each one decided again, and what it would have come to."""
 
 from __future__ import annotations
 
@@ -20,13 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from router.domain.catalog import quality
 from router.domain.decide import decide
 from router.domain.money import price_tokens
 from router.domain.pricing import price_on
-from router.domain.values import CandidateFacts, Facts, Model, Plan, Policy, Refusal, RouteCounts, Tokenizer
+from router.domain.values import CandidateFacts, Facts, Plan, Policy, Refusal, RouteCounts, Tokenizer
 from router.engine import Router
-from router.replay_books import ReplayBooks
+from router.replay.budgets import Budgets
+from router.replay.difference import Difference
 from router.request.trace import Mask, SeenModel, Trace, from_json
 
 SIZE: Mapping[Tokenizer, float] = {"cl100k_base": 1.0, "wordpiece": 1.03, "bytes": 5.35}
@@ -166,11 +157,11 @@ class _Replaying:
         self._catalog = router.catalog
         self._models = {m.id: m for m in router.catalog.models}
         self._versions = {p.version: p for p, _, _ in router.policies.versions(of)}
-        self._difference = _Difference(router.catalog.models, router.catalog.scale)
+        self._difference = Difference(router.catalog.models, router.catalog.scale)
 
     def run(self) -> Replay:
         conn = self._router.database.reader()
-        books = ReplayBooks(conn, self._of, self._draft, self._span[0])
+        books = Budgets(conn, self._of, self._draft, self._span[0])
         draft, real = _Sum(), _Sum()
         left_out: Counter[str] = Counter()
         requests = changed = estimated = 0
@@ -238,7 +229,7 @@ class _Replaying:
 
     # ---- one request ----
 
-    def _under_draft(self, request: _Request, was: _Ending, books: ReplayBooks) -> _Ending:
+    def _under_draft(self, request: _Request, was: _Ending, books: Budgets) -> _Ending:
         trace, role = request.trace, request.row["role"]
         then = self._versions.get(request.row["policy_version"], self._draft)
         # A request that asked for another way with long texts than its policy's keeps asking for it.
@@ -261,13 +252,16 @@ class _Replaying:
             paid_enabled=trace.paid_enabled,
         )
         plan = decide(trace.ask, policy, facts, self._catalog.scale)
-        missed = None if isinstance(plan, Refusal) else (plan.model, ~masks[plan.model.id])
-        seen = next((s for s in trace.models if s.model == was.model), None)
-        answered = None if seen is None or was.refused else (self._models[seen.model], ~seen.cached)
-        self._difference.note(role, request.digests, really=answered, draft=missed)
         planned = "" if isinstance(plan, Refusal) else plan.model.id
-        if planned == was.model and (seen is None or missed is None or np.array_equal(missed[1], ~seen.cached)):
+        seen = next((s for s in trace.models if s.model == was.model), None)
+        if planned == was.model and (seen is None or masks[planned] is seen.cached):
             return was
+        self._difference.note(
+            role,
+            request.digests,
+            really=None if seen is None or was.refused else (self._models[seen.model], ~seen.cached),
+            draft=None if isinstance(plan, Refusal) else (plan.model, ~masks[planned]),
+        )
         if isinstance(plan, Refusal):
             return _Ending(refused=True)
         return self._carried_out(request, plan, masks[planned], reckoned[planned], facts)
@@ -316,7 +310,7 @@ class _Replaying:
             room = min((s.left for s in facts.budgets if s.budget.hard and s.budget.window != "request"), default=cost)
             if cost > room:  # only work that goes call by call is planned past its budget
                 misses, cost, cut_short = misses * room // cost, room, True
-        routes = {"cache": hits, plan.route: misses} if misses else {"cache": hits}
+        routes: dict[str, int] = {"cache": hits, plan.route: misses} if misses else {"cache": hits}
         return _Ending(
             model=plan.model.id,
             cost=cost,
@@ -347,69 +341,3 @@ def _tokens(request: _Request, seen: SeenModel, tokenizer: Tokenizer, missed: Ma
     if counted and theirs:
         return -(-seen.tokens * ours // theirs), True
     return round(ours * SIZE[tokenizer] / SIZE[recorded]), True
-
-
-class _Difference:
-    """Which texts the draft's cache would have had and the real one had not, and the other way round."""
-
-    def __init__(self, models: Sequence[Model], scale: str) -> None:
-        self._roles = {m.id for m in models if m.roles}
-        # Whose vectors may answer for a model: its own, and those of a better member of its space.
-        self._family = {m.id: [o.id for o in models if _answers_for(o, m, scale)] for m in models}
-        self._extra: dict[tuple[str, str], set[bytes]] = {}
-        self._lacking: dict[tuple[str, str], set[bytes]] = {}
-
-    def _key(self, model: str, role: str) -> tuple[str, str]:
-        return model, role if model in self._roles else ""
-
-    def apply(self, seen: SeenModel, role: str, digests: Sequence[bytes]) -> Mask:
-        """Which of the texts the draft's cache would have had; the recorded mask itself where nothing differs."""
-        keys = [self._key(model, role) for model in self._family[seen.model]]
-        lacking = [self._lacking[key] for key in keys if self._lacking.get(key)]
-        extra = [self._extra[key] for key in keys if self._extra.get(key)]
-        if not lacking and not extra:
-            return seen.cached
-        had = [
-            any(d in s for s in extra) or (bool(was) and not any(d in s for s in lacking))
-            for d, was in zip(digests, seen.cached.tolist(), strict=True)
-        ]
-        mask = np.array(had, dtype=np.bool_)
-        return seen.cached if np.array_equal(mask, seen.cached) else mask
-
-    def note(
-        self,
-        role: str,
-        digests: Sequence[bytes],
-        *,
-        really: tuple[Model, Mask] | None,
-        draft: tuple[Model, Mask] | None,
-    ) -> None:
-        """Both stored what they missed."""
-        ours, theirs = self._stored(role, digests, draft), self._stored(role, digests, really)
-        for key, digest in ours - theirs:
-            _move(digest, off=self._lacking.setdefault(key, set()), to=self._extra.setdefault(key, set()))
-        for key, digest in theirs - ours:
-            _move(digest, off=self._extra.setdefault(key, set()), to=self._lacking.setdefault(key, set()))
-
-    def _stored(
-        self, role: str, digests: Sequence[bytes], what: tuple[Model, Mask] | None
-    ) -> set[tuple[tuple[str, str], bytes]]:
-        if what is None:
-            return set()
-        model, missed = what
-        key = self._key(model.id, role)
-        return {(key, digests[n]) for n in np.flatnonzero(missed)}
-
-
-def _move(digest: bytes, *, off: set[bytes], to: set[bytes]) -> None:
-    if digest in off:
-        off.discard(digest)
-    else:
-        to.add(digest)
-
-
-def _answers_for(other: Model, model: Model, scale: str) -> bool:
-    if other.id == model.id:
-        return True
-    theirs, ours = quality(other, scale), quality(model, scale)
-    return other.space == model.space and theirs is not None and ours is not None and theirs >= ours

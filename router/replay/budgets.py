@@ -20,7 +20,7 @@ LONGEST = timedelta(days=62)
 """More than a window with an end can reach back."""
 
 
-class ReplayBooks:
+class Budgets:
     """Budget states as the draft would have seen them, in the order of the requests.
 
     The account's budgets are those of the time, the policy's own are the draft's. A window's real use is what the
