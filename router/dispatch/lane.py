@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -24,6 +24,8 @@ BREAK_S = 30.0
 """How long an open breaker stays open before one call may try."""
 HOPELESS_S = 600.0
 """A provider that asks for a longer pause than this is passed over, not waited for."""
+NEXT_IN_TURN = 4
+"""Calls that are made ready while they wait for a place."""
 WIDEN_S = 5.0
 """How long without a 429 before the lane takes one call more; doubles with each widening that failed, to a minute."""
 
@@ -62,6 +64,7 @@ class Lane:
         self._clock = clock
         self._width = endpoint.max_in_flight
         self._in_flight = 0
+        self._next = asyncio.Semaphore(NEXT_IN_TURN)
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._widen_s = WIDEN_S
         self._widened_at = clock()
@@ -76,21 +79,29 @@ class Lane:
 
     @asynccontextmanager
     async def slot(
-        self, tokens: int, deadline: float, cancelled: Callable[[], bool] = lambda: False
+        self,
+        tokens: int,
+        deadline: float,
+        cancelled: Callable[[], bool] = lambda: False,
+        ready: Callable[[], Awaitable[None]] | None = None,
     ) -> AsyncIterator[Ticket]:
         """Wait for a place, then hold it while the call runs. `deadline` is on the lane's clock.
 
+        `ready` is awaited by the few calls that are next in turn, so that a place that falls free is not kept waiting.
         The ticket goes back with `succeeded` or `failed`.
 
         Raises:
             Unreachable: the breaker is open, no place came before the deadline, or the call was cancelled while it
                 waited; nothing was sent.
         """
-        try:
-            await self._enter(tokens, deadline, cancelled)
-        except BaseException:
-            self._wake()  # the place that this call may have been woken for is another's
-            raise
+        async with self._next:
+            if ready is not None and not cancelled() and not self.unhealthy():
+                await ready()
+            try:
+                await self._enter(tokens, deadline, cancelled)
+            except BaseException:
+                self._wake()  # the place that this call may have been woken for is another's
+                raise
         try:
             yield Ticket(sent_at=self._clock(), requests=self._requests.taken, tokens=self._tokens.taken)
         finally:

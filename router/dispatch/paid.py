@@ -12,6 +12,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from router.dispatch.lane import Lane, Ticket
 from router.domain.errors import (
@@ -88,6 +89,10 @@ class Route:
     cancelled: Callable[[], bool]
 
 
+class _HoldGone(OutcomeUnknown):
+    """The sweeper took this process for dead and ended the hold: the call must not leave."""
+
+
 class Sender:
     """Sends the calls of one request and gathers what came of them."""
 
@@ -104,13 +109,11 @@ class Sender:
             call = EmbedCall(model=route.model, texts=tuple(u.text for u in hold.units), role=route.role)
             try:
                 tokens = sum(u.tokens for u in hold.units)
-                async with route.lane.slot(tokens, route.deadline, route.cancelled) as ticket:
+                ready = None if marked else partial(self._mark, hold)
+                async with route.lane.slot(tokens, route.deadline, route.cancelled, ready) as ticket:
+                    marked = True
                     if self._closed is not None:
                         raise self._closed
-                    if not marked and not await route.ledger.mark_sent(hold):
-                        self.fail(hold.units, OutcomeUnknown("The hold of this call had run out.", "Try again."))
-                        return
-                    marked = True
                     reply = await self._send(call, ticket)
                 await asyncio.sleep(0)  # the next call leaves before this one's answer is unpacked
                 vectors = self._check(call, ticket, reply)
@@ -131,6 +134,9 @@ class Sender:
                 self._closed = error  # it would be the same for every other call of this request
                 await self._give_up(hold, error)
                 return
+            except _HoldGone as error:
+                self.fail(hold.units, error)
+                return
             except ProviderError as error:
                 sends += 1
                 again = await self._again(hold, error, sends)
@@ -149,6 +155,13 @@ class Sender:
                 except StoreError as error:  # charged, and lost: the disk is full or gone
                     self.fail(hold.units, error)
                 return
+
+    async def _mark(self, hold: Hold) -> None:
+        """Note that the call is about to leave; a crash from here on books it as one that may have been billed."""
+        if self._closed is not None:
+            raise self._closed
+        if not await self._route.ledger.mark_sent(hold):
+            raise _HoldGone("The hold of this call had run out before it was sent.", "Try again.")
 
     async def _send(self, call: EmbedCall, ticket: Ticket) -> Reply:
         """One send, with a deadline on the clock of its own: what has left is paid for, so the request waits for it.
