@@ -47,5 +47,5 @@ def guard() -> None:
 
 ROUTES = [Route("/healthz", healthz), Route("/overview", overview)]
 
-guard()  # here and not in `lifespan`, which Streamlit runs after it has said where the app can be seen
+guard()  # here and not in `lifespan`, whose end would be logged as a traceback
 app = st.App("pages/main.py", routes=ROUTES, lifespan=lifespan)

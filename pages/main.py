@@ -1,6 +1,7 @@
 """The frame around every page: page config and navigation. A page is only ever run by `page.run()`.
 
 What the router says no to is shown as words here, whatever page it comes from; so no page may end with st.stop.
+Where people have to sign in, nothing of a page runs before they have.
 It is Streamlit's main script (see app.py), so that no URL can reach a page without passing through here.
 """
 
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.components import draw, frame
+from pages.components import access, draw, frame
 
 # Set before st.navigation, which would else have the browser fetch the page's :material: icon from fonts.gstatic.com.
 ICON = (
@@ -23,20 +24,33 @@ LOGO = (
 )
 st.set_page_config(page_title="Embedding Router", page_icon=ICON, layout="wide")
 
+who = access.person()
+inside = who is not None and who.role != "stranger"
 page = st.navigation(
     {
         "": [st.Page("overview.py", title="Overview", icon=":material/monitoring:", default=True)],
-        "Embed": [st.Page("route.py", title="Route a text", icon=":material/alt_route:")],
+        "Embed": [
+            st.Page("route.py", title="Route a text", icon=":material/alt_route:"),
+            st.Page("collections.py", title="Collections", icon=":material/folder_copy:"),
+        ],
         "Money": [
             st.Page("spend.py", title="Spend", icon=":material/payments:"),
             st.Page("policies.py", title="Policies", icon=":material/tune:"),
         ],
-    }
+        "Models": [
+            st.Page("models.py", title="Models", icon=":material/deployed_code:"),
+            st.Page("connections.py", title="Connections", icon=":material/power:"),
+        ],
+    },
+    position="sidebar" if inside else "hidden",
 )
 st.logo(LOGO, size="large", icon_image=ICON)
 st.set_page_config(page_title=f"{page.title} · Embedding Router")
 frame.top()
-with draw.in_words():
-    page.run()
-with draw.in_words():
-    frame.foot()
+if inside:
+    with draw.in_words():
+        page.run()
+    with draw.in_words():
+        frame.foot(who)
+else:
+    frame.door(who)

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from router.domain.catalog import Catalog, merge, parse_catalog, read_catalog
+from router.domain.catalog import Catalog, merge, override_prices, parse_catalog, read_catalog
 from router.domain.errors import BadInput
 
 CATALOG_FILE = Path(__file__).with_name("catalog.toml")
@@ -77,11 +77,12 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Everything that is set from outside."""
+    """Everything that is set from outside. `webhook` is where alerts are posted; its address may hold a secret."""
 
     data: Path
     catalog: Catalog
     endpoints: Mapping[str, Endpoint]
+    webhook: Secret | None = None
 
 
 def load_settings(data: Path | str | None = None, env: Mapping[str, str] | None = None) -> Settings:
@@ -97,11 +98,12 @@ def load_settings(data: Path | str | None = None, env: Mapping[str, str] | None 
     config = _read_toml(folder / CONFIG_FILE)
     secrets = _read_toml(SECRETS_FILE)
     limits, extra = _tables(config, "providers"), _tables(config, "endpoints")
-    models = config.pop("models", None)
+    models, prices = config.pop("models", None), config.pop("prices", None)
+    webhook = _webhook(config.pop("alerts", {}), env)
     if config:
         raise BadInput(
             f"{CONFIG_FILE}: unknown key '{next(iter(config))}'.",
-            "Known are [providers.NAME], [endpoints.NAME] and [[models]].",
+            "Known are [providers.NAME], [endpoints.NAME], [alerts], [[models]] and [[prices]].",
         )
     endpoints = {"local": _apply(Endpoint(name="local", wire="local"), "providers", limits.pop("local", {}))}
     for name, (key_variable, url_variable, url) in _VARIABLES.items():
@@ -127,7 +129,19 @@ def load_settings(data: Path | str | None = None, env: Mapping[str, str] | None 
         endpoints[name] = _read_endpoint(name, table, env, secrets)
     if models is not None:
         catalog = _add_models(catalog, models, endpoints)
-    return Settings(data=folder, catalog=catalog, endpoints=endpoints)
+    if prices is not None:
+        catalog = override_prices(catalog, prices, origin=CONFIG_FILE)
+    return Settings(data=folder, catalog=catalog, endpoints=endpoints, webhook=webhook)
+
+
+def _webhook(alerts: Any, env: Mapping[str, str]) -> Secret | None:
+    """The operator's address for alerts: `ROUTER_WEBHOOK`, else `[alerts] webhook`. It is not repeated in messages."""
+    if not isinstance(alerts, dict) or set(alerts) - {"webhook"}:
+        raise BadInput(f"{CONFIG_FILE}: [alerts] knows one key, webhook.", 'Write webhook = "https://...".')
+    url = env.get("ROUTER_WEBHOOK") or alerts.get("webhook", "")
+    if not isinstance(url, str) or not re.fullmatch(r"(https?://[^/\s]+\S*)?", url):
+        raise BadInput("The webhook for alerts is not a URL.", f"Set ROUTER_WEBHOOK, or webhook in {CONFIG_FILE}.")
+    return Secret(url) if url else None
 
 
 def _tables(config: dict[str, Any], key: str) -> dict[str, dict[str, Any]]:

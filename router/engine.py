@@ -12,11 +12,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+from router.alerts import Alerts
 from router.config import Endpoint, Secret, Settings, load_settings
 from router.dispatch.lane import Health, Lane
 from router.dispatch.paid import Delivery
 from router.domain.decide import decide
-from router.domain.errors import BadInput, BudgetExceeded, Refused, RouterError
+from router.domain.errors import BadInput, RouterError
 from router.domain.explain import explain
 from router.domain.money import price_tokens
 from router.domain.pricing import price_on
@@ -69,6 +70,7 @@ class Router:
         self.ledger = Ledger(self.database, clock)
         self.policies = Policies(self.database, clock)
         self.usage = Usage(self.database, clock)
+        self.alerts = Alerts(self)
         self._answers = Answers(self.cache, self.usage, clock)
         self.lanes = {name: Lane(endpoint) for name, endpoint in settings.endpoints.items()}
         self.providers: dict[str, Provider] = {
@@ -228,8 +230,7 @@ class Router:
         plan = decide(ask, policy, facts, self.catalog.scale)  # 3
         decision = explain(plan, ask=ask, policy=policy, facts=facts)
         if isinstance(plan, Refusal):
-            await self._answers.refuse(asked, survey, facts, plan, decision)
-            raise _refused(plan)
+            raise await self._answers.refuse(asked, survey, facts, plan, decision)
         work = await asyncio.to_thread(expand, survey, plan.model, policy.long_texts)
         number, done = await self._carry_out(plan, asked, facts, survey, work, decision)  # 4 to 7
         end = Ending(
@@ -367,7 +368,7 @@ class Router:
         return task
 
     async def _keep_house(self) -> None:
-        """Renew this process's lease, sweep after dead ones, forget old digests."""
+        """Renew this process's lease, sweep after dead ones, watch the budgets, forget old digests."""
         turns, last, sweep_after = 0, self.clock(), 0.0
         while True:
             await asyncio.sleep(LEASE_S / 5)
@@ -379,6 +380,7 @@ class Router:
                 await self.ledger.renew()
                 if now >= sweep_after:
                     await self.ledger.sweep()
+                await self.alerts.watch()
                 if turns % 1000 == 0:
                     await self.usage.forget()
             except RouterError as error:  # a busy or full disk; the next request meets it and says so
@@ -389,12 +391,3 @@ class Router:
 async def _take_in(texts: Sequence[str], policy: Policy, ask: Ask) -> Intake:
     normalised = policy.normalise and ask.collection is None  # a collection's were normalised when it was filled
     return await asyncio.to_thread(take_in, texts, normalised=normalised, lenient=ask.partial)
-
-
-def _refused(refusal: Refusal) -> RouterError:
-    message, hint = f"Refused: {refusal.reason}", refusal.hint
-    if refusal.kind == "budget":
-        return BudgetExceeded(message, hint, shortfall=refusal.shortfall)
-    if refusal.kind == "input":
-        return BadInput(message, hint)
-    return Refused(message, hint)

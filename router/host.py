@@ -1,26 +1,30 @@
 """The one engine of a process, on an event loop of its own thread, and the bridges to it.
 
 Streamlit runs a page's script in a thread that a rerun may kill, so no work of the engine happens there: pages and
-the shell hand it over and wait (`run`), HTTP handlers await it (`arun`).
+the shell hand it over and wait (`run`), HTTP handlers await it (`arun`). Jobs run here too, unless the environment has
+`ROUTER_WORKER=0`: then they wait for `python -m router jobs work`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import atexit
+import os
 import threading
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 
+from router.corpora.library import Library
+from router.corpora.worker import Worker
 from router.engine import Router
 
 T = TypeVar("T")
 
 
 class Host:
-    """A router on a loop thread of its own."""
+    """A router on a loop thread of its own, with its collections and the worker that runs their jobs."""
 
     def __init__(self, path: Path | str | None = None, env: Mapping[str, str] | None = None) -> None:
         """Open the data folder; see `Router.open` for the errors raised."""
@@ -29,10 +33,26 @@ class Host:
         self._thread.start()
         self._context = Router.open(path, env=env)
         try:
-            self.router: Router = self.run(self._context.__aenter__())
+            self.run(self._open())
         except BaseException:
             self._stop()
             raise
+
+    async def _open(self) -> None:
+        self.router: Router = await self._context.__aenter__()
+        try:
+            self.library = Library(self.router)
+        except BaseException:
+            await self._context.__aexit__(None, None, None)
+            raise
+        self._worker = Worker(self.router, self.library.corpora, self.library.jobs)
+        if os.environ.get("ROUTER_WORKER") != "0":
+            self._worker.start()
+
+    async def _close(self) -> None:
+        await self._worker.stop()
+        self.library.close()
+        await self._context.__aexit__(None, None, None)
 
     def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         """Start work on the engine's loop."""
@@ -51,7 +71,7 @@ class Host:
         if self._loop.is_closed():
             return
         try:
-            self.run(self._context.__aexit__(None, None, None))
+            self.run(self._close())
         finally:
             self._stop()
 

@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from tests.browser.helpers import ROOT, launch, serving, settled
 from tests.pages import seed
 
-PAGES = ("", "route", "spend", "policies", "policies?policy=default")
+PAGES = ("", "route", "spend", "policies", "policies?policy=default", "collections", "models", "connections")
 WIDTHS = (1280, 400)
 
 

@@ -14,10 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from router.domain.errors import BadInput, Refused, RouterError
-from router.domain.values import Budget, Policy, Refusal
+from router.domain.values import Budget, Policy, Refusal, Unit
 from router.engine import Router
 from router.providers.base import EmbedCall, Reply
 from router.sandbox import Sandbox, SandboxConfig
+from router.store.database import Connection
+from router.store.entries import Purpose
 from tests.faults.paid_helpers import PAID, SMALL, assert_books, every_provider, open_router, right, some_texts, wrong
 
 LOCAL = "local/all-MiniLM-L6-v2"
@@ -370,3 +372,22 @@ async def test_a_budget_of_nothing_spends_nothing(sandbox: Sandbox, tmp_path: Pa
         file = await router.embed(["a text"], policy="zero", partial=True)
         assert file.exhausted
         assert (sandbox.bill().requests, assert_books(router, sandbox).shown) == (0, 0)
+
+
+async def test_a_text_in_an_open_batch_is_refused_at_once(sandbox: Sandbox, tmp_path: Path) -> None:
+    """A batch may take a day: who asks for its text now is told, and is not kept waiting for the deadline."""
+    async with open_router(tmp_path, sandbox) as router:
+        key = hashlib.blake2b(b"in a batch", digest_size=32).digest()
+        unit = Unit(digest=key, text="in a batch", tokens=3)
+        purpose = Purpose(request=1, policy="quality", model=SMALL, kind=f"{SMALL}|", route="batch")
+        ledger = router.ledger
+
+        def open_batch(conn: Connection) -> None:
+            ledger.open_in(
+                conn, [[unit]], purpose, weigh=lambda units: 3, stored=lambda digests: set(), sent=True, keeper="batch k"
+            )
+
+        await router.database.write(open_batch)
+        with pytest.raises(Refused, match="batch that is under way"):
+            await asyncio.wait_for(router.embed(["in a batch"], policy="quality", model=SMALL), 5)
+        assert sandbox.bill().requests == 0

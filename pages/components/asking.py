@@ -11,7 +11,7 @@ from typing import Any
 
 import streamlit as st
 
-from pages.components import draw, tables
+from pages.components import access, draw, tables
 from pages.components.format import ROUTES, charged, estimate, md, plural, seconds, tokens, usd
 from pages.components.work import Work
 from router.corpora.export import open_writer
@@ -121,7 +121,7 @@ def confirm(quote: Quote) -> bool:
     st.text(quote.decision)
     price = estimate(quote.outcome.cost)
     label = f"Embed {plural(quote.texts, 'text')} for {price}"
-    return st.button(md(label), type="primary", icon=":material/play_arrow:", key="embed")
+    return st.button(md(label), type="primary", icon=":material/play_arrow:", key="embed", **access.only_editors())
 
 
 # ---- the answer --------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 
 import streamlit as st
 
-from pages.components import draw
+from pages.components import access, draw
 from pages.components.budgets import budget_rows
 from pages.components.format import md, plural, when
 from router.domain.catalog import quality
@@ -219,7 +219,8 @@ def review(host: Host, saved: Policy | None, draft: Policy | RouterError) -> Pol
             st.markdown(f"- {md(line)}")
         if saved is None and not lines:
             st.caption("As the defaults: balanced, every model allowed, no budget of its own.")
-        if st.button("Save", type="primary", disabled=saved is not None and not lines, icon=":material/save:"):
+        unchanged = saved is not None and not lines
+        if st.button("Save", type="primary", icon=":material/save:", **access.only_editors(disabled=unchanged)):
             with draw.in_words():
                 return host.run(router.policies.save(draft, ids))
     return None
@@ -243,7 +244,7 @@ def delete(host: Host, name: str) -> bool:
             f"Delete **{md(name)}**? Requests that name it will be refused. What it spent stays in the books, and"
             " counts again if the name comes back."
         )
-        if st.button("Delete the policy", type="primary", key=f"delete {name}"):
+        if st.button("Delete the policy", type="primary", key=f"delete {name}", **access.only_editors()):
             with draw.in_words():
                 host.run(host.router.policies.delete(name))
                 return True
@@ -267,7 +268,8 @@ def account(host: Host) -> None:
                 st.markdown(f"- {md(line)}")
             if not budgets:
                 st.warning("Without an account budget, only the policies' own budgets hold.", icon=":material/warning:")
-            if st.button("Save the account budget", disabled=not lines, icon=":material/save:"):
+            options = access.only_editors(disabled=not lines)
+            if st.button("Save the account budget", icon=":material/save:", **options):
                 with draw.in_words():
                     validate(draft, ["*"])
                     host.run(router.policies.set_account_budgets(budgets))

@@ -1,4 +1,4 @@
-"""What stands around every page: the mark of demo money, the month's spend, and the switch for paid calls."""
+"""What stands around every page: the door, the mark of demo money, the month's spend, the switch for paid calls."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from pages.components import bars
+from pages.components import access, bars
 from pages.components.format import day, md, usd
 from router.domain.policy import describe_budget, find_zone
 from router.domain.values import BudgetState
@@ -27,7 +27,26 @@ def top() -> None:
         st.info(DEMO, icon=":material/science:")
 
 
-def foot() -> None:
+def door(who: access.Person | None) -> None:
+    """Instead of a page: sign in, or why that was not enough."""
+    st.title("Embedding Router")
+    if who is None:
+        st.markdown("Sign in to see spend, policies and collections.")
+        for name in access.providers() or [None]:
+            label = f"Sign in with {md(name)}" if name else "Sign in"
+            if st.button(label, type="primary", icon=":material/login:", key=f"login {name}"):
+                st.login(name)
+        return
+    whose = md(who.address) if who.address else "This account, which has no address,"
+    st.error(
+        f"{whose} may not use this app. Ask who runs it to put your address under \\[access\\] in its secrets, or sign"
+        " in with another account.",
+        icon=":material/block:",
+    )
+    st.button("Sign out", icon=":material/logout:", on_click=st.logout)
+
+
+def foot(who: access.Person) -> None:
     """At the foot of the sidebar, on every page."""
     router = host().router
     with st.sidebar:
@@ -39,6 +58,9 @@ def foot() -> None:
         _switch(router.policies.paid_enabled())
         if os.environ.get("ROUTER_DEMO") == "1":
             st.badge("demo money", icon=":material/science:", color="violet", help=DEMO)
+        if who.address:
+            st.caption(f"{md(who.address)} · {who.role}", help=None if who.role == "editor" else access.READ_ONLY)
+            st.button("Sign out", icon=":material/logout:", type="tertiary", on_click=st.logout)
 
 
 def _account(state: BudgetState) -> None:
@@ -58,8 +80,10 @@ def _switch(enabled: bool) -> None:
         "Paid calls",
         key="paid",
         on_change=_set_paid,
-        help="Off stops every call to a paid provider, of every program on this data folder, from the next call on."
-        " Calls that have left are still booked. Cached texts and local models go on.",
+        **access.only_editors(
+            help="Off stops every call to a paid provider, of every program on this data folder, from the next call on."
+            " Calls that have left are still booked. Cached texts and local models go on."
+        ),
     )
     if not enabled:
         st.warning(STOPPED, icon=":material/block:")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import streamlit as st
 
-from pages.components import draw, tables
+from pages.components import access, draw, tables
 from pages.components.format import ROUTES, day, md, plural, seconds, usd
 from pages.components.work import Work, wait_for
 from router.host import host
@@ -28,7 +28,12 @@ def first_steps() -> None:
     if work is None:
         st.markdown("**Nothing embedded yet.** Try it with sample texts: free, on this machine, a few seconds.")
     with st.container(horizontal=True, vertical_alignment="center"):
-        clicked = st.button("Embed six sample texts (free, local)", type="primary", icon=":material/play_arrow:")
+        clicked = st.button(
+            "Embed six sample texts (free, local)",
+            type="primary",
+            icon=":material/play_arrow:",
+            **access.only_editors(),
+        )
         st.page_link("route.py", label="Route a text of your own", icon=":material/alt_route:")
         st.page_link("policies.py", label="Set budgets first", icon=":material/tune:")
     if clicked:
@@ -38,7 +43,8 @@ def first_steps() -> None:
     if not any(host().router.configured(m) for m in host().router.catalog.models if not m.local):
         st.caption(
             "No key for a paid provider is set, so local models answer everything, for nothing. Set OPENAI\\_API\\_KEY,"
-            " CO\\_API\\_KEY or VOYAGE\\_API\\_KEY before the start to let policies choose among paid models too."
+            " CO\\_API\\_KEY or VOYAGE\\_API\\_KEY before the start, or add a key under Connections, to let policies"
+            " choose among paid models too."
         )
 
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
+from datetime import date
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -26,9 +28,13 @@ from pages.components.format import (
     usd,
     when,
 )
+from router.config import Endpoint
 from router.corpora.export import safe_cell
+from router.corpora.quote import CorpusCandidate
+from router.dispatch.lane import Health
 from router.domain.money import parse_usd
-from router.domain.values import Avoided
+from router.domain.pricing import price_on
+from router.domain.values import Avoided, Model, Price
 from router.reports import Day
 from router.request.results import Quote, Result
 
@@ -171,4 +177,108 @@ def causes(avoided: Avoided) -> list[Record]:
         {"cause": CAUSES[cause], "avoided": usd(amount), "share": percent(amount / total)}
         for cause, amount in sorted(amounts.items(), key=lambda item: -item[1])
         if amount
+    ]
+
+
+# ---- models ------------------------------------------------------------------------------------
+
+STATES = {"ready": "ready", "key": "no key", "weights": "not installed"}
+OTHER_SCALE = "MTEB-v2-en"
+
+
+def models(shown: Iterable[Model], *, today: date, configured: Callable[[Model], bool], scale: str) -> list[Record]:
+    """The catalog: what is ready first shown as such, price, scores, limits, and where each was read."""
+    return [_model(model, price_on(model, today), configured(model), scale) for model in shown]
+
+
+def _model(model: Model, price: Price | None, ready: bool, scale: str) -> Record:
+    limits, hand = model.limits, " *"
+    return {
+        "model": model.id,
+        "state": [STATES["ready" if ready else "weights" if model.local else "key"]],
+        "now": per_million(price and price.now) + (hand if price and price.second_hand else ""),
+        "batch": "–" if model.local or price is None or price.batch is None
+        else per_million(price.batch) + (hand if price.batch_second_hand else ""),
+        "read": "–" if model.local or price is None else f"{price.checked:%-d %b %Y}",
+        scale: _score(model, scale),
+        OTHER_SCALE: _score(model, OTHER_SCALE),
+        "dimensions": f"{model.dimensions:,}{_sizes(model)}",
+        "space": model.space,
+        "languages": "English" if model.languages == "en" else "many",
+        "tokens a text": _limit(limits.tokens_per_text),
+        "texts a call": _limit(limits.texts_per_call),
+        "tokens a call": _limit(limits.tokens_per_call),
+        "price from": price.source if price else "unknown, so it is never paid for",
+    }  # fmt: skip
+
+
+def per_million(price: Decimal | None) -> str:
+    """A price in dollars per million tokens, as it was read: `$0.02`, `free`."""
+    if price is None:
+        return "unknown"
+    return f"${price:f}" if price else "free"
+
+
+def _score(model: Model, scale: str) -> str:
+    score = next((s for s in model.scores if s.scale == scale), None)
+    return "–" if score is None else quality(score.value) + (" *" if score.second_hand else "")
+
+
+def _sizes(model: Model) -> str:
+    if model.sizes == "any":
+        return ", any lower"
+    return "".join(f", {size:,}" for size in sorted(model.sizes, reverse=True))
+
+
+def _limit(number: int | None) -> str:
+    return "–" if number is None else f"{number:,}"
+
+
+def providers(lanes: Iterable[Health], endpoints: Iterable[Endpoint], *, now: float) -> list[Record]:
+    """The way to each paid provider: whether it has a key, whether it is left alone just now, and why."""
+    keyed = {endpoint.name for endpoint in endpoints if endpoint.key is not None}
+    return [
+        {
+            "provider": lane.provider,
+            "state": state_of(lane, configured=lane.provider in keyed, now=now),
+            "calls at once": f"{lane.in_flight:,} of {lane.width:,}",
+            "failures in a row": lane.failures_in_row,
+            "last error": lane.last_error or "–",
+        }
+        for lane in lanes
+    ]
+
+
+def state_of(lane: Health, *, configured: bool, now: float) -> str:
+    """A provider's state in words."""
+    if not configured:
+        return "no key"
+    if lane.open_until > now:
+        return f"left alone until {when(lane.open_until, 'UTC')}"
+    if lane.failures_in_row:
+        return "failing, still tried"
+    return "ready"
+
+
+# ---- collections -------------------------------------------------------------------------------
+
+
+def corpus(candidates: Iterable[CorpusCandidate]) -> list[Record]:
+    """The candidates of a collection's quote: the chosen one first, then those that could serve, then the rest."""
+    ordered = sorted(candidates, key=lambda c: (not c.verdict.chosen, not c.verdict.eligible))
+    return [
+        {
+            "": "chosen" if c.verdict.chosen else "",
+            "model": c.model.id,
+            "cost now": estimate(c.now_cost),
+            "batch": "–" if c.batch_cost is None else estimate(c.batch_cost),
+            "a year": estimate(c.year_cost),
+            "cached": percent(c.verdict.cached / c.verdict.texts if c.verdict.texts else None),
+            "time": seconds(c.verdict.seconds),
+            "quality": quality(c.verdict.quality),
+            "why": "" if c.verdict.chosen else c.verdict.reason,
+            "note": c.warning,
+            "space": c.model.space,
+        }
+        for c in ordered
     ]

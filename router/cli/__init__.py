@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from router.cli import budget, demo, doctor, embed, policy, quote, sandbox, spend
+from router.cli import budget, collections, demo, doctor, embed, jobs, policy, quote, sandbox, spend
 from router.cli.shell import Shell
 
 __all__ = ["app"]
@@ -21,3 +21,5 @@ for command in (embed.embed, quote.quote, spend.spend, budget.pay, doctor.doctor
     app.command()(command)
 app.add_typer(policy.policy_app, name="policy")
 app.add_typer(budget.budget_app, name="budget")
+app.add_typer(jobs.jobs_app, name="jobs")
+app.add_typer(collections.collections_app, name="collections")

@@ -263,7 +263,7 @@ class BatchTier:
             if self._looks[row.id] < LOOKS:
                 raise BadReply(f"Results of a batch at {client.name} are incomplete.", "They are downloaded again.")
         tries = await asyncio.to_thread(self.rows.tries, row.job)
-        settled = await self.rows.settle(row, model, results.settle(remote, tries))
+        settled = await self.rows.settle(row, model, await asyncio.to_thread(results.settle, remote, tries))
         await self._tidy(client, remote)
         return settled
 

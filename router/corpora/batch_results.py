@@ -137,8 +137,11 @@ class Results:
             if flaw.line is not None and 0 < flaw.line <= len(self._digests):
                 self._why[flaw.line - 1] = (f"{self._name} refused it: {flaw.message}", True)
         unseen = self._unseen()
+        lost = self.lost(remote)
         most = sorted((self._price(int(self._records["tokens"][i])) for i in unseen), reverse=True)
-        unconfirmed = sum(most[: self.lost(remote)])
+        unconfirmed = sum(most[:lost])
+        if lost and remote.tokens is not None:  # the sum that the provider gives may be more than was held
+            unconfirmed = max(unconfirmed, self._price(max(0, remote.tokens - self._tokens)) + lost - 1)
         silence = _silence(self._name, remote)
         reasons: dict[str, int] = {}
         states = np.zeros(len(self._digests), dtype=np.uint8)

@@ -43,9 +43,10 @@ SAMPLE = 200
 PREVIEW = 6
 _BYTES_A_TOKEN = 4
 _MARKERS = 8
-_STOP_WORDS = frozenset(
-    "the of and to a in is it for on that with as are be this by or at from an not you your if can was were we".split()
-)
+_STOP_WORDS = frozenset({
+    *("the", "of", "and", "to", "a", "in", "is", "it", "for", "on", "that", "with", "as", "are", "be", "this", "by"),
+    *("or", "at", "from", "an", "not", "you", "your", "if", "can", "was", "were", "we"),
+})  # fmt: skip
 _ENGLISH_ASCII, _ENGLISH_STOPS = 0.95, 0.12
 
 
@@ -160,7 +161,7 @@ def sizes(page: Sequence[Distinct], tokenizer: Tokenizer, own: Tokenizer) -> lis
     return [one.bytes // _BYTES_A_TOKEN for one in page]  # local models cost nothing: only for the expected time
 
 
-class Survey:
+class Census:
     """One pass over a collection's chunks: what there is, and what each model misses. Runs in a worker thread."""
 
     def __init__(self, router: Router, chunks: Chunks, collection: Collection, policy: Policy) -> None:
@@ -198,10 +199,16 @@ class Survey:
 
 
 async def quote_of(
-    router: Router, chunks: Chunks, collection: Collection, *, pinned: Generation | None, model: str | None,
-    queries_a_month: int, survey: Survey, english: bool,
-) -> tuple[tuple[CorpusCandidate, ...], Plan | Refusal, str, Overnight | None]:  # fmt: skip
-    """Every candidate, the decision, its words, and the overnight way, from one survey."""
+    router: Router,
+    collection: Collection,
+    *,
+    pinned: Generation | None,
+    model: str | None,
+    queries_a_month: int,
+    census: Census,
+    english: bool,
+) -> tuple[tuple[CorpusCandidate, ...], Plan | Refusal, str, Overnight | None]:
+    """Every candidate, the decision, its words, and the overnight way, from one census."""
     policy = router.policies.get(collection.policy)
     named = router.catalog.get(model) if model is not None else None
     ask = Ask(
@@ -215,21 +222,21 @@ async def quote_of(
     now = datetime.fromtimestamp(router.clock(), UTC)
     facts = Facts(
         now=now,
-        candidates=tuple(_facts(router, m, survey, policy, now) for m in router.catalog.models),
+        candidates=tuple(_facts(router, m, census, policy, now) for m in router.catalog.models),
         budgets=router.ledger.states(policy.name),
         paid_enabled=router.policies.paid_enabled(),
     )
     outcome = decide(ask, policy, facts, router.catalog.scale)
     candidates = tuple(
-        _candidate(v, survey.models[v.model.id], price_on(v.model, now.date()), facts.budgets, queries_a_month, english)
+        _candidate(v, census.models[v.model.id], price_on(v.model, now.date()), facts.budgets, queries_a_month, english)
         for v in outcome.verdicts
     )
     words = explain(outcome, ask=ask, policy=policy, facts=facts)
     return candidates, outcome, words, None if pinned else _overnight(candidates)
 
 
-def _facts(router: Router, model: Model, survey: Survey, policy: Policy, now: datetime) -> CandidateFacts:
-    missing = survey.models[model.id]
+def _facts(router: Router, model: Model, census: Census, policy: Policy, now: datetime) -> CandidateFacts:
+    missing = census.models[model.id]
     price = price_on(model, now.date())
     lane = router.lanes[model.provider]
     seconds = missing.tokens / model.tokens_per_second
@@ -238,8 +245,8 @@ def _facts(router: Router, model: Model, survey: Survey, policy: Policy, now: da
         seconds = max(seconds, API_SECONDS * -(-calls // max(1, lane.width())))
     return CandidateFacts(
         model=model,
-        texts=survey.sums.distinct,
-        cached=survey.sums.distinct - missing.texts,
+        texts=census.sums.distinct,
+        cached=census.sums.distinct - missing.texts,
         tokens=missing.tokens,
         over_long=0,  # chunk by chunk, like the rows of a file: no reason to shut the model out
         seconds=seconds,
@@ -251,8 +258,13 @@ def _facts(router: Router, model: Model, survey: Survey, policy: Policy, now: da
 
 
 def _candidate(
-    verdict: Verdict, missing: _Missing, price: Price | None, budgets: Sequence[BudgetState], queries: int, english: bool
-) -> CorpusCandidate:  # fmt: skip
+    verdict: Verdict,
+    missing: _Missing,
+    price: Price | None,
+    budgets: Sequence[BudgetState],
+    queries: int,
+    english: bool,
+) -> CorpusCandidate:
     model = verdict.model
 
     def cost(usd: Decimal | None) -> int | None:

@@ -9,6 +9,7 @@ single call. One lane a provider and process; used on the engine's loop only, so
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -69,6 +70,8 @@ class Lane:
         self._widen_s = WIDEN_S
         self._widened_at = clock()
         self._probing = False
+        self._halved_at = -math.inf
+        self._regain = 0
         self._not_before = 0.0
         self._requests = _Bucket(endpoint.requests_per_minute, clock)
         self._tokens = _Bucket(endpoint.tokens_per_minute, clock)
@@ -115,7 +118,12 @@ class Lane:
         self._resends = min(MOST_RESENDS, self._resends + RESENDS_A_SUCCESS)
         self._learn(ticket, headers)
         now = self._clock()
-        if self._width < self.endpoint.max_in_flight and now - self._widened_at >= self._widen_s:
+        if self._width < self._regain:  # after an outage, back to what was taken before, twice as wide a round
+            if ticket.sent_at >= self._widened_at:
+                self._width = min(self._regain, self._width * 2)
+                self._widened_at = now
+        elif self._width < self.endpoint.max_in_flight and now - self._widened_at >= self._widen_s:
+            self._regain = 0
             self._width += 1
             self._widened_at = now
             self._probing = True
@@ -134,6 +142,7 @@ class Lane:
                 if self._probing:
                     self._widen_s = min(60.0, self._widen_s * 2)
                 self._width = max(1, min(self._width, others))
+                self._regain = 0
                 self._widened_at = now
             elif error.retry_after is not None:
                 self._not_before = max(self._not_before, now + error.retry_after)
@@ -141,9 +150,11 @@ class Lane:
             return
         if error.billed == "no" and not isinstance(error, Unreachable):
             return
-        if error.billed != "yes":  # a wrong answer that was billed says nothing of the load
+        # A wrong answer that was billed says nothing of the load; calls that left before the last halving say it again.
+        if error.billed != "yes" and ticket.sent_at >= self._halved_at:
+            self._regain = max(self._regain, self._width)
             self._width = max(1, self._width // 2)
-            self._widened_at = now
+            self._halved_at = self._widened_at = now
         self._failures += 1
         if self._failures >= BREAK_AFTER:
             self._open_until = now + BREAK_S

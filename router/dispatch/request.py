@@ -112,8 +112,17 @@ class PaidRequest:
     async def _wait_for(self, units: Sequence[Unit]) -> list[Unit]:
         """Wait until nobody claims these texts any more; the next round finds them stored, or pays for them."""
         pause = FIRST_POLL_S
+        ledger, kind = self._route.ledger, self._purpose.kind
+        in_batches = ledger.busy(kind, [u.digest for u in units], in_batches=True)
+        if in_batches:
+            error = Refused(
+                "This text is being embedded by a batch that is under way, which may take a day.",
+                "Wait for its job to end, or cancel the job.",
+            )
+            self._sender.fail([u for u in units if u.digest in in_batches], error)
+            units = [u for u in units if u.digest not in in_batches]
         digests = [u.digest for u in units]
-        while digests and self._route.ledger.busy(self._purpose.kind, digests):
+        while digests and ledger.busy(kind, digests):
             if time.monotonic() + pause > self._route.deadline or self._route.cancelled():
                 self._sender.fail(units, OutcomeUnknown("Another request is still paying for this text.", "Try again."))
                 return []

@@ -10,7 +10,7 @@ import difflib
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any, Literal, NoReturn, TypeVar
@@ -111,6 +111,30 @@ def merge(catalog: Catalog, extra: Catalog) -> Catalog:
     models = catalog.models + extra.models
     _check_together(models, "router.toml")
     return Catalog(models=models, scale=catalog.scale, note=catalog.note)
+
+
+def override_prices(catalog: Catalog, tables: object, *, origin: str) -> Catalog:
+    """The catalog with the operator's own prices, `[[prices]]` of `model`, `since`, `now`, `batch` and `source`.
+
+    A price holds from its day on, also against a later one of the catalog; what held before it stays.
+
+    Raises:
+        BadInput: an unknown model, or anything that a price of the catalog would be refused for.
+    """
+    given: dict[str, list[dict[str, object]]] = {}
+    for table in _Table({"prices": tables}, origin).tables("prices"):
+        name, price = table.split("model")
+        if catalog.get(name).local:
+            table.refuse("model", f"{name} is made on this machine and costs nothing")
+        if "source" in price:
+            price["source"] = f"{origin}: {price['source']}"
+        given.setdefault(name, []).append({"checked": price.get("since"), **price})
+    models = []
+    for model in catalog.models:
+        ours = _read_prices(_Table({"prices": given.get(model.id, [])}, f"{origin}, prices of {model.id}"))
+        before = tuple(price for price in model.prices if not ours or price.since < ours[0].since)
+        models.append(replace(model, prices=(*before, *ours)))
+    return Catalog(models=tuple(models), scale=catalog.scale, note=catalog.note)
 
 
 def _check_together(models: tuple[Model, ...], origin: str) -> None:
@@ -260,6 +284,10 @@ class _Table:
 
     def maybe(self, key: str, kind: type[T]) -> T | None:
         return self.need(key, kind) if key in self._left else None
+
+    def split(self, key: str) -> tuple[str, dict[str, Any]]:
+        """A string, and all that is left beside it."""
+        return self.need(key, str), self._left
 
     def positive(self, key: str) -> int:
         value = self.need(key, int)

@@ -8,7 +8,7 @@ RouterError                    anything the router says no to; `message` is fit 
 │   ├── StoreBusy              ... another program holds the write lock; try again
 │   └── StoreFull              ... the disk is full; make room
 └── ProviderError              what a provider did; `billed` says what is known of the money
-    ├── NotConfigured          the operator: the key is missing (nothing was sent)
+    ├── NotConfigured          the operator: the key is missing, or the address is wrong (not billed)
     ├── KeyRejected            the operator: the key is wrong or was revoked (not billed)
     ├── QuotaExhausted         the operator: the account at the provider is out of money (not billed)
     ├── RateLimited            the dispatcher: wait `retry_after` seconds, then send again (not billed)
@@ -91,7 +91,7 @@ class ProviderError(RouterError):
 
 
 class NotConfigured(ProviderError):
-    """There is no key for this provider. Shown to the operator; nothing was sent."""
+    """There is no key for this provider, or nothing at its address. Shown to the operator; nothing was billed."""
 
 
 class KeyRejected(ProviderError):

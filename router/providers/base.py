@@ -281,6 +281,8 @@ def error_for_status(
         return Overloaded(said, "It may have been billed.")
     if status == 413 or code == "max_tokens_per_request" or "maximum context length" in message:
         return CallTooLarge(said, "The call is split.")
+    if status in (404, 405):
+        return NotConfigured(said, f"Check the base URL of {provider} and the model's name; nothing was billed.")
     if 400 <= status < 500:
         return CallRejected(said, "Look at the text that it names.")
     return OutcomeUnknown(said, "It may have been billed.")

@@ -19,7 +19,7 @@ import orjson
 from router.config import Endpoint
 from router.domain.errors import BadReply, OutcomeUnknown
 from router.domain.values import Model, Role
-from router.providers.base import connection_error, key_of, read_json, refusal
+from router.providers.base import connection_error, key_of, read_json, refusal, tokens_billed
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -54,7 +54,7 @@ class RemoteBatch:
         key: ours, from its metadata, or "".
         status: validating, failed, in_progress, finalizing, completed, expired, cancelling or cancelled.
         files: of the results: the output, the errors, or both; empty until it has ended.
-        completed: requests done well, or None where the provider does not say.
+        completed, tokens: requests done well, and their tokens in all; None where the provider does not say.
     """
 
     id: str
@@ -63,6 +63,7 @@ class RemoteBatch:
     input_file: str
     files: tuple[str, ...]
     completed: int | None
+    tokens: int | None
     flaws: tuple[Flaw, ...] = field(repr=False)
     created: float
 
@@ -224,17 +225,21 @@ class BatchClient:
 
     def _batch(self, data: Any) -> RemoteBatch:
         number, status = self._text(data, "id"), self._text(data, "status")
-        counts, metadata, errors = (data.get(name) for name in ("request_counts", "metadata", "errors"))
-        completed = counts.get("completed") if isinstance(counts, dict) else None
+        counts, metadata, errors, usage = (
+            data.get(name) if isinstance(data.get(name), dict) else {}
+            for name in ("request_counts", "metadata", "errors", "usage")
+        )
+        completed = counts.get("completed")
         created = data.get("created_at")
-        flaws = errors.get("data") if isinstance(errors, dict) else None
+        flaws = errors.get("data")
         return RemoteBatch(
             id=number,
-            key=str(metadata.get(KEY, "")) if isinstance(metadata, dict) else "",
+            key=str(metadata.get(KEY, "")),
             status=status,
             input_file=str(data.get("input_file_id") or ""),
             files=tuple(str(data[name]) for name in ("output_file_id", "error_file_id") if data.get(name)),
             completed=completed if isinstance(completed, int) else None,
+            tokens=tokens_billed(usage.get("total_tokens")),
             flaws=tuple(_flaw(item) for item in flaws or () if isinstance(item, dict)),
             created=float(created) if isinstance(created, int | float) else math.inf,
         )

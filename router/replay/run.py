@@ -13,18 +13,18 @@ from numpy.typing import NDArray
 
 from router.domain.decide import decide
 from router.domain.money import price_tokens
+from router.domain.policy import MOST
 from router.domain.pricing import price_on
 from router.domain.values import CandidateFacts, Facts, Plan, Policy, Refusal, RouteCounts, Tokenizer
 from router.engine import Router
 from router.replay.budgets import Budgets
 from router.replay.difference import Difference
-from router.request.trace import Mask, SeenModel, Trace, from_json
-
-SIZE: Mapping[Tokenizer, float] = {"cl100k_base": 1.0, "wordpiece": 1.03, "bytes": 5.35}
-"""Tokens of an English text, one for each of cl100k_base (measured over the 1,400 abstracts of Cranfield)."""
+from router.request.trace import SIZE, Mask, SeenModel, Trace, from_json
 
 NO_DIGESTS = "the digests of its texts are not kept (older than 35 days, or it ended before its texts were read)"
 NO_FACTS = "what its decision knew was not kept (a batch of a job, or an earlier version of this program)"
+OUT_OF_MONEY = "Refused:"
+"""How the ledger begins what it says of a budget that is too small."""
 GONE = "the model that answered it is not in the catalog any more"
 
 
@@ -143,8 +143,8 @@ class _Request:
 
 
 _COLUMNS = (
-    "id, status, policy_version, role, model, cache, local, api, batch, refused, avoided, p.digests, p.tokens,"
-    " p.counts, p.facts"
+    "id, status, policy_version, role, model, cache, local, api, batch, avoided, error, p.digests, p.tokens, p.counts,"
+    " p.facts"
 )
 
 
@@ -223,7 +223,7 @@ class _Replaying:
             cost=charged,
             avoided=row["avoided"],
             refused=row["status"] in ("refused", "failed"),
-            cut_short=row["status"] == "partial",
+            cut_short=row["status"] == "partial" and row["error"].startswith(OUT_OF_MONEY),
             routes={route.name: row[route.name] for route in fields(RouteCounts)},
         )
 
@@ -254,7 +254,8 @@ class _Replaying:
         plan = decide(trace.ask, policy, facts, self._catalog.scale)
         planned = "" if isinstance(plan, Refusal) else plan.model.id
         seen = next((s for s in trace.models if s.model == was.model), None)
-        if planned == was.model and (seen is None or masks[planned] is seen.cached):
+        alike = planned == was.model and (seen is None or masks[planned] is seen.cached)
+        if alike and _money_alike(request, was, _room(facts)):
             return was
         self._difference.note(
             role,
@@ -307,7 +308,7 @@ class _Replaying:
             bound = candidate.model.tokenizer == "bytes"  # the provider bills the tokens, of which this is a bound
             guessed = guessed or bound
             cost = price_tokens(round(candidate.tokens / SIZE["bytes"]) if bound else candidate.tokens, candidate.price)
-            room = min((s.left for s in facts.budgets if s.budget.hard and s.budget.window != "request"), default=cost)
+            room = _room(facts)
             if cost > room:  # only work that goes call by call is planned past its budget
                 misses, cost, cut_short = misses * room // cost, room, True
         routes: dict[str, int] = {"cache": hits, plan.route: misses} if misses else {"cache": hits}
@@ -329,6 +330,18 @@ class _Replaying:
         scale = SIZE["cl100k_base" if known == "bytes" else known] / SIZE[known]
         free = request.tokens * (request.copies - 1) + request.tokens * (cached | (plan.route == "local"))
         return price_tokens(round(int(free.sum()) * scale), price.now)
+
+
+def _room(facts: Facts) -> int:
+    """Nanodollars that the hard budgets let a request spend."""
+    return min((s.left for s in facts.budgets if s.budget.hard), default=MOST)
+
+
+def _money_alike(request: _Request, was: _Ending, room: int) -> bool:
+    """Whether the ledger would have let the same plan spend what it spent."""
+    before = min((max(0, b.amount - b.used) for b in request.trace.budgets if b.hard), default=MOST)
+    stopped = was.cut_short or (request.row["status"] == "refused" and was.model != "")
+    return room == before or (was.cost <= room and not stopped)
 
 
 def _tokens(request: _Request, seen: SeenModel, tokenizer: Tokenizer, missed: Mask, counted: bool) -> tuple[int, bool]:

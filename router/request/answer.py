@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router.dispatch.paid import Delivery
-from router.domain.errors import BudgetExceeded, RouterError, StoreError
+from router.domain.errors import BadInput, BudgetExceeded, Refused, RouterError, StoreError
 from router.domain.pricing import price_on
 from router.domain.values import Ask, Facts, Model, Plan, Policy, Refusal, Role, Tokenizer
 from router.providers.base import Floats
@@ -92,8 +92,10 @@ class Answers:
             raise first
         return replace(result, request=number)
 
-    async def refuse(self, asked: Request, survey: Survey, facts: Facts, refusal: Refusal, decision: str) -> None:
-        """Book a request that was refused before anything was spent."""
+    async def refuse(
+        self, asked: Request, survey: Survey, facts: Facts, refusal: Refusal, decision: str
+    ) -> RouterError:
+        """Book a request that was refused before anything was spent; gives the error to raise."""
         intake = survey.intake
         outcome = Outcome(
             status="refused",
@@ -107,6 +109,7 @@ class Answers:
             error=refusal.reason,
         )
         await self._usage.record(outcome, **_who(asked), **_bounds(asked, survey, facts))
+        return _to_error(refusal)
 
     async def fail(
         self,
@@ -206,12 +209,26 @@ class Answers:
         return None if price is None else price.now
 
 
+def _to_error(refusal: Refusal) -> RouterError:
+    message, hint = f"Refused: {refusal.reason}", refusal.hint
+    if refusal.kind == "budget":
+        return BudgetExceeded(message, hint, shortfall=refusal.shortfall)
+    if refusal.kind == "input":
+        return BadInput(message, hint)
+    return Refused(message, hint)
+
+
 def _kept(asked: Request, survey: Survey, facts: Facts, tokens: NDArray[np.uint32], tokenizer: Tokenizer) -> Kept:
     intake = survey.intake
     counts = (tokens.astype("<u4").tobytes(), intake.copies.astype("<u4").tobytes())
+
+    def cached(model: Model) -> list[bool]:
+        rows = survey.rows(model)
+        return [d in rows for d in intake.digests]
+
     return {
         "replay": (b"".join(intake.digests), *counts),
-        "facts": to_json(survey, facts, asked.ask, asked.policy.long_texts, tokenizer),
+        "facts": to_json(facts, asked.ask, asked.policy.long_texts, tokenizer, cached),
     }
 
 

@@ -55,6 +55,13 @@ class Survey:
             self._rows[model.id] = merged
         return self._rows[model.id]
 
+    def cut(self, model: Model) -> set[bytes]:
+        """Those of `rows` whose vector is that of a cut text."""
+        whole = {d for kind, rows in self._found if kind.variant == "whole" and self.fits(kind, model) for d in rows}
+        return {
+            d for kind, rows in self._found if kind.variant == "cut" and self.fits(kind, model) for d in rows
+        } - whole
+
     def fits(self, kind: Kind, model: Model) -> bool:
         """True where vectors of this kind may answer for this model."""
         if kind.space != model.space or kind.dimensions != model.dimensions:

@@ -64,8 +64,10 @@ def count_up(intake: Intake, survey: Survey, plan: Plan, work: Work, done: Deliv
     if failed:
         problems.update({p: failed[i] for p, i in enumerate(intake.places.tolist()) if i in failed})
     cut: tuple[int, ...] = ()
-    if work.parts and work.variant == "cut":
-        cut = tuple(p for p, i in enumerate(intake.places.tolist()) if i in work.parts and i not in failed)
+    if work.variant == "cut":
+        before = survey.cut(plan.model)
+        which = {i for i, d in enumerate(intake.digests) if (i in work.parts or d in before) and i not in failed}
+        cut = tuple(p for p, i in enumerate(intake.places.tolist()) if i in which) if which else ()
     return Tally(
         intake=intake,
         tokens=tokens,

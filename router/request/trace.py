@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import numpy as np
 from numpy.typing import NDArray
 
-from router.domain.values import Ask, Facts, LongTexts, Tokenizer, Window
-from router.request.survey import Survey
+from router.domain.values import Ask, Facts, LongTexts, Model, Tokenizer, Window
 
 Mask = NDArray[np.bool_]
 ALL, NONE = "*", ""
+SIZE: Mapping[Tokenizer, float] = {"cl100k_base": 1.0, "wordpiece": 1.03, "bytes": 5.35}
+"""Tokens of an English text for one of cl100k_base, for guesses (measured over the 1,400 abstracts of Cranfield)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,17 +60,15 @@ class Trace:
     budgets: tuple[SeenBudget, ...]
 
 
-def to_json(survey: Survey, facts: Facts, ask: Ask, long_texts: LongTexts, tokenizer: Tokenizer) -> str:
-    """The trace of a decision."""
-    digests = survey.intake.digests
+def to_json(
+    facts: Facts, ask: Ask, long_texts: LongTexts, tokenizer: Tokenizer, cached: Callable[[Model], Sequence[bool]]
+) -> str:
+    """The trace of a decision; `cached` says which of the texts a model has, asked where it has some and not all."""
     models = []
     for c in facts.candidates:
-        cached = NONE if not c.cached else ALL
-        if 0 < c.cached < c.texts:
-            rows = survey.rows(c.model)
-            cached = _pack([d in rows for d in digests])
+        mask = NONE if not c.cached else ALL if c.cached >= c.texts else _pack(cached(c.model))
         flags = int(c.configured) | int(not c.unhealthy) << 1
-        models.append([c.model.id, cached, c.tokens, c.over_long, c.seconds, flags])
+        models.append([c.model.id, mask, c.tokens, c.over_long, c.seconds, flags])
     budgets = [
         [s.owner, s.budget.window, int(s.budget.hard), s.budget.amount, s.used, s.resets and s.resets.timestamp()]
         for s in facts.budgets

@@ -58,14 +58,20 @@ def change(conn: Connection, sql: str, values: Sequence[object]) -> int:
     return int(conn.execute(sql, tuple(values)).rowcount)
 
 
-def claimed(conn: Connection, kind: str, digests: Sequence[bytes]) -> set[bytes]:
+def claimed(conn: Connection, kind: str, digests: Sequence[bytes], *, in_batches: bool = False) -> set[bytes]:
+    """Which of these texts are claimed; with `in_batches`, only by batches, which may take a day."""
     taken: set[bytes] = set()
+    extra = (
+        " AND hold IN (SELECT id FROM holds WHERE state = 'pending' AND process LIKE 'batch %')" if in_batches else ""
+    )
     for start in range(0, len(digests), 500):
         part = digests[start : start + 500]
         marks = ",".join("?" * len(part))
         taken.update(
             row[0]
-            for row in conn.execute(f"SELECT digest FROM claims WHERE digest IN ({marks}) AND kind = ?", (*part, kind))
+            for row in conn.execute(
+                f"SELECT digest FROM claims WHERE digest IN ({marks}) AND kind = ?{extra}", (*part, kind)
+            )
         )
     return taken
 

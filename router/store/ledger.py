@@ -297,9 +297,9 @@ class Ledger(Reconciling):
         append_charge(conn, number, "settled", amount, tokens, self.clock(), "", scopes=row[1])
         return True
 
-    def busy(self, kind: str, digests: Sequence[bytes]) -> set[bytes]:
-        """Which of these texts another request has claimed just now."""
-        return claimed(self.database.reader(), kind, digests)
+    def busy(self, kind: str, digests: Sequence[bytes], *, in_batches: bool = False) -> set[bytes]:
+        """Which of these texts another request has claimed just now; with `in_batches`, only a batch."""
+        return claimed(self.database.reader(), kind, digests, in_batches=in_batches)
 
     # ---- leases ----
 

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sqlite_utils import Database, Migrations
 
-NAMES = ["m001_create_policies", "m002_create_ledger", "m003_create_usage", "m004_create_jobs", "m005_add_replay_facts"]
+NAMES = [
+    "m001_create_policies",
+    "m002_create_ledger",
+    "m003_create_usage",
+    "m004_create_jobs",
+    "m005_add_replay_facts",
+    "m006_create_alerts",
+]
 
 
 def migrations() -> Migrations:
@@ -151,5 +158,17 @@ def migrations() -> Migrations:
     def m005_add_replay_facts(db: Database) -> None:
         # What the decision knew, as JSON; see request/trace.py.
         db.conn.execute("ALTER TABLE replay ADD COLUMN facts TEXT NOT NULL DEFAULT ''")
+
+    @registry()
+    def m006_create_alerts(db: Database) -> None:
+        # What was said of a budget, once a window; `tries` and `delivered` are of the webhook.
+        db.conn.execute(
+            "CREATE TABLE alerts_sent (id INTEGER PRIMARY KEY, at REAL NOT NULL, owner TEXT NOT NULL,"
+            " window TEXT NOT NULL, start INTEGER NOT NULL, amount INTEGER NOT NULL, hard INTEGER NOT NULL,"
+            " kind TEXT NOT NULL CHECK (kind IN ('actual', 'forecast')), threshold INTEGER NOT NULL,"
+            " used INTEGER NOT NULL, expected INTEGER NOT NULL, tries INTEGER NOT NULL DEFAULT 0,"
+            " tried REAL NOT NULL DEFAULT 0, delivered REAL,"
+            " UNIQUE (owner, window, start, amount, hard, kind, threshold)) STRICT"
+        )
 
     return registry

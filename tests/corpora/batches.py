@@ -15,12 +15,6 @@ from router.engine import Router
 from router.request.intake import digest
 from router.sandbox import Sandbox, expected_vectors
 
-SHIM = (
-    "CREATE TABLE IF NOT EXISTS batches (id INTEGER PRIMARY KEY, job INTEGER NOT NULL, key TEXT UNIQUE NOT NULL,"
-    " provider TEXT NOT NULL, model TEXT NOT NULL, state TEXT NOT NULL, remote TEXT NOT NULL DEFAULT '',"
-    " hold INTEGER NOT NULL, digests BLOB NOT NULL, texts INTEGER NOT NULL, tokens INTEGER NOT NULL,"
-    " created REAL NOT NULL, submitted REAL, ended REAL, reason TEXT NOT NULL DEFAULT '') STRICT"
-)
 SMALL = "openai/text-embedding-3-small"
 
 
@@ -78,7 +72,6 @@ async def opened(
     """A router on a folder, and its batch tier."""
     more = {} if clock is None else {"clock": clock}
     async with Router.open(folder, env=sandbox.environment if env is None else env, **more) as router:
-        await router.database.write(lambda conn: conn.execute(SHIM) and None)
         tier = BatchTier(router, **{"first_poll_s": 0.01, "grace_s": 0.0} | settings)
         try:
             yield router, tier

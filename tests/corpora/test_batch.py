@@ -1,4 +1,4 @@
-"""The batch tier against the provider on loopback: half the price, its states, its budgets, its way back after a stop."""
+"""The batch tier against the provider on loopback: half the price, its states, its budgets, the way back to it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from router.corpora.batch_texts import Limits
 from router.domain.errors import BudgetExceeded, KeyRejected, NotConfigured, QuotaExhausted, Refused
 from router.domain.values import Budget, Policy
 from router.engine import Router
+from router.providers.batch import BatchClient
 from router.sandbox import Fault, Sandbox, SandboxConfig
 from tests.corpora.batches import SMALL, SomeJob, advance, assert_right, finish, misses_of, opened, stored
 from tests.faults.books import audit
@@ -187,6 +188,26 @@ async def test_the_kill_switch_stops_submissions_and_not_results(tmp_path: Path,
         assert (await finish(router, tier, sandbox, TEXTS, SomeJob())).done == 40
 
 
+async def test_the_kill_switch_counts_until_the_batch_is_made(
+    tmp_path: Path, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Turned while the file goes up: the file is deleted again, and the money released."""
+    upload = BatchClient.upload
+    async with opened(tmp_path, sandbox) as (router, tier):
+
+        async def slow(self: BatchClient, path: Path) -> str:
+            file = await upload(self, path)
+            await router.policies.set_paid(False)
+            return file
+
+        monkeypatch.setattr(BatchClient, "upload", slow)
+        progress = await tier.step(SomeJob(), misses_of(router, TEXTS))
+        assert isinstance(progress.error, Refused)
+        assert (progress.open, router.ledger.totals()) == (0, (0, 0, 0))
+    assert batches_made(sandbox) == 0
+    assert sandbox._batches.files == {}
+
+
 @pytest.mark.parametrize(("kind", "error"), [("quota", QuotaExhausted), ("key_revoked", KeyRejected)])
 @pytest.mark.parametrize("on", ["POST /files", "POST /batches"])
 async def test_a_refused_submission_releases_everything(
@@ -299,6 +320,7 @@ async def test_cancelling_keeps_what_is_finished(tmp_path: Path, sandbox: Sandbo
         assert progress.spent == sandbox.bill().nanodollars
         assert audit(router.database.reader()).held == 0
         assert len(stored(router, TEXTS)) == 15
+        assert router.usage.total(since=0, until=time.time() + 900).texts == 15
         assert (await tier.cancel(SomeJob())).open == 0
         progress = await finish(router, tier, sandbox, TEXTS, SomeJob())
         assert progress.done == 40
@@ -313,6 +335,7 @@ async def test_cancelling_what_may_not_have_arrived(tmp_path: Path, sandbox: San
         async with opened(tmp_path / str(arrived), sandbox) as (router, tier):
             sandbox.faults.add(fault)
             await tier.step(SomeJob(), misses_of(router, TEXTS))
+            asked = sum(entry.operation == "POST /batches" for entry in sandbox.received())
             progress = await tier.cancel(SomeJob())
             assert progress.open == int(arrived)
             advance(router, sandbox, "cancelled")
@@ -320,6 +343,7 @@ async def test_cancelling_what_may_not_have_arrived(tmp_path: Path, sandbox: San
             assert (progress.open, progress.spent) == (0, 0)
             assert audit(router.database.reader()).held == 0
         assert len(sandbox._batches.batches) == int(arrived)
+        assert asked == sum(entry.operation == "POST /batches" for entry in sandbox.received())
 
 
 async def test_a_full_queue_is_waited_for(tmp_path: Path, sandbox: Sandbox) -> None:

@@ -22,7 +22,7 @@ from router.providers.batch import BatchClient
 from router.sandbox import Sandbox
 from router.store.cache import Cache
 from router.store.database import Database
-from tests.corpora.batches import SHIM, SomeJob, assert_right, misses_of, opened, stored
+from tests.corpora.batches import SomeJob, assert_right, misses_of, opened, stored
 from tests.faults.books import audit, audit_folder
 
 SUBMIT = ("intended", "written", "uploading", "uploaded", "noting", "noted", "creating", "created", "submitted")
@@ -51,7 +51,6 @@ def killed_batch(*, folder: str, env: dict[str, str], texts: list[str], moment: 
         from router.engine import Router
 
         async with Router.open(folder, env=env) as router:
-            await router.database.write(lambda conn: conn.execute(SHIM) and None)
             tier = tier_module.BatchTier(router, first_poll_s=0.001, grace_s=GRACE_S, limits=Limits(lines=LINES))
             for _ in range(50):
                 await tier.step(SomeJob(), misses_of(router, texts))

@@ -138,7 +138,6 @@ async def test_over_long_texts_by_each_policy(
     figure(21, f"{len(text):,} characters in {len(pieces)} pieces, cut or refused by policy: {silent} cut in silence")
 
 
-@pytest.mark.xfail(reason="router/request/tally.py: `cut` is reckoned from the misses only; reported to the lead")
 async def test_a_cut_text_from_the_cache_is_reported_too(sandbox: Sandbox, tmp_path: Path) -> None:
     """The second answer is the same vector, of the same beginning, and says so."""
     text = "word" + " word" * LIMIT

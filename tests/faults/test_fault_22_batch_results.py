@@ -83,7 +83,8 @@ async def test_each_text_is_stored_once_or_reported(
         unconfirmed += books.unconfirmed > 0
     assert retried > 0
     assert reported_in_all > 0
-    figure(22, f"{trials} jobs at {model.split('/')[0]}, {texts_in_all} texts: 0 at the wrong place, 0 stored twice, 0"
+    provider = model.partition("/")[0]
+    figure(22, f"{trials} jobs at {provider}, {texts_in_all} texts: 0 at the wrong place, 0 stored twice, 0"
            f" neither stored nor reported ({reported_in_all} reported; {unconfirmed} jobs with an unconfirmed charge)",
     )  # fmt: skip
 

@@ -31,9 +31,7 @@ def forks() -> Iterator[Racer]:
         yield racer
 
 
-async def killed_and_recovered(
-    forks: Racer, sandbox: Sandbox, folder: Path, moment: str, number: int
-) -> Recovery:
+async def killed_and_recovered(forks: Racer, sandbox: Sandbox, folder: Path, moment: str, number: int) -> Recovery:
     """One job of two batches, killed at a moment of one of them, and finished by another program."""
     sandbox.reset()
     sandbox.configure(batch_seconds=0)

@@ -1,4 +1,4 @@
-"""Fault 6: SIGKILL at five points of a request, 40 each; a batch submit, the fifth, is not built yet and left out.
+"""Fault 6: SIGKILL at four points of a request, 40 each; the fifth, a batch submit, is in test_fault_06_batch_submit.
 
 Figures: acknowledged vectors or charges lost (0); holds left (0); texts billed again beyond the calls in flight (0).
 """

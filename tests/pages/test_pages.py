@@ -17,7 +17,7 @@ from router.domain.values import Budget, Policy
 from router.host import host
 from router.store.usage import Outcome
 
-PAGES = ("overview", "route", "spend", "policies")
+PAGES = ("overview", "route", "spend", "policies", "collections", "models", "connections")
 Open = Callable[..., AppTest]
 
 

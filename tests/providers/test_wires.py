@@ -116,7 +116,7 @@ async def test_a_shuffled_answer_is_put_in_order(
         (Fault("poison"), CallRejected, "no"),
         (Fault("status", status=402), QuotaExhausted, "no"),
         (Fault("status", status=403), KeyRejected, "no"),
-        (Fault("status", status=404), CallRejected, "no"),
+        (Fault("status", status=404), NotConfigured, "no"),
         (Fault("status", status=408), Overloaded, "maybe"),
         (Fault("status", status=413), CallTooLarge, "no"),
         (Fault("status", status=422), CallRejected, "no"),

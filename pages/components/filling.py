@@ -1,0 +1,242 @@
+"""Adding documents, in three steps on one page: files with a verdict on each, what they would cost, and the go-ahead.
+
+An upload is written to the data folder as soon as it is to be read, and deleted when it was. What was read and not
+confirmed waits in the collection, so a closed tab loses nothing.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from pages.components import access, bars, draw, tables
+from pages.components.format import count, estimate, md, plural, seconds, usd
+from pages.components.work import Task, wait_for
+from router.corpora.extract import ROWS, columns
+from router.corpora.ingest import TEXT_COLUMNS, FileReport
+from router.corpora.library import CollectionInfo
+from router.corpora.quote import CorpusCandidate, CorpusQuote
+from router.domain.errors import BadInput
+from router.domain.values import Refusal
+from router.host import Host
+
+TYPES = ["txt", "md", "csv", "tsv", "jsonl", "json", "parquet", "pdf", "docx", "html", "zip"]
+VERDICTS = {"added": "read", "unchanged": "unchanged", "failed": "not read"}
+POLICY, NOW, BATCH = "as the policy says", "now", "within a day, at the batch price"
+
+
+# ---- files -------------------------------------------------------------------------------------
+
+
+def add(host: Host, info: CollectionInfo) -> None:
+    """Step one: files, and after they were read a verdict on each."""
+    name = info.collection.name
+    task: Task[list[FileReport]] | None = st.session_state.get(f"reading {name}")
+    if task is not None and not task.future.done():
+        wait_for(task, "Reading")
+        st.rerun()
+    empty = not info.documents and not info.new_documents
+    with st.expander("Add documents", icon=":material/upload_file:", expanded=empty):
+        turn = st.session_state.setdefault(f"turn {name}", 0)
+        uploads = st.file_uploader(
+            "Files", type=TYPES, accept_multiple_files=True, key=f"files {name} {turn}",
+            **access.only_editors(help="Several at once, or a zip of a folder. Nothing is paid for before you confirm."),
+        )  # fmt: skip
+        lines = any(upload.name.lower().endswith(".txt") for upload in uploads) and st.toggle(
+            ".txt files hold a text a line", key=f"lines {name}", help="Else each of them is one document."
+        )
+        chosen = {upload.name: column for upload in uploads if (column := _column(name, upload))}
+        if uploads and st.button(
+            f"Read {plural(len(uploads), 'file')}", type="primary", icon=":material/file_open:", **access.only_editors()
+        ):
+            with draw.in_words():
+                saved = [host.library.upload(upload, upload.name) for upload in uploads]
+                texts = {one.name: chosen[up.name] for one, up in zip(saved, uploads, strict=True) if up.name in chosen}
+                st.session_state[f"turn {name}"] += 1  # an empty uploader: the memory of these is given back
+                st.session_state[f"reading {name}"] = Task(
+                    host,
+                    lambda progress: host.library.add_files(
+                        name, [one.path for one in saved], text_columns=texts, txt_lines=lines, progress=progress
+                    ),
+                )
+                st.rerun()
+    if task is not None and wait_for(task, "Reading"):
+        _verdicts(task.result or [])
+
+
+def _column(name: str, upload: Any) -> str | None:
+    """Which column of a table holds the texts; None where there is nothing to choose."""
+    ending = Path(upload.name).suffix.lower()
+    if ending not in ROWS or ending == ".txt":
+        return None
+    kept = st.session_state.setdefault(f"columns {name}", {})
+    if upload.file_id not in kept:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"table{ending}"
+            with path.open("wb") as file:
+                shutil.copyfileobj(upload, file)
+            upload.seek(0)
+            try:
+                kept[upload.file_id] = columns(path)
+            except BadInput:  # said in its verdict, once it is read
+                kept[upload.file_id] = []
+    found = kept[upload.file_id]
+    if len(found) < 2:
+        return None
+    usual = next((found.index(column) for column in TEXT_COLUMNS if column in found), 0)
+    return st.selectbox(f"Texts of {md(upload.name)}", found, index=usual, key=f"column {upload.file_id}")
+
+
+def _verdicts(reports: list[FileReport]) -> None:
+    rows = [
+        {
+            "file": report.name,
+            "verdict": [VERDICTS[report.state]],
+            "chunks": report.chunks,
+            "rows skipped": report.skipped,
+            "why": report.reason,
+        }
+        for report in sorted(reports, key=lambda r: r.state != "failed")
+    ]
+    good = sum(report.state != "failed" for report in reports)
+    st.caption(f"{good:,} of {plural(len(reports), 'file')} could be read.")
+    config = {
+        "verdict": st.column_config.MultiselectColumn(
+            "verdict", options=list(VERDICTS.values()), color=["green", "gray", "red"]
+        ),
+        "why": st.column_config.TextColumn("why", width="large"),
+    }
+    st.dataframe(rows, column_config=config, hide_index=True, alt="What became of each file")
+
+
+# ---- the quote ---------------------------------------------------------------------------------
+
+
+def offer(host: Host, info: CollectionInfo) -> None:
+    """Steps two and three: what embedding would cost by each model, and the button that starts it."""
+    if not info.new_documents and (info.active is not None or not info.documents):
+        return
+    st.subheader("Before anything is spent")
+    model = route = None
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        if info.active is None:
+            ids = [m.id for m in host.router.catalog.models]
+            model = st.selectbox("Model", ids, index=None, placeholder="The policy chooses", key="order model")
+        when = st.selectbox(
+            "When", [POLICY, NOW, BATCH], key="order when", help="Half the price where the provider has a batch tier."
+        )
+        queries = st.number_input("Queries a month", 0, value=1_000, step=1_000, key="order queries")
+    route = "batch" if when == BATCH else "api" if when == NOW else None
+    quote = _quote(host, info, model, int(queries))
+    if quote is None:
+        return
+    _sums(quote)
+    chosen = quote.chosen
+    if isinstance(quote.outcome, Refusal):
+        st.error(f"{md(quote.outcome.reason)} {md(quote.outcome.hint)}", icon=":material/block:")
+    else:
+        st.text(quote.decision)
+    draw.candidates(tables.corpus(quote.candidates), alt="The models that could embed this collection, with their cost")
+    scale = host.router.catalog
+    st.caption(
+        f"Costs are of what is not cached. A year is that and {plural(int(queries), 'query', 'queries')} a month."
+        f" Quality is {md(scale.scale)}, English retrieval, 0 to 100: {md(scale.note)}."
+    )
+    if chosen is not None:
+        _effect(chosen)
+        if chosen.warning:
+            st.warning(md(chosen.warning), icon=":material/warning:")
+    with st.expander("See the first chunks"):
+        for chunk in quote.preview[:6]:
+            st.caption(md(f"{chunk.key} · {chunk.tokens:,} tokens"))
+            st.text(chunk.text)
+    _confirm(host, info, quote, model, route)
+
+
+def _quote(host: Host, info: CollectionInfo, model: str | None, queries: int) -> CorpusQuote | None:
+    """The quote, read anew when anything that it rests on has changed."""
+    router, name = host.router, info.collection.name
+    state = (
+        name, model, queries, info.documents, info.chunks, info.new_documents, info.job, router.ledger.totals(),
+        router.policies.get(info.collection.policy), router.policies.paid_enabled(),
+        tuple(router.configured(m) for m in router.catalog.models),
+    )  # fmt: skip
+    kept = st.session_state.get("quoted")
+    if kept is None or kept[0] != state:
+        task = Task(host, lambda _: host.library.quote(name, model=model, queries_a_month=queries))
+        if not wait_for(task, "Reckoning"):
+            return None
+        kept = st.session_state["quoted"] = (state, task.result)
+    return kept[1]
+
+
+def _sums(quote: CorpusQuote) -> None:
+    left_out = [f"{plural(quote.duplicates, 'exact duplicate')}"] * bool(quote.duplicates)
+    left_out += [f"{quote.near_empty:,} nearly empty"] * bool(quote.near_empty)
+    less = f", less {' and '.join(left_out)}" if left_out else ""
+    new = f" ({quote.new_documents:,} new)" if quote.new_documents else ""
+    tokens = next((c.verdict.tokens for c in quote.candidates if c.verdict.chosen), None)
+    size = "" if tokens is None else f", {count(tokens)} tokens to embed"
+    st.markdown(
+        md(
+            f"{plural(quote.documents, 'document')}{new}, {plural(quote.chunks, 'chunk')}{less}:"
+            f" {plural(quote.distinct, 'text')}{size}."
+        )
+    )
+
+
+def _effect(chosen: CorpusCandidate) -> None:
+    """What the choice leaves of each budget."""
+    for one in chosen.budgets:
+        name = "account" if one.owner == "account" else one.owner.removeprefix("policy/")
+        window = {"request": "a request", "total": "in total"}.get(one.window, f"a {one.window}")
+        fits = "" if one.fits else " · **too small**"
+        st.caption(
+            f"**{md(name)}** · {md(usd(one.before))} left of {md(usd(one.amount))} {window}, {md(usd(one.after))}"
+            f" after it{fits}"
+        )
+        st.html(
+            bars.gauge(1 - one.after / one.amount if one.amount else 1.0, f"{name}: {usd(one.after)} left after it")
+        )
+
+
+def _confirm(host: Host, info: CollectionInfo, quote: CorpusQuote, model: str | None, route: Any) -> None:
+    name, chosen = info.collection.name, quote.chosen
+    with st.container(horizontal=True):
+        if chosen is not None:
+            cost = chosen.batch_cost if route == "batch" and chosen.batch_cost is not None else chosen.verdict.cost
+            label = f"Embed {plural(quote.distinct, 'text')} with {chosen.model.name}: {estimate(cost)}"
+            paid = None if chosen.model.local else route
+            options = access.only_editors(help=f"Expected to take {seconds(chosen.verdict.seconds)}.")
+            if st.button(md(label), type="primary", icon=":material/play_arrow:", key="order", **options):
+                _go(host, name, lambda: host.library.confirm(name, model=model, route=paid))
+        if (night := quote.overnight) is not None and (model is None or model == night.start.id):
+            label = (
+                f"Start now with {night.start.name}, improve overnight with {night.then.name}: {estimate(night.cost)}"
+            )
+
+            async def both() -> Any:
+                await host.library.confirm(name, model=night.start.id)
+                return await host.library.improve(name, night.then.id, route="batch")
+
+            if st.button(md(label), icon=":material/bedtime:", key="overnight", **access.only_editors()):
+                _go(host, name, both)
+        if info.new_documents and st.button("Discard them", icon=":material/delete:", **access.only_editors()):
+            with draw.in_words():
+                gone = host.run(host.library.discard(name))
+                st.session_state.pop(f"reading {name}", None)
+                st.session_state["said"] = f"{plural(gone, 'file')} discarded; nothing was spent."
+                st.rerun()
+
+
+def _go(host: Host, name: str, start: Any) -> None:
+    """Confirm, and show the job."""
+    with draw.in_words():
+        host.run(start())
+        st.session_state.pop(f"reading {name}", None)
+        st.session_state["next tab"] = "Jobs"
+        st.rerun()

@@ -1,0 +1,237 @@
+"""What a collection is used for: its documents, search, export, other generations, and taking things away."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from pages.components import access, draw
+from pages.components.format import charged, count, estimate, md, percent, plural, when
+from pages.components.work import Task, wait_for
+from router.corpora.library import CollectionInfo
+from router.corpora.records import Generation
+from router.corpora.search import Found
+from router.host import Host
+
+PAGE = 100
+FORMATS = {"Parquet": ".parquet", "NPZ": ".npz", "JSON lines": ".jsonl"}
+STATES = {"adding": "being read", "added": "to confirm", "ready": "in", "failed": "not read"}
+
+
+# ---- documents ---------------------------------------------------------------------------------
+
+
+def documents(host: Host, info: CollectionInfo) -> None:
+    """The documents; picked ones can be looked into and deleted."""
+    name = info.collection.name
+    st.subheader("Documents")
+    total = sum(host.library.corpora.counts(info.collection.id, ("ready", "added", "adding", "failed"))[:1])
+    if not total:
+        draw.empty("No document yet. Add some above.", ":material/description:")
+        return
+    pages = -(-total // PAGE)
+    page = 1 if pages == 1 else int(st.number_input(f"Page of {pages:,}", 1, pages, 1, key=f"page {name}", width=160))
+    rows = host.library.documents(name, limit=PAGE, offset=(page - 1) * PAGE)
+    picked = st.dataframe(
+        [
+            {
+                "document": row.name,
+                "state": [STATES[row.state]],
+                "chunks": row.chunks,
+                "size": f"{count(row.bytes)}B",
+                "added": when(row.added, "UTC"),
+                "why": row.reason,
+            }
+            for row in rows
+        ],
+        column_config={
+            "document": st.column_config.TextColumn("document", width="medium"),
+            "state": st.column_config.MultiselectColumn(
+                "state", options=list(STATES.values()), color=["gray", "orange", "green", "red"]
+            ),
+        },
+        hide_index=True,
+        on_select="rerun",
+        selection_mode="multi-row",
+        key=f"documents {name}",
+        alt="The documents of this collection",
+    )
+    st.caption("Times in UTC. Pick rows to look into them or to delete them.")
+    chosen = [rows[i] for i in picked.selection.rows if i < len(rows)]
+    if len(chosen) == 1:
+        with st.expander(f"Chunks of {md(chosen[0].name)}", expanded=True):
+            for chunk in host.library.chunks(chosen[0].id):
+                st.caption(f"{chunk.position + 1} · {chunk.tokens:,} tokens{' · nearly empty' * chunk.near_empty}")
+                st.text(chunk.text)
+            if chosen[0].chunks > 20:
+                st.caption("The first twenty are shown.")
+    if chosen:
+        _delete_documents(host, name, [row.name for row in chosen])
+
+
+def _delete_documents(host: Host, name: str, names: list[str]) -> None:
+    with st.popover(f"Delete {plural(len(names), 'document')}", icon=":material/delete:"):
+        vectors = _vectors_too(f"vectors of documents {name}")
+        if st.button("Delete them", type="primary", **access.only_editors()):
+            with draw.in_words():
+                gone = host.run(host.library.delete_documents(name, names, vectors=vectors))
+                st.session_state["said"] = f"{plural(gone, 'document')} deleted."
+                st.rerun()
+
+
+def _vectors_too(key: str) -> bool:
+    return st.checkbox(
+        "Their vectors too, where no other document needs them", key=key,
+        help="Otherwise the cache keeps them, and the same text costs nothing when it comes back.",
+    )  # fmt: skip
+
+
+# ---- search ------------------------------------------------------------------------------------
+
+
+def search(host: Host, info: CollectionInfo) -> None:
+    """The nearest chunks, by exact cosine."""
+    if info.active is None:
+        draw.empty("Nothing is embedded yet, so nothing can be found. Confirm a quote first.", ":material/search_off:")
+        return
+    name = info.collection.name
+    with st.form(f"search {name}", border=False), st.container(horizontal=True, vertical_alignment="bottom"):
+        query = st.text_input("Look for", key=f"query {name}", placeholder="How do I cancel an invoice?")
+        k = st.number_input("Results", 1, 100, 10, key=f"k {name}", width=120)
+        asked = st.form_submit_button("Search", type="primary", icon=":material/search:", **access.only_editors())
+    if asked and query.strip():
+        st.session_state[f"found {name}"] = Task(host, lambda _: host.library.search(name, query, k=int(k)))
+    task: Task[Found] | None = st.session_state.get(f"found {name}")
+    if task is None:
+        model = host.router.catalog.get(info.active.model)
+        price = "free" if model.local else "a few thousandths of a cent at most, unless it was asked before"
+        st.caption(f"The query is embedded by {md(info.active.model)}: {price}.")
+    elif wait_for(task, "Searching") and (found := task.result) is not None:
+        _hits(found)
+
+
+def _hits(found: Found) -> None:
+    cost = "free" if not found.cost + found.unconfirmed else charged(found.cost, found.unconfirmed)
+    missing = f" {plural(found.missing, 'text')} had no vector yet and could not be found." if found.missing else ""
+    with st.container(horizontal=True, vertical_alignment="center"):
+        draw.route_badge(found.route)
+        st.caption(md(f"{plural(found.searched, 'text')} compared in {found.space} · query {cost}.{missing}"))
+    if not found.hits:
+        draw.empty("Nothing was found.", ":material/search_off:")
+    for hit in found.hits:
+        with st.container(border=True, gap="xsmall"):
+            more = f" · {hit.copies:,} places" if hit.copies > 1 else ""
+            st.markdown(f"**{hit.score:.3f}** · {md(hit.chunk.key)}{more}")
+            text = hit.chunk.text
+            st.text(text if len(text) <= 600 else f"{text[:600]}…")
+
+
+# ---- settings ----------------------------------------------------------------------------------
+
+
+def settings(host: Host, info: CollectionInfo) -> None:
+    """Its policy, its generations, export, and the end of it."""
+    name = info.collection.name
+    names = [policy.name for policy in host.router.policies.all()]
+    now = info.collection.policy
+    policy = st.selectbox(
+        "Policy", names, index=names.index(now) if now in names else None, key=f"policy of {name}", width=320,
+        help="Who pays from now on. The space stays.",
+    )  # fmt: skip
+    if policy and policy != now and st.button("Save the policy", icon=":material/save:", **access.only_editors()):
+        with draw.in_words():
+            host.run(host.library.set_policy(name, policy))
+            st.session_state["said"] = f"Saved: {policy} pays for {name} from now on."
+            st.rerun()
+    st.subheader("Generations")
+    if info.active is None:
+        draw.empty("It is in no space yet.", ":material/layers:")
+    else:
+        for generation in info.generations:
+            _generation(host, name, generation)
+        _improve(host, info)
+        _export(host, info)
+    st.subheader("Delete")
+    with st.popover("Delete the collection", icon=":material/delete:"):
+        st.markdown(f"Delete **{md(name)}** with its {plural(info.documents, 'document')}? Its jobs end.")
+        vectors = _vectors_too(f"vectors of {name}")
+        if st.button("Delete it for good", type="primary", **access.only_editors()):
+            with draw.in_words():
+                host.run(host.library.delete(name, vectors=vectors))
+                st.query_params.pop("collection", None)
+                st.session_state["said"] = f"Deleted: {name}. What it cost stays in the books."
+                st.rerun()
+
+
+def _generation(host: Host, name: str, generation: Generation) -> None:
+    looks = {"active": ("searched", "green"), "building": ("being made", "blue"), "former": ("former", "gray")}
+    word, colour = looks[generation.state]
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(md(f"{generation.model}, {generation.dimensions:,} dimensions"), width="content")
+        st.badge(word, color=colour)
+        if generation.state == "building" and st.button(
+            "Search it now", key=f"switch {generation.id}", **access.only_editors(help="Even if texts are missing.")
+        ):
+            with draw.in_words():
+                host.run(host.library.switch(name))
+                st.rerun()
+        if generation.state != "active" and st.button(
+            "Drop", key=f"drop {generation.id}", **access.only_editors(help="Its vectors stay in the cache.")
+        ):
+            with draw.in_words():
+                host.run(host.library.drop(generation.id))
+                st.rerun()
+    if generation.state == "active":
+        total, done = host.run(host.library.coverage(name))
+        st.caption(f"{done:,} of {plural(total, 'text')} embedded ({percent(done / total if total else 1.0)}).")
+
+
+def _improve(host: Host, info: CollectionInfo) -> None:
+    """Another space beside the one that is searched."""
+    assert info.active is not None
+    name = info.collection.name
+    if any(g.state == "building" for g in info.generations):
+        return
+    with st.expander("Re-embed in another space", icon=":material/upgrade:"):
+        st.caption("It is searched as it is until the new vectors are complete, then it switches in one step.")
+        others = [m.id for m in host.router.catalog.models if m.id != info.active.model]
+        model = st.selectbox("Model", others, index=None, placeholder="Choose a model", key=f"improve {name}")
+        if model is None:
+            return
+        with draw.in_words():
+            quote = host.run(host.library.quote(name, model=model, anew=True))
+            line = next(c for c in quote.candidates if c.model.id == model)
+            if quote.chosen is None:
+                st.error(f"{md(quote.outcome.reason)} {md(line.verdict.reason)}", icon=":material/block:")
+                return
+            if line.warning:
+                st.warning(md(line.warning), icon=":material/warning:")
+            batch = line.batch_cost is not None
+            price = f"{estimate(line.batch_cost)} within a day" if batch else estimate(line.now_cost)
+            label = f"Re-embed {plural(quote.distinct, 'text')}: {price}"
+            route: Any = "batch" if batch else None
+            if st.button(md(label), type="primary", icon=":material/upgrade:", **access.only_editors()):
+                host.run(host.library.improve(name, model, route=route))
+                st.session_state["next tab"] = "Jobs"
+                st.rerun()
+
+
+def _export(host: Host, info: CollectionInfo) -> None:
+    st.subheader("Export")
+    st.caption("Every embedded chunk with its vector, its document and its text; the space is in the file's metadata.")
+    with st.container(horizontal=True):
+        for word, ending in FORMATS.items():
+            st.download_button(
+                word, lambda ending=ending: _file(host, info.collection.name, ending), on_click="ignore",
+                file_name=f"{info.collection.name}{ending}", icon=":material/download:", key=f"export {ending}",
+            )  # fmt: skip
+
+
+def _file(host: Host, name: str, ending: str) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"vectors{ending}"
+        host.run(host.library.export(name, path))
+        return path.read_bytes()

@@ -1,0 +1,143 @@
+"""A job as people watch it: how far, how fast, what it cost, what stands in its way, and the buttons that steer it.
+
+The live part is a fragment that runs by itself only while its job does, and reads one row a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import streamlit as st
+
+from pages.components import access, draw
+from pages.components.format import Colour, md, plural, seconds, usd, when
+from router.corpora.jobs import Job
+from router.corpora.library import CollectionInfo
+from router.domain.errors import RouterError
+from router.host import Host
+
+LOOKS: dict[str, tuple[str, Colour]] = {
+    "queued": (":material/hourglass_top:", "gray"),
+    "running": (":material/sync:", "blue"),
+    "paused": (":material/pause:", "orange"),
+    "waiting": (":material/schedule:", "violet"),
+    "done": (":material/check:", "green"),
+    "failed": (":material/block:", "red"),
+    "cancelled": (":material/close:", "gray"),
+}
+EVERY_S = 1.0
+WAITING_S = 15.0
+
+
+def badge(job: Job) -> None:
+    """Its state as icon and word."""
+    icon, colour = LOOKS[job.state]
+    st.badge(job.state, icon=icon, color=colour)
+
+
+def bar(job: Job) -> None:
+    """How far it is, in a bar and in words."""
+    share = job.done / job.total if job.total else 1.0
+    st.progress(min(1.0, share), text=md(words(job)))
+
+
+def words(job: Job) -> str:
+    """`78 of 100 texts · 12 a second · 2 s left · $0.0041 spent`."""
+    parts = [f"{job.done:,} of {plural(job.total, 'text')}"]
+    if job.state == "running" and job.rate > 0:
+        parts.append(f"{job.rate:,.0f} a second" if job.rate >= 1 else f"{60 * job.rate:,.0f} a minute")
+        if job.seconds_left is not None and job.done + job.failed < job.total:
+            parts.append(f"{seconds(job.seconds_left)} left")
+    parts.append(f"{usd(job.spent)} spent" if job.spent or job.route != "local" else "free")
+    if job.failed:
+        parts.append(f"{job.failed:,} failed")
+    return " · ".join(parts)
+
+
+def of_collection(host: Host, info: CollectionInfo) -> None:
+    """The latest job, live, and those before it."""
+    found = host.library.jobs.all(collection=info.collection.id)
+    if not found:
+        draw.empty("No job yet. Add documents and confirm their quote.", ":material/hourglass_empty:")
+        return
+    live(host, found[0].id)
+    if found[1:]:
+        st.subheader("Before")
+        st.dataframe([_row(job) for job in found[1:]], hide_index=True, alt="Earlier jobs of this collection")
+        st.caption("Times in UTC.")
+
+
+def _row(job: Job) -> dict[str, Any]:
+    return {
+        "job": job.id,
+        "state": job.state,
+        "model": job.model,
+        "texts": f"{job.done:,} of {job.total:,}",
+        "failed": job.failed,
+        "spent": usd(job.spent),
+        "made": when(job.created, "UTC"),
+        "ended": when(job.finished, "UTC") if job.finished else "–",
+        "why": job.reason,
+    }
+
+
+def live(host: Host, number: int) -> None:
+    """One job. It is looked at again by itself while it runs, and not after."""
+    job = host.library.job(number)
+    every = EVERY_S if job.state in ("queued", "running") else WAITING_S if job.state == "waiting" else None
+    st.fragment(_look, run_every=every)(host, number, job.state)
+
+
+def _look(host: Host, number: int, before: str) -> None:
+    try:
+        job = host.library.job(number)
+    except RouterError as error:
+        draw.say_no(error)
+        return
+    if job.state != before:
+        st.rerun()  # the whole page: its other parts have changed, and the pace of looking too
+    with st.container(border=True):
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.markdown(f"**Job {job.id}** · {md(job.model)}", width="content")
+            badge(job)
+            draw.route_badge(job.route)
+        bar(job)
+        if job.reason:
+            box = (
+                st.error if job.state == "failed" else st.warning if job.state in ("paused", "waiting") else st.caption
+            )
+            box(md(job.reason))
+        if job.state == "waiting" and job.wake:
+            st.caption(f"It goes on by itself on {md(when(job.wake, 'UTC'))} UTC, or when you resume it.")
+        _buttons(host, job)
+        if job.failed:
+            _failures(host, job)
+
+
+def _buttons(host: Host, job: Job) -> None:
+    library = host.library
+    with st.container(horizontal=True):
+        if job.state in ("queued", "running", "waiting"):
+            _act(host, "Pause", ":material/pause:", lambda: library.pause(job.id))
+        if job.state in ("paused", "waiting"):
+            _act(host, "Resume", ":material/play_arrow:", lambda: library.resume(job.id))
+        if job.open:
+            _act(host, "Cancel", ":material/close:", lambda: library.cancel(job.id), help="What it made stays.")
+        elif job.failed:
+            _act(host, "Retry failed", ":material/refresh:", lambda: library.retry(job.id))
+
+
+def _act(host: Host, label: str, icon: str, do: Callable[[], Coroutine[Any, Any, Job]], help: str = "") -> None:
+    if st.button(label, icon=icon, key=f"job {label}", **access.only_editors(help=help or None)):
+        with draw.in_words():
+            host.run(do())
+            st.rerun()
+
+
+def _failures(host: Host, job: Job) -> None:
+    with st.expander(f"{plural(job.failed, 'text')} failed"):
+        rows = [
+            {"chunk": chunk.key, "why": why, "text": chunk.text[:300]} for chunk, why in host.library.failures(job.id)
+        ]
+        st.dataframe(rows, hide_index=True, alt="Texts that could not be embedded, and why")

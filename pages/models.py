@@ -1,0 +1,73 @@
+"""Models: what there is, what it costs, how good it is, and whether its provider answers."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+st.title("Models")
+
+from pages.components import tables  # noqa: E402  # the title is on the screen before these load
+from pages.components.format import md, plural  # noqa: E402
+from router import reports  # noqa: E402
+from router.dispatch.lane import BREAK_AFTER, BREAK_S  # noqa: E402
+from router.host import host  # noqa: E402
+
+router = host().router
+catalog = router.catalog
+today = reports.today(router.clock(), "UTC")
+ready = sum(router.configured(model) for model in catalog.models)
+st.caption(
+    f"{plural(len(catalog.models), 'model')} of {plural(len(catalog.spaces()), 'space')}; {ready} can be used now."
+    " Vectors can only be compared within a space."
+)
+
+with st.container(horizontal=True, vertical_alignment="bottom"):
+    only = st.segmented_control("Show", ["All", "Ready"], default="All", required=True, key="show", bind="query-params")
+    st.page_link("connections.py", label="Add a key", icon=":material/power:")
+    st.page_link("policies.py", label="Account budget", icon=":material/tune:")
+
+shown = [model for model in catalog.models if only == "All" or router.configured(model)]
+rows = tables.models(shown, today=today, configured=router.configured, scale=catalog.scale)
+st.dataframe(
+    rows,
+    column_config={
+        "model": st.column_config.TextColumn("model", pinned=True),
+        "state": st.column_config.MultiselectColumn(
+            "state", options=list(tables.STATES.values()), color=["green", "gray", "gray"]
+        ),
+        "now": st.column_config.TextColumn("now", help="USD per million tokens, answered at once.", alignment="right"),
+        "batch": st.column_config.TextColumn("batch", help="USD per million tokens, within a day.", alignment="right"),
+        "read": st.column_config.TextColumn("read", help="The day on which the price was read."),
+        "price from": st.column_config.TextColumn("price from", width="medium"),
+        "dimensions": st.column_config.TextColumn(
+            "dimensions", help="The full size first; then those it can be cut to."
+        ),
+    },
+    hide_index=True,
+    height="content",
+    alt="The models with prices, scores and limits",
+)
+st.caption(
+    f"Prices are dollars per million tokens. Scores are 0 to 100 on English retrieval. {md(catalog.scale)} is"
+    f" {md(catalog.note)}. MTEB-v2-en stands beside it for comparison; no decision reads it. \\* marks what was"
+    " read second-hand, and not at its origin."
+)
+
+st.subheader("Providers")
+states = tables.providers(router.health(), router.settings.endpoints.values(), now=router.clock())
+st.dataframe(
+    states,
+    column_config={
+        "state": st.column_config.TextColumn("state", width="medium"),
+        "calls at once": st.column_config.TextColumn(
+            "calls at once", help="In flight, of as many as this provider takes; learned from its refusals."
+        ),
+        "last error": st.column_config.TextColumn("last error", width="large"),
+    },
+    hide_index=True,
+    alt="The state of the way to each provider",
+)
+st.caption(
+    f"After {BREAK_AFTER} failures in a row a provider is left alone for {BREAK_S:.0f} s, then tried by one call."
+    " Times in UTC."
+)

@@ -1,0 +1,212 @@
+"""`jobs`: what is being embedded, for people and scripts; `jobs work` runs jobs without the pages."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from router.cli.output import Json, emit, progress, say, table
+from router.cli.shell import FAILED, with_router
+from router.domain.money import show, to_json
+
+if TYPE_CHECKING:
+    from router.corpora.jobs import Job
+    from router.corpora.library import Library
+    from router.engine import Router
+
+T = TypeVar("T")
+jobs_app = typer.Typer(no_args_is_help=True, help="Jobs that embed collections.")
+Number = Annotated[int, typer.Argument(metavar="ID", help="As `jobs list` shows it.")]
+POLL_S = 0.5
+
+
+def with_library(work: Callable[[Library], Awaitable[T]]) -> T:
+    """Open the data folder and its collections, do the work, close both."""
+    from router.corpora.library import Library
+
+    async def run(router: Router) -> T:
+        library = Library(router)
+        try:
+            return await work(library)
+        finally:
+            library.close()
+
+    return with_router(run)
+
+
+def job_as_json(job: Job) -> dict[str, object]:
+    """A job for machines. Times in UTC."""
+    return {
+        "id": job.id,
+        "collection": job.collection,
+        "state": job.state,
+        "reason": job.reason,
+        "model": job.model,
+        "route": job.route,
+        "policy": job.policy,
+        "total": job.total,
+        "done": job.done,
+        "failed": job.failed,
+        "spent_usd": to_json(job.spent),
+        "texts_per_second": round(job.rate, 1),
+        "seconds_left": None if job.seconds_left is None or not job.open else round(job.seconds_left),
+        "wake": _time(job.wake),
+        "created": _time(job.created),
+        "finished": _time(job.finished),
+    }
+
+
+def tell_job(job: Job) -> None:
+    """The same for people."""
+    failed = f", {job.failed:,} failed" if job.failed else ""
+    say(f"job {job.id}   {job.collection}: {job.state}{f' — {job.reason}' if job.reason else ''}")
+    say(f"texts     {job.done:,} of {job.total:,}{failed}")
+    say(f"model     {job.model}, by {job.route}, policy {job.policy}")
+    say(f"spent     {show(job.spent)}")
+
+
+async def run_jobs(library: Library, number: int | None = None) -> None:
+    """Run jobs until there is nothing more to do just now; `number` is the one whose progress is shown.
+
+    Another program on the same data folder may be running that one: then it is waited for.
+    """
+    import asyncio
+
+    from router.corpora.worker import Worker
+
+    worker = Worker(library.router, library.corpora, library.jobs)
+    running = asyncio.ensure_future(worker.run_all())
+    try:
+        with progress("Embedding") as report:
+            while True:
+                await asyncio.wait([running], timeout=POLL_S)
+                job = None if number is None else library.job(number)
+                if job is not None:
+                    report(job.done + job.failed, job.total)
+                if running.done():
+                    running.result()
+                    if job is None or job.state not in ("queued", "running"):
+                        return
+                    await asyncio.sleep(POLL_S)
+                    running = asyncio.ensure_future(worker.run_all())
+    finally:
+        running.cancel()
+        await worker.stop()
+
+
+@jobs_app.command("list")
+def list_jobs(as_json: Json = False) -> None:
+    """All jobs, the newest first."""
+
+    async def work(library: Library) -> list[Job]:
+        return library.jobs.all()
+
+    found = with_library(work)
+    if as_json:
+        emit({"jobs": [job_as_json(job) for job in found]})
+        return
+    if not found:
+        say("No jobs yet. `python -m router collections add NAME FILE --embed` makes one.")
+        return
+    rows = [
+        (
+            str(j.id),
+            j.collection,
+            j.state,
+            f"{j.done:,} of {j.total:,}",
+            f"{j.failed:,}",
+            show(j.spent),
+            j.model,
+            j.route,
+        )
+        for j in found
+    ]
+    table(("id", "collection", "state", "texts", "failed", "spent", "model", "route"), rows, right=(0, 3, 4, 5))
+    for job in found:
+        if job.open and job.reason:
+            say(f"{job.id}: {job.reason}")
+
+
+@jobs_app.command("show")
+def show_job(number: Number, as_json: Json = False) -> None:
+    """One job, with the texts that failed."""
+
+    async def work(library: Library) -> tuple[Job, list[tuple[str, str]]]:
+        return library.job(number), [(chunk.key, why) for chunk, why in library.failures(number)]
+
+    job, failures = with_library(work)
+    if as_json:
+        emit({**job_as_json(job), "failures": [{"chunk": key, "reason": why} for key, why in failures]})
+        return
+    tell_job(job)
+    for key, why in failures:
+        say(f"failed    {key}: {why}")
+
+
+def _ask(what: Callable[[Library], Awaitable[Job]], as_json: bool) -> None:
+    job = with_library(what)
+    if as_json:
+        emit(job_as_json(job))
+    else:
+        tell_job(job)
+
+
+@jobs_app.command()
+def pause(number: Number, as_json: Json = False) -> None:
+    """Let a job rest until it is resumed."""
+    _ask(lambda library: library.pause(number), as_json)
+
+
+@jobs_app.command()
+def resume(number: Number, as_json: Json = False) -> None:
+    """Go on with a job that is paused or waits, at today's price."""
+    _ask(lambda library: library.resume(number), as_json)
+
+
+@jobs_app.command()
+def cancel(number: Number, as_json: Json = False) -> None:
+    """End a job. What it made stays."""
+    _ask(lambda library: library.cancel(number), as_json)
+
+
+@jobs_app.command()
+def retry(number: Number, as_json: Json = False) -> None:
+    """Try the texts of a job that failed again."""
+    _ask(lambda library: library.retry(number), as_json)
+
+
+@jobs_app.command("work")
+def work_jobs(
+    once: Annotated[bool, typer.Option("--once", help="End when there is nothing more to do just now.")] = False,
+) -> None:
+    """Run jobs here, without the pages, until interrupted."""
+
+    async def work(library: Library) -> list[Job]:
+        import asyncio
+
+        from router.corpora.worker import Worker
+
+        if once:
+            await run_jobs(library)
+            return library.jobs.all(open_only=True)
+        worker = Worker(library.router, library.corpora, library.jobs)
+        worker.start()
+        say("Working on jobs; Ctrl-C ends it, and jobs go on where they were.")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await worker.stop()
+        return []
+
+    left = with_library(work)
+    for job in left:
+        tell_job(job)
+    if any(job.state == "paused" for job in left):
+        raise typer.Exit(FAILED)
+
+
+def _time(at: float | None) -> str | None:
+    return None if at is None else datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")

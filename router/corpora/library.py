@@ -1,0 +1,280 @@
+"""Collections as people use them: fill one, see the price, confirm it, watch the job, search, take it away again.
+
+The one door to `router/corpora` for the pages and the shell. What blocks for long runs in a worker thread, so a page
+asks through the host's bridge and the engine's loop stays free.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+from router.corpora import extract
+from router.corpora.erase import Erased, Eraser
+from router.corpora.extract import SavedFile
+from router.corpora.imports import Imported, import_file
+from router.corpora.ingest import FileReport, Ingest, Progress, Reading
+from router.corpora.jobs import Job, JobStore
+from router.corpora.orders import Orders, check_size
+from router.corpora.records import Collection, DocumentRow, Generation, StoredChunk
+from router.corpora.search import Found, Searcher
+from router.corpora.store import Corpora
+from router.domain.errors import BadInput
+from router.domain.values import Tokenizer
+from router.engine import Router
+
+T = TypeVar("T")
+CHUNK_TOKENS = 256
+"""Of the local model's tokens: a chunk fits every model in one piece, so the space can be chosen after the quote."""
+UPLOADS = "uploads"
+_OLD_UPLOAD_S = 86_400.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CollectionInfo:
+    """A collection at a glance. `new_documents` wait for a quote to be confirmed; `job` is the latest."""
+
+    collection: Collection
+    generations: tuple[Generation, ...]
+    documents: int
+    chunks: int
+    new_documents: int
+    job: Job | None
+
+    @property
+    def active(self) -> Generation | None:
+        """The generation that is searched."""
+        return next((g for g in self.generations if g.state == "active"), None)
+
+
+class Library(Orders):
+    """Everything about collections. Belongs to the router's loop; close it before the router."""
+
+    def __init__(self, router: Router) -> None:
+        """Open `corpora.db` in the router's data folder.
+
+        Raises:
+            StoreError: it cannot be opened.
+        """
+        corpora = Corpora(router.settings.data / "corpora.db", router.clock)
+        super().__init__(router, corpora, JobStore(router.database, router.clock, router.ledger.process))
+        self._searcher = Searcher(router, self.corpora)
+        self._uploads = router.settings.data / UPLOADS
+
+    def close(self) -> None:
+        """Write what is queued and close."""
+        self.corpora.close()
+
+    # ---- collections ----
+
+    async def create(
+        self,
+        name: str,
+        *,
+        policy: str = "default",
+        model: str | None = None,
+        dimensions: int | None = None,
+        chunk_tokens: int | None = None,
+        overlap: int = 0,
+    ) -> Collection:
+        """A new collection, pinned to the model's space at once, or (without one) when a quote is confirmed.
+
+        Args:
+            chunk_tokens: the most tokens of a chunk, by the model's tokenizer, or by the local model's without one.
+            overlap: tokens that neighbouring chunks of a document may share.
+
+        Raises:
+            BadInput: the name, policy, model or a number is wrong.
+        """
+        self.router.policies.get(policy)
+        tokenizer: Tokenizer = "wordpiece"
+        limit = chunk_tokens or CHUNK_TOKENS
+        chosen = self.router.catalog.get(model) if model is not None else None
+        if chosen is not None:
+            tokenizer = chosen.tokenizer
+            most = chosen.limits.tokens_per_text
+            if most is not None and limit > most:
+                raise BadInput(f"{chosen.id} takes {most:,} tokens, not {limit:,}.", "Choose smaller chunks.")
+            check_size(chosen, dimensions)
+        if not 16 <= limit <= 32_768 or not 0 <= overlap <= limit // 2:
+            raise BadInput(
+                f"Chunks of {limit:,} tokens that share {overlap:,} cannot be made.",
+                "Use 16 to 32,768 tokens, and an overlap of at most half of that.",
+            )
+        made = await self.corpora.create(name, policy=policy, tokenizer=tokenizer, chunk_tokens=limit, overlap=overlap)
+        if chosen is not None:
+            await self._pin(made, chosen, dimensions)
+        return made
+
+    def collections(self) -> list[CollectionInfo]:
+        """Every collection, by name."""
+        return [self.info(collection.name) for collection in self.corpora.all()]
+
+    def info(self, name: str) -> CollectionInfo:
+        """One collection.
+
+        Raises:
+            BadInput: there is none of this name.
+        """
+        collection = self.corpora.get(name)
+        documents, chunks = self.corpora.counts(collection.id, ("ready",))
+        new, _ = self.corpora.counts(collection.id, ("added",))
+        return CollectionInfo(
+            collection=collection,
+            generations=tuple(self.corpora.generations(collection.id)),
+            documents=documents,
+            chunks=chunks,
+            new_documents=new,
+            job=next(iter(self.jobs.all(collection=collection.id, limit=1)), None),
+        )
+
+    async def coverage(self, name: str) -> tuple[int, int]:
+        """(distinct texts, those that have their vector) of the generation that is searched; (n, 0) without one."""
+        collection = self.corpora.get(name)
+        return await self._coverage(collection, self.corpora.active(collection.id))
+
+    async def set_policy(self, name: str, policy: str) -> None:
+        """Let another policy pay from now on; its space stays. A job that runs keeps its own.
+
+        Raises:
+            BadInput: there is no such collection or policy.
+        """
+        self.router.policies.get(policy)
+        await self.corpora.set_policy(self.corpora.get(name).id, policy)
+
+    # ---- files ----
+
+    def upload(self, stream: BinaryIO, name: str) -> SavedFile:
+        """Write an upload to the data folder, to be given to `add_files`, which deletes it when it was read.
+
+        Raises:
+            BadInput: it is too large.
+            StoreFull: the disk is full.
+        """
+        return extract.save_stream(stream, self._uploads, name=name)
+
+    async def add_files(
+        self,
+        name: str,
+        paths: Sequence[Path],
+        *,
+        text_columns: Mapping[str, str] | None = None,
+        txt_lines: bool = False,
+        progress: Progress = lambda done, total, name: None,
+    ) -> list[FileReport]:
+        """Read files, folders and zips into a collection; nothing is embedded before `confirm`.
+
+        Args:
+            text_columns: the column of the texts in tables, by file name.
+            txt_lines: `.txt` files hold a text a line, instead of one document.
+            progress: called with (bytes read, bytes in all, name of the file), from another thread.
+
+        Returns a report on every file; one that cannot be read says why, and the others go on.
+
+        Raises:
+            BadInput: there is no such collection.
+            StoreError: the database cannot be written.
+        """
+        collection = self.corpora.get(name)
+        policy = self.router.policies.get(collection.policy)
+        reading = Reading(text_columns=text_columns or {}, txt_lines=txt_lines, normalised=policy.normalise)
+        loop = asyncio.get_running_loop()
+        stopped = False
+
+        def work() -> list[FileReport]:
+            def run(write: Any) -> Any:
+                return asyncio.run_coroutine_threadsafe(write, loop).result()
+
+            ingest = Ingest(self.corpora, collection, reading, run=run, progress=progress, cancelled=lambda: stopped)
+            verdicts = extract.expand(paths, self._uploads)
+            try:
+                return ingest.files(verdicts)
+            finally:
+                self._tidy([*paths, *(v.path for v in verdicts if v.path is not None)])
+
+        try:
+            return await asyncio.shield(loop.run_in_executor(None, work))
+        except asyncio.CancelledError:
+            stopped = True
+            raise
+
+    def _tidy(self, paths: Sequence[Path]) -> None:
+        """Delete uploads that were read, and old ones: their texts are in the chunks, and must go when these go."""
+        for path in paths:
+            if self._uploads in path.parents:
+                path.unlink(missing_ok=True)
+        if self._uploads.is_dir():
+            for path in sorted(self._uploads.rglob("*"), reverse=True):
+                if path.is_dir():
+                    with contextlib.suppress(OSError):  # it is not empty
+                        path.rmdir()
+                elif path.stat().st_mtime < time.time() - _OLD_UPLOAD_S:
+                    path.unlink(missing_ok=True)
+
+    async def discard(self, name: str) -> int:
+        """Forget what was added and not confirmed. Returns how many documents."""
+        return await self.corpora.delete_documents(self.corpora.get(name).id, states=("added", "failed"))
+
+    def documents(self, name: str, *, limit: int = 100, offset: int = 0) -> list[DocumentRow]:
+        """A collection's documents by name, those that failed included."""
+        return self.corpora.documents(self.corpora.get(name).id, limit=limit, offset=offset)
+
+    def chunks(self, document: int, *, after: int = -1, limit: int = 20) -> list[StoredChunk]:
+        """Chunks of a document from behind a position on."""
+        return self.corpora.chunks.of(document, after, limit)
+
+    # ---- use ----
+
+    async def search(self, name: str, query: str, *, k: int = 10) -> Found:
+        """The chunks nearest to a query, by exact cosine; see `Searcher.search`."""
+        return await self._searcher.search(name, query, k=k)
+
+    async def export(self, name: str, path: Path, *, with_text: bool = True) -> int:
+        """Write the collection's vectors to a .parquet, .npz or .jsonl file. Returns how many.
+
+        Raises:
+            BadInput: the file cannot be written, or nothing is embedded yet.
+        """
+        return await asyncio.to_thread(self._searcher.export, name, path, with_text)
+
+    async def import_vectors(self, path: Path, *, model: str | None = None) -> Imported:
+        """Put vectors that were paid for elsewhere into the cache; see `imports.import_file`."""
+        return await import_file(self.router, path, model)
+
+    # ---- taking away ----
+
+    async def delete_documents(self, name: str, documents: Sequence[str], *, vectors: bool = False) -> int:
+        """Delete documents by name; with `vectors`, also the cached vectors that nothing else needs.
+
+        Returns how many documents there were.
+        """
+        collection = self.corpora.get(name)
+        if vectors:
+            await self._eraser().documents(collection.id, documents)
+        return await self.corpora.delete_documents(collection.id, names=documents)
+
+    async def delete(self, name: str, *, vectors: bool = False) -> None:
+        """Delete a collection and end its jobs; with `vectors`, also the cached vectors that no other one needs."""
+        collection = self.corpora.get(name)
+        for job in self.jobs.all(collection=collection.id, open_only=True):
+            await self.jobs.cancel(job.id)
+        if vectors:
+            await self._eraser().collection(collection.id)
+        await self.corpora.delete(collection.id)
+
+    async def erase(self, text: str) -> Erased:
+        """Erase a text everywhere: its chunks in all collections, its vectors in every space, its digest in the books.
+
+        A chunk is erased if it is exactly this text; delete a document to be rid of texts around it.
+        """
+        return await self._eraser().text(text)
+
+    # ---- small things ----
+
+    def _eraser(self) -> Eraser:
+        return Eraser(self.router, self.corpora)

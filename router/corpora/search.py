@@ -1,0 +1,165 @@
+"""Search inside a collection, and taking its vectors out: both read the cache block by block, in the order they need.
+
+The nearest chunks are found by exact cosine over every vector of the searched generation; nothing is indexed, so
+nothing can be out of date.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from router.corpora.export import open_writer
+from router.corpora.records import Collection, Generation, StoredChunk
+from router.corpora.store import Corpora
+from router.corpora.vectors import embedded, worth_embedding
+from router.domain.errors import BadInput
+from router.engine import Router
+from router.providers.base import Floats
+from router.request.intake import normalise
+
+MOST_HITS = 1_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hit:
+    """A chunk and its cosine to the query. `copies` counts its text's places in the collection."""
+
+    score: float
+    chunk: StoredChunk
+    copies: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What a search came to. Money in nanodollars.
+
+    Attributes:
+        searched: distinct texts whose vectors were looked at; `missing` have none yet.
+        cost, unconfirmed: of embedding the query.
+        route: how the query was answered: from the cache, locally or over an API.
+    """
+
+    hits: tuple[Hit, ...]
+    searched: int
+    missing: int
+    model: str
+    space: str
+    dimensions: int
+    cost: int
+    unconfirmed: int
+    route: str
+    decision: str
+
+
+class Searcher:
+    """Reads the vectors of collections."""
+
+    def __init__(self, router: Router, corpora: Corpora) -> None:
+        self._router = router
+        self._corpora = corpora
+
+    async def search(self, name: str, query: str, *, k: int = 10) -> Found:
+        """The k chunks nearest to a query, nearest first; each distinct text once.
+
+        The query is embedded in the generation's space under the role `query`, which a paid model charges for.
+
+        Raises:
+            BadInput: there is no such collection, it is not embedded yet, or the query is empty.
+            Refused: the policy does not let the query be embedded.
+            ProviderError: the provider failed.
+        """
+        collection, generation = self._searched(name)
+        if not 1 <= k <= MOST_HITS:
+            raise BadInput(f"{k} results cannot be asked for.", f"Ask for 1 to {MOST_HITS:,}.")
+        if self._router.policies.get(collection.policy).normalise:
+            query = normalise(query)
+        result = await self._router.embed(
+            [query],
+            policy=collection.policy,
+            role="query",
+            model=generation.model,
+            dimensions=generation.dimensions,
+            collection=collection.name,
+        )
+        hits, searched, missing = await asyncio.to_thread(self._nearest, collection, generation, result.vectors[0], k)
+        return Found(
+            hits=hits,
+            searched=searched,
+            missing=missing,
+            model=result.model,
+            space=result.space,
+            dimensions=result.dimensions,
+            cost=result.cost,
+            unconfirmed=result.unconfirmed,
+            route=result.routes[0],
+            decision=result.decision,
+        )
+
+    def _searched(self, name: str) -> tuple[Collection, Generation]:
+        collection = self._corpora.get(name)
+        generation = self._corpora.active(collection.id)
+        if generation is None:
+            raise BadInput(f"The collection '{name}' is not embedded yet.", "Confirm its quote first.")
+        return collection, generation
+
+    def _nearest(
+        self, collection: Collection, generation: Generation, query: Floats, k: int
+    ) -> tuple[tuple[Hit, ...], int, int]:
+        cache = embedded(self._router, generation, collection.policy)
+        best: list[tuple[float, bytes, int]] = []
+        searched = missing = 0
+        for page in self._corpora.chunks.distinct(collection.id):
+            copies = {one.digest: one.copies for one in page}
+            digests = worth_embedding(page)
+            rows = cache.rows(digests)
+            missing += len(digests) - len(rows)
+            searched += len(rows)
+            if not rows:
+                continue
+            keys = list(rows)
+            scores = cache.fetch([rows[key] for key in keys]) @ query
+            top = np.argpartition(-scores, min(k, len(keys)) - 1)[:k]
+            best += [(float(scores[at]), keys[at], copies[keys[at]]) for at in top.tolist()]
+            best = sorted(best, key=lambda hit: (-hit[0], hit[1]))[:k]
+        found = self._corpora.chunks.texts(collection.id, [digest for _, digest, _ in best])
+        hits = tuple(Hit(score=score, chunk=found[digest], copies=n) for score, digest, n in best if digest in found)
+        return hits, searched, missing
+
+    def export(self, name: str, path: Path, with_text: bool) -> int:
+        """Write every embedded chunk with its vector, in the order of the documents. Returns how many.
+
+        Raises:
+            BadInput: the file cannot be written, or nothing is embedded yet.
+            StoreFull: the disk is full.
+        """
+        collection, generation = self._searched(name)
+        written = 0
+        with open_writer(
+            path,
+            space=generation.space,
+            model=generation.model,
+            dimensions=generation.dimensions,
+            with_text=with_text,
+        ) as writer:
+            for chunks, vectors in self.vectors(collection, generation):
+                texts = [chunk.text for chunk in chunks] if with_text else None
+                writer.write([chunk.key for chunk in chunks], texts, vectors)
+                written += len(chunks)
+            if not written:
+                raise BadInput(f"Nothing of the collection '{name}' is embedded yet.", "Wait for its job.")
+        return written
+
+    def vectors(self, collection: Collection, generation: Generation) -> Iterator[tuple[list[StoredChunk], Floats]]:
+        """Chunks with their vectors `(n, dimensions)` float32, document by document; those without one are left out."""
+        cache = embedded(self._router, generation, collection.policy)
+        for chunks in self._corpora.chunks.all(collection.id):
+            rows = cache.rows(list({chunk.digest for chunk in chunks if not chunk.near_empty}))
+            there = [chunk for chunk in chunks if chunk.digest in rows]
+            if there:
+                at = {digest: number for number, digest in enumerate(rows)}  # repeats are read once
+                yield there, cache.fetch(list(rows.values()))[[at[chunk.digest] for chunk in there]]

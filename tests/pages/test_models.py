@@ -1,0 +1,165 @@
+"""Models and Connections: prices with their sources, a provider's state, its test, and a key that is never seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from pages.components import tables
+from router.config import Endpoint, Secret
+from router.dispatch.lane import Health
+from router.host import host
+from router.sandbox import Sandbox
+from tests.pages.test_pages import words
+
+Open = Callable[..., AppTest]
+KEY = "sk-canary-0123456789"
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[Sandbox]:
+    """The provider on loopback."""
+    with Sandbox() as running:
+        yield running
+
+
+@pytest.fixture
+def sandbox(provider: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
+    """The provider, with OpenAI's address pointing at it and no key."""
+    for name, value in provider.environment.items():
+        if name.endswith("_URL"):
+            monkeypatch.setenv(name, value)
+    return provider
+
+
+def test_the_catalog_is_a_table_with_prices_and_their_dates(data: Path, open_page: Open) -> None:
+    """Every model, local ones as ready and free, paid ones with price, date and source."""
+    app = open_page("models")
+    table = app.dataframe[0].value.set_index("model")
+    assert list(table.index) == [model.id for model in host().router.catalog.models]
+    small = table.loc["openai/text-embedding-3-small"]
+    assert (small["now"], small["batch"], small["read"]) == ("$0.02", "$0.01", "1 Nov 2026")
+    assert (small["state"], small["RTEB-en"], small["MTEB-v2-en"]) == (["no key"], "54.8", "53.5")
+    assert small["dimensions"] == "1,536, any lower"
+    local = table.loc["local/all-MiniLM-L6-v2"]
+    assert (local["now"], local["batch"], local["read"], local["state"]) == ("free", "–", "–", ["ready"])
+    assert table.loc["openai/text-embedding-ada-002"]["batch"] == "$0.05 *"
+    ready = open_page("models", show="Ready")
+    assert all(model.startswith("local/") for model in ready.dataframe[0].value["model"])
+
+
+def test_a_provider_that_is_left_alone_says_until_when() -> None:
+    """No key, ready, failing, left alone: in words, with the last error."""
+    calm = Health(provider="openai", width=32, in_flight=0, failures_in_row=0, open_until=0.0, last_error="")
+    failing = Health(provider="openai", width=1, in_flight=1, failures_in_row=2, open_until=0.0, last_error="500")
+    broken = Health(
+        provider="openai", width=1, in_flight=0, failures_in_row=5, open_until=1_795_269_780.0, last_error="500"
+    )
+    said = [tables.state_of(lane, configured=True, now=1_795_269_770.0) for lane in (calm, failing, broken)]
+    assert said == ["ready", "failing, still tried", "left alone until 21 Nov 14:03"]
+    assert tables.state_of(broken, configured=False, now=0.0) == "no key"
+    assert tables.state_of(broken, configured=True, now=1_795_269_790.0) == "failing, still tried"
+    (row,) = tables.providers([failing], [Endpoint(name="openai", wire="openai", key=Secret(KEY))], now=0.0)
+    assert row["calls at once"] == "1 of 1"
+    assert row["last error"] == "500"
+    assert KEY not in str(row)
+
+
+def test_an_unknown_price_is_never_shown_as_free() -> None:
+    """None is unknown or not sold; zero is free; digits are as they were read."""
+    assert [tables.per_million(p) for p in (None, Decimal(0), Decimal("0.020"))] == ["unknown", "free", "$0.020"]
+
+
+def test_a_key_is_taken_for_this_process_and_never_shown(data: Path, open_page: Open, sandbox: Sandbox) -> None:
+    """The field is empty again, the engine has the key, and nothing of the page or its state holds it."""
+    app = open_page("connections")
+    assert "no key" in words(app)
+    assert all(b.key != "test openai" for b in app.button)
+    app.text_input(key="key openai").set_value(f"  {KEY} ")
+    app.button(key="FormSubmitter:form openai-Use it").click().run()
+    assert not app.exception
+    held = host().router.settings.endpoints["openai"].key
+    assert held is not None
+    assert held.reveal() == KEY
+    assert app.text_input(key="key openai").value == ""
+    assert KEY not in words(app)
+    assert KEY not in str({k: app.session_state[k] for k in app.session_state})
+    assert KEY not in "".join(str(element) for element in app.main)
+    assert not [path for path in data.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
+    app.button(key="forget openai").click().run()
+    assert host().router.settings.endpoints["openai"].key is None
+
+
+def test_a_test_is_priced_before_and_reaches_the_provider(data: Path, open_page: Open, sandbox: Sandbox) -> None:
+    """The cheapest model, one call, every time anew: an answer out of the cache would prove nothing."""
+    host().router.set_key("openai", KEY)
+    app = open_page("connections")
+    before = sandbox.bill().calls
+    for turn in (1, 2):
+        test = app.button(key="test openai")
+        assert test.label.replace("\\", "") == "Test text-embedding-3-small for < $0.000001"
+        test.click().run()
+        assert not app.exception
+        assert not app.error
+        assert sandbox.bill().calls == before + turn
+        assert "openai/text-embedding-3-small answered in" in words(app)
+        assert "1,536 dimensions, < $0.000001" in words(app)
+
+
+def test_a_provider_that_refuses_the_key_is_words(data: Path, open_page: Open, sandbox: Sandbox) -> None:
+    """What the provider said, what to do, and never the key itself."""
+    host().router.set_key("openai", "a key with spaces")
+    app = open_page("connections")
+    app.button(key="test openai").click().run()
+    assert not app.exception
+    assert "holds a space" in app.error[0].value
+    assert "a key with spaces" not in words(app)
+
+
+def test_a_policy_that_does_not_allow_the_provider_says_so(data: Path, open_page: Open) -> None:
+    """No button that would be refused."""
+    host().router.set_key("openai", KEY)
+    app = open_page("connections")
+    app.selectbox(key="test policy").set_value("local").run()
+    assert not app.exception
+    assert all(b.key != "test openai" for b in app.button)
+    assert "local" in words(app)
+
+
+def test_an_endpoint_of_ones_own_has_its_card(data: Path, open_page: Open) -> None:
+    """From router.toml; its address and limits are shown, and there is nothing to type where it asks for no key."""
+    data.mkdir()
+    (data / "router.toml").write_text('[endpoints.mine]\nbase_url = "http://127.0.0.1:9/v1"\nmax_texts_per_call = 8\n')
+    app = open_page("connections")
+    assert not app.exception
+    assert "http://127.0.0.1:9/v1" in words(app).replace("⁠", "")
+    assert "8 texts a call" in words(app)
+    assert all(field.key != "key mine" for field in app.text_input)
+
+
+def test_today_is_priced_by_the_price_that_holds_today() -> None:
+    """A price that begins tomorrow is not shown as today's."""
+    model = host_free_model()
+    rows = tables.models([model], today=date(2026, 12, 1), configured=lambda _: True, scale="RTEB-en")
+    assert rows[0]["now"] == "$2"
+    rows = tables.models([model], today=date(2026, 11, 30), configured=lambda _: True, scale="RTEB-en")
+    assert rows[0]["now"] == "$1"
+
+
+def host_free_model():  # type: ignore[no-untyped-def]  # a Model with two prices
+    from router.domain.values import Limits, Model, Price
+
+    source = {"source": "a test", "checked": date(2026, 11, 1)}
+    prices = (
+        Price(since=date(2026, 11, 1), now=Decimal(1), **source),
+        Price(since=date(2026, 12, 1), now=Decimal(2), **source),
+    )
+    return Model(
+        id="a/b", provider="a", name="b", space="a/b", dimensions=4, default_dimensions=4, tokenizer="bytes",
+        limits=Limits(texts_per_call=8), prices=prices,
+    )  # fmt: skip
