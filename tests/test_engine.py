@@ -384,7 +384,13 @@ async def test_a_text_in_an_open_batch_is_refused_at_once(sandbox: Sandbox, tmp_
 
         def open_batch(conn: Connection) -> None:
             ledger.open_in(
-                conn, [[unit]], purpose, weigh=lambda units: 3, stored=lambda digests: set(), sent=True, keeper="batch k"
+                conn,
+                [[unit]],
+                purpose,
+                weigh=lambda units: 3,
+                stored=lambda digests: set(),
+                sent=True,
+                keeper="batch k",
             )
 
         await router.database.write(open_batch)

@@ -23,6 +23,11 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 
 
+def run_python(words: list[str], env: dict[str, str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """This Python, in that folder."""
+    return subprocess.run([sys.executable, *words], env=env, cwd=folder, capture_output=True, text=True, check=False)
+
+
 def matches(expected: list[str], output: str) -> bool:
     """The expected lines, in order; `...` stands for any lines."""
     pattern = "".join(r"(?:.*\n)*?" if line == "..." else re.escape(line) + r"\n" for line in expected)
@@ -41,7 +46,7 @@ def test_the_shell_session_prints_what_it_says(tmp_path: Path) -> None:
         for command, expected in steps:
             words = shlex.split(command)
             assert words[0] == "python"
-            ran = subprocess.run([sys.executable, *words[1:]], env=env, cwd=tmp_path, capture_output=True, text=True)
+            ran = run_python(words[1:], env, tmp_path)
             assert ran.returncode == 0, ran.stderr
             assert matches(expected.splitlines(), ran.stdout), f"{command}\n{ran.stdout}"
 
@@ -51,7 +56,7 @@ def test_the_python_example_runs(tmp_path: Path) -> None:
     """The example embeds with the local model and prints shape, routes and cost."""
     (example,) = blocks("python")
     env = {**os.environ, "ROUTER_DATA": str(tmp_path), "PYTHONPATH": str(ROOT)}
-    ran = subprocess.run([sys.executable, "-c", example], env=env, cwd=tmp_path, capture_output=True, text=True)
+    ran = run_python(["-c", example], env, tmp_path)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.splitlines()[:2] == [
         "local/all-MiniLM-L6-v2 2",

@@ -131,6 +131,7 @@ class Worker:
             await _cancelled(work)
             with contextlib.suppress(StoreError):  # the lease runs out by itself
                 if stop is not None:
+                    await self._renew(job, live)
                     await self._jobs.end(job.id, stop.state, stop.reason, wake=stop.wake)
                 await self._jobs.let_go(job.id)
 

@@ -25,6 +25,7 @@ from router.domain.values import (
     Policy,
     Refusal,
     Role,
+    Route,
     RouteCounts,
     Tokenizer,
     Unit,
@@ -53,6 +54,7 @@ class Asked:
     role: Role
     space: str | None
     dimensions: int | None
+    batch: bool
     digests: tuple[bytes, ...] = field(repr=False)
     tokens: NDArray[np.int64] = field(repr=False)
     copies: NDArray[np.int64] = field(repr=False)
@@ -81,7 +83,11 @@ class DemoBooks:
                 "INSERT INTO pace VALUES (?, ?, ?, ?)", (owner, window, day, used_in(conn, owner, window, start))
             )
         ask = Ask(
-            role=asked.role, pinned_space=asked.space, dimensions=asked.dimensions, collection=asked.collection or None
+            role=asked.role,
+            pinned_space=asked.space,
+            dimensions=asked.dimensions,
+            collection=asked.collection or None,
+            partial=asked.batch,
         )
         self._failures = self._failures if asked.down else 0
         facts = self._facts(conn, asked, policy)
@@ -97,10 +103,16 @@ class DemoBooks:
         if asked.kept:
             counts = _counts(asked, tokenizer).astype("<u4").tobytes()
             replay = (b"".join(asked.digests), counts, asked.copies.astype("<u4").tobytes())
-            kept = to_json(facts, ask, policy.long_texts, tokenizer, lambda model: self._mask(asked, model).tolist())
+            # What a batch knew is not kept: the job's order is older than its request.
+            kept = (
+                ""
+                if asked.batch
+                else to_json(facts, ask, policy.long_texts, tokenizer, lambda model: self._mask(asked, model).tolist())
+            )
         if not isinstance(plan, Refusal) and outcome.status == "done":
             self._cache.setdefault(claim_kind(plan.model, asked.role), set()).update(asked.digests)
-        close_request(conn, number, asked.at, policy.name, asked.collection, outcome, replay, facts=kept)
+        route: Route | None = "batch" if asked.batch else None
+        close_request(conn, number, asked.at, policy.name, asked.collection, outcome, replay, facts=kept, route=route)
 
     def _mask(self, asked: Asked, model: Model) -> NDArray[np.bool_]:
         cached = self._cache.get(claim_kind(model, asked.role), set())
@@ -128,6 +140,7 @@ class DemoBooks:
             seconds=seconds if model.local or not tokens else max(0.5, seconds),
             unhealthy=f"{model.provider} failed 5 times in a row; it is tried again in 21 s" if down else "",
             price=None if price is None else price.now,
+            batch_price=price.batch if asked.batch and price is not None else None,
         )
 
     def _refused(self, asked: Asked, refusal: Refusal, decision: str) -> Outcome:
@@ -153,7 +166,7 @@ class DemoBooks:
         counts = _counts(asked, model.tokenizer)
         charged = unconfirmed = 0
         lost = plan.route == "api" and asked.down
-        if plan.route == "api":
+        if plan.route in ("api", "batch"):
             charged, unconfirmed = self._charge(conn, asked, policy, plan, number, ~cached, lost)
         price = (
             None if plan.reference is None else price_on(plan.reference, datetime.fromtimestamp(asked.at, UTC).date())
@@ -179,7 +192,7 @@ class DemoBooks:
             repeated=texts - len(asked.digests),
             routes=RouteCounts(cache=len(asked.digests) - misses, **({plan.route: misses} if misses else {})),
             tokens=int(counts.sum()),
-            avoided=_avoided(asked, plan, cached, None if price is None else price.now),
+            avoided=_avoided(asked, plan, cached, charged, None if price is None else price.now),
         )
 
     def _charge(
@@ -205,7 +218,7 @@ class DemoBooks:
             collection=asked.collection,
         )
         price = price_on(model, datetime.fromtimestamp(asked.at, UTC).date())
-        usd = None if price is None else price.now
+        usd = None if price is None else price.batch if plan.route == "batch" else price.now
         assert usd is not None  # decide() plans no paid call without a price
         opened = self._ledger.open_in(
             conn, [units], purpose, lambda some: price_tokens(sum(u.tokens for u in some), usd),
@@ -235,14 +248,15 @@ def _latency(plan: Plan, misses: int, tokens: int, lost: bool) -> float:
     return 12.0 + 9.0 * misses if plan.route == "local" else 230.0 + tokens / 400
 
 
-def _avoided(asked: Asked, plan: Plan, cached: NDArray[np.bool_], price: Decimal | None) -> Avoided:
+def _avoided(asked: Asked, plan: Plan, cached: NDArray[np.bool_], charged: int, price: Decimal | None) -> Avoided:
     if price is None:
         return Avoided()
     smaller = plan.dimensions < plan.model.default_dimensions
-    hits = price_tokens(int(asked.tokens[cached].sum()), price)
+    hits, missed = (price_tokens(int(asked.tokens[mask].sum()), price) for mask in (cached, ~cached))
     return Avoided(
         cache=0 if smaller else hits,
         dimensions=hits if smaller else 0,
         repeats=price_tokens(int((asked.tokens * (asked.copies - 1)).sum()), price),
-        local=price_tokens(int(asked.tokens[~cached].sum()), price) if plan.route == "local" else 0,
+        local=missed if plan.route == "local" else 0,
+        batch=missed - charged if plan.route == "batch" else 0,
     )

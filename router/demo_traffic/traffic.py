@@ -25,7 +25,7 @@ DAYS = 90
 SEED = 7
 INCIDENT = 24
 """So many days ago the paid providers were down for an afternoon."""
-BUSY_MONTH = 1.9
+BUSY_MONTH = 2.3
 """How much more there is to embed in the month before the last, whose budgets are nearly spent."""
 
 
@@ -38,6 +38,7 @@ class Workload:
         hours: from and to, UTC.
         texts, tokens: least and most, a request and a text.
         fresh: share of texts never seen before, on the first day and on the last.
+        batch: answered by the provider's batch tier.
     """
 
     policy: str
@@ -52,6 +53,7 @@ class Workload:
     tokens: tuple[int, int]
     fresh: tuple[float, float]
     repeats: float = 0.03
+    batch: bool = False
 
 
 WORKLOADS = (
@@ -59,17 +61,18 @@ WORKLOADS = (
              fresh=(0.7, 0.2)),
     Workload(policy="default", collection="wiki", a_day=9, texts=(8, 60), tokens=(300, 1_500), fresh=(0.65, 0.12)),
     Workload(policy="quality", collection="handbook", space="voyage-4", a_day=5, texts=(40, 190),
-             tokens=(600, 2_400), fresh=(0.75, 0.14)),
-    Workload(policy="nightly", collection="catalogue", a_day=2, weekend=1.0, hours=(1, 4), texts=(120, 380),
+             tokens=(1_500, 7_500), fresh=(0.75, 0.14)),
+    Workload(policy="nightly", collection="catalogue", batch=True, a_day=2, weekend=1.0, hours=(1, 4), texts=(120, 380),
              tokens=(200, 1_200), fresh=(0.5, 0.06), repeats=0.15),
-    Workload(policy="research", dimensions=1024, a_day=7, weekend=0.1, texts=(20, 150), tokens=(400, 2_000),
+    Workload(policy="research", dimensions=1024, a_day=8.5, weekend=0.1, texts=(20, 150), tokens=(400, 2_000),
              fresh=(0.8, 0.35)),
     Workload(policy="local", collection="notes", a_day=12, weekend=0.8, hours=(6, 24), texts=(1, 24),
              tokens=(40, 400), fresh=(0.6, 0.15)),
 )  # fmt: skip
 
 OWN_POLICIES = (
-    Policy(name="nightly", goal="economy", min_quality=50.0, budgets=(parse_budget("1/month"),)),
+    Policy(name="default", budgets=(parse_budget("0.15/month"),)),
+    Policy(name="nightly", goal="economy", min_quality=50.0, budgets=(parse_budget("1/month"),), deadline="24h"),
     Policy(
         name="research", goal="quality", allow=("openai/*",), when_exhausted="refuse",
         budgets=(parse_budget("2/month"), parse_budget("0.40/day:soft")), timezone="Europe/Paris",
@@ -196,6 +199,7 @@ class _Traffic:
             role=workload.role,
             space=workload.space,
             dimensions=workload.dimensions,
+            batch=workload.batch,
             digests=tuple(pool.digests[n] for n in numbers),
             tokens=low
             + np.array([pool.digests[n][0] * 256 + pool.digests[n][1] for n in numbers]) * (high - low) // 65_536,

@@ -71,9 +71,7 @@ async def opened(
     more = {} if clock is None else {"clock": clock}
     async with Router.open(folder, env=sandbox.environment if sandbox else {}, **more) as router:
         library = Library(router)
-        worker = Worker(
-            router, library.corpora, library.jobs, block=block, poll_s=0.02, tier=BatchTier(router, **FAST)
-        )
+        worker = Worker(router, library.corpora, library.jobs, block=block, poll_s=0.02, tier=BatchTier(router, **FAST))
         try:
             yield Opened(router=router, library=library, worker=worker)
         finally:
@@ -106,9 +104,7 @@ def jsonl(path: Path, rows: Sequence[str]) -> Path:
 def chunk(text: str, label: str = "") -> NewChunk:
     """A chunk as the ingest makes it, with sizes that are easy to add up."""
     data = text.encode()
-    return NewChunk(
-        label=label, digest=digest(text), near_empty=False, bytes=len(data), cl100k=7, tokens=5, text=text
-    )
+    return NewChunk(label=label, digest=digest(text), near_empty=False, bytes=len(data), cl100k=7, tokens=5, text=text)
 
 
 def vectors(router: Router, rows: Sequence[str], model: str = SMALL) -> Any:

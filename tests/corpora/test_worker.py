@@ -36,7 +36,9 @@ async def run(here: Opened) -> Job:
     return here.library.job(job.id)
 
 
-async def test_a_job_embeds_every_distinct_text_once(tmp_path: Path, provider: Sandbox, file: Path, rows: list[str]) -> None:
+async def test_a_job_embeds_every_distinct_text_once(
+    tmp_path: Path, provider: Sandbox, file: Path, rows: list[str]
+) -> None:
     """Done is done: the vectors are right, the bill is what the job says, and a second confirmation pays nothing."""
     async with opened(tmp_path / "data", provider) as here:
         number = await here.embed("letters", file)
@@ -53,7 +55,9 @@ async def test_a_job_embeds_every_distinct_text_once(tmp_path: Path, provider: S
         assert billed(provider) == (230, 1)
 
 
-async def test_adding_a_file_embeds_only_what_is_new(tmp_path: Path, provider: Sandbox, file: Path, rows: list[str]) -> None:
+async def test_adding_a_file_embeds_only_what_is_new(
+    tmp_path: Path, provider: Sandbox, file: Path, rows: list[str]
+) -> None:
     """What is cached, from wherever, is not paid for."""
     async with opened(tmp_path / "data", provider) as here:
         await here.embed("letters", file)
@@ -106,11 +110,9 @@ async def test_out_of_money_it_waits_or_stops_and_never_changes_space(
         assert billed(provider) == (230, 1)
 
 
-@pytest.mark.parametrize(
-    ("fault", "words"), [("quota", "out of money"), ("key_revoked", "key")]
-)  # fmt: skip
+@pytest.mark.parametrize("fault", ["quota", "key_revoked"])
 async def test_what_only_a_person_can_mend_pauses_the_job(
-    tmp_path: Path, provider: Sandbox, file: Path, fault: str, words: str
+    tmp_path: Path, provider: Sandbox, file: Path, fault: str
 ) -> None:
     """No money at the provider, a revoked key: 0 retries, the reason, and on request it goes on."""
     async with opened(tmp_path / "data", provider) as here:
@@ -119,9 +121,9 @@ async def test_what_only_a_person_can_mend_pauses_the_job(
         job = here.library.job(number)
         assert (job.state, job.done) == ("paused", 100)
         assert job.reason
-        calls = sum(1 for entry in provider.received() if entry.operation == "embeddings" or "embed" in entry.operation)
+        assert len(provider.received()) == 3
         await here.worker.run_all()
-        assert sum(1 for e in provider.received() if e.operation == "embeddings" or "embed" in e.operation) == calls
+        assert len(provider.received()) == 3
         provider.faults.clear()
         await here.library.resume(number)
         await here.worker.run_all()
@@ -268,7 +270,9 @@ async def test_a_runner_that_stops_leaves_the_job_to_the_next(tmp_path: Path, pr
         assert job.spent == provider.bill().nanodollars
 
 
-async def test_a_batch_job_costs_half_and_says_so(tmp_path: Path, provider: Sandbox, file: Path, rows: list[str]) -> None:
+async def test_a_batch_job_costs_half_and_says_so(
+    tmp_path: Path, provider: Sandbox, file: Path, rows: list[str]
+) -> None:
     """The same job by the batch tier: half the price to the nanodollar, the same vectors."""
     async with opened(tmp_path / "data", provider) as here:
         await here.fill("letters", file)

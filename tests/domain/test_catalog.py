@@ -130,7 +130,8 @@ def test_paid_model_is_as_the_vendor_says(shipped: Catalog, row: tuple[object, .
 
 def test_catalog_has_those_models_and_the_local_one(shipped: Catalog) -> None:
     """Nothing else ships, and the local model is free and stops at 256 tokens."""
-    assert {found.id for found in shipped.models} == {row[0] for row in SHIPPED} | {"local/all-MiniLM-L6-v2", "local/static-MiniLM"}
+    local_ids = {"local/all-MiniLM-L6-v2", "local/static-MiniLM"}
+    assert {found.id for found in shipped.models} == {row[0] for row in SHIPPED} | local_ids
     local = shipped.get("local/all-MiniLM-L6-v2")
     assert (local.local, local.prices, local.dimensions, local.sizes) == (True, (), 384, ())
     assert (local.limits.tokens_per_text, local.tokenizer, local.languages) == (256, "wordpiece", "en")

@@ -13,7 +13,6 @@ import pytest
 
 from router import Router
 from router.dispatch import paid
-from router.domain.errors import ProviderError
 from router.domain.money import NANO
 from router.domain.values import Budget, Policy
 from router.sandbox import Fault, Sandbox, expected_vectors
