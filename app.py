@@ -7,6 +7,7 @@ would serve a pages/ folder beside its main script without the frame.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
 from collections.abc import AsyncIterator
@@ -18,7 +19,11 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from pages.components import access
-from router.host import close
+from router.domain.errors import RouterError
+from router.host import close, host
+
+RESUME_S = 2.0
+"""After the server's start, so that the first page is not kept waiting."""
 
 
 async def healthz(request: Request) -> Response:
@@ -33,9 +38,20 @@ async def overview(request: Request) -> Response:
 
 @asynccontextmanager
 async def lifespan(app: st.App) -> AsyncIterator[None]:
-    """What lives as long as the server: router.host's engine, opened by the page that asks it first, closed here."""
+    """What lives as long as the server: the engine, opened by the first page or a moment later, and closed here."""
+    resumed = asyncio.create_task(resume())
     yield
+    resumed.cancel()
     await asyncio.to_thread(close)
+
+
+async def resume() -> None:
+    """Open the engine though nobody looks: jobs that a stop or a crash cut off go on by themselves."""
+    await asyncio.sleep(RESUME_S)
+    try:
+        await asyncio.to_thread(host)
+    except RouterError as error:  # the first page says so on the screen
+        logging.getLogger("router").warning("%s", error)
 
 
 def guard() -> None:

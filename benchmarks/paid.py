@@ -202,7 +202,7 @@ async def main() -> int:
         for width, name in ((1, "sequential loop"), (2, "semaphore of 2"), (64, "semaphore of 64")):
             small = Case(
                 name=case.name,
-                texts=case.texts if width > 1 else min(case.texts, 1_600),
+                texts=min(case.texts, 3_200),
                 latency_s=case.latency_s,
                 in_flight=case.in_flight,
                 per_minute=case.per_minute,
