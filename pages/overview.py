@@ -8,7 +8,7 @@ import streamlit as st
 
 st.title("Overview")
 
-from pages.components import bars, charts, draw, start  # noqa: E402  # the title is on the screen before these load
+from pages.components import bars, charts, draw, jobs, start  # noqa: E402  # the title is on the screen before these load
 from pages.components.format import count, latency, md, percent, plural, usd  # noqa: E402
 from router import reports  # noqa: E402
 from router.host import host  # noqa: E402
@@ -16,13 +16,15 @@ from router.host import host  # noqa: E402
 ZONE = "UTC"  # the account's windows are reckoned in it
 DAYS = 30
 
-router = host().router
+engine = host()
+router = engine.router
 now = router.clock()
 last = reports.today(now, ZONE)
 month_first, month_last = reports.window_days("month", now, ZONE)
 since = reports.bounds_of(min(month_first, last - timedelta(days=DAYS - 1)), ZONE)[0]
 everything = reports.figures(router.usage, since=since, until=now)
 
+start.alerts(router)
 if not everything.requests or "samples" in st.session_state:
     start.first_steps()
 else:
@@ -80,6 +82,10 @@ else:
             for state in router.ledger.states(policy.name):
                 if state.owner != "account" and state.budget.window != "request":
                     draw.budget(state, policy.timezone, name=policy.name)
+
+    if engine.library.jobs.all(open_only=True, limit=1):
+        st.subheader("Running jobs")
+        jobs.running(engine, every_s=2.0, most=10)
 
     st.subheader("Latest decisions")
     rows = router.usage.requests(since=since, until=now + 1, limit=10)

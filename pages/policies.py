@@ -6,7 +6,7 @@ import streamlit as st
 
 st.title("Policies")
 
-from pages.components import draw, editor  # noqa: E402  # the title is on the screen before these load
+from pages.components import draw, editor, replaying  # noqa: E402  # the title is on the screen before these load
 from pages.components.format import md  # noqa: E402
 from router.domain.values import Policy  # noqa: E402
 from router.host import host  # noqa: E402
@@ -44,6 +44,7 @@ if named is not None and (named in policies or named == NEW):
             st.session_state["said"] = f"Saved: {kept.name}, version {kept.version}. Its budgets count from now on."
             open_editor(kept.name)
             st.rerun()
+        replaying.panel(engine, saved, draft)
         if saved is not None:
             st.subheader("Budgets now")
             for state in router.ledger.states(saved.name):

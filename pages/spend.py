@@ -11,7 +11,8 @@ from pages.components.format import ROUTES, count, latency, md, percent, plural,
 from router import reports  # noqa: E402
 from router.host import host  # noqa: E402
 
-router = host().router
+engine = host()
+router = engine.router
 asked = spending.filters(router)
 figures = reports.figures(router.usage, since=asked.since, until=asked.until, where=asked.where)
 
@@ -69,18 +70,36 @@ else:
         st.caption(f"{said} Days without requests are left open.")
     with right:
         st.subheader("Avoided, by cause")
-        st.dataframe(tables.causes(figures.avoided), hide_index=True, alt="Avoided money by cause")
+        causes = tables.causes(figures.avoided)
+        if causes:
+            most = f"{causes[0]['cause']} is the largest with {causes[0]['avoided']} ({causes[0]['share']})."
+            shown = charts.causes([(row["cause"], row["nanodollars"]) for row in causes])
+            st.plotly_chart(shown, config=charts.CONFIG, key="causes", alt=most)
         st.caption("At the normal price of the model that answered, else of the cheapest paid model allowed.")
+
+    st.subheader("Latency by route")
+    slow = tables.latencies(router.usage, since=asked.since, until=asked.until, where=asked.where)
+    config = {"route": draw.words_column("route")}
+    st.dataframe(slow, column_config=config, hide_index=True, alt="Latency of requests by route")
+    st.caption(
+        "Half of the requests, and 95 of 100, ended within so long: bounds of a histogram whose steps are 1.4 wide."
+        " Batches, which take hours by design, are not in it."
+    )
 
     st.subheader("Latest requests")
     rows = router.usage.requests(since=asked.since, until=asked.until, where=asked.where, limit=100)
     columns = ["time", "texts", "answered by", "cost", "avoided", "took", "policy", "model", "why"]
     draw.requests(rows, asked.zone, key="requests", alt="The latest requests", columns=columns)
-    spending.unconfirmed(router, rows)
+    spending.unconfirmed(engine)
 
     with st.expander("The days as a table"):
         st.dataframe(tables.by_day(report, asked.by), hide_index=True, alt=f"Sums a day and {asked.by}")
-    st.download_button(
-        "CSV", tables.by_day_csv(report, asked.by), file_name=f"spend-by-{asked.by}.csv", mime="text/csv",
-        icon=":material/download:", on_click="ignore",
-    )  # fmt: skip
+    with st.container(horizontal=True):
+        st.download_button(
+            "CSV", tables.by_day_csv(report, asked.by), file_name=f"spend-by-{asked.by}.csv", mime="text/csv",
+            icon=":material/download:", on_click="ignore",
+        )  # fmt: skip
+        st.download_button(
+            "Parquet", lambda: tables.by_day_parquet(report, asked.by), file_name=f"spend-by-{asked.by}.parquet",
+            icon=":material/download:", on_click="ignore",
+        )  # fmt: skip

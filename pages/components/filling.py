@@ -44,7 +44,7 @@ def add(host: Host, info: CollectionInfo) -> None:
         turn = st.session_state.setdefault(f"turn {name}", 0)
         uploads = st.file_uploader(
             "Files", type=TYPES, accept_multiple_files=True, key=f"files {name} {turn}",
-            **access.only_editors(help="Several at once, or a zip of a folder. Nothing is paid for before you confirm."),
+            **access.only_editors(help="Several at once, or a zip of a folder. Nothing is paid before you confirm."),
         )  # fmt: skip
         lines = any(upload.name.lower().endswith(".txt") for upload in uploads) and st.toggle(
             ".txt files hold a text a line", key=f"lines {name}", help="Else each of them is one document."

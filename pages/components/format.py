@@ -76,6 +76,11 @@ def count(number: int) -> str:
     return f"{number:,}"
 
 
+def size(number: int) -> str:
+    """`812 B`, `51.2 kB`, `1.24 MB`."""
+    return f"{count(number)}B" if number >= 10_000 else f"{number:,} B"
+
+
 def percent(share: float | None) -> str:
     """`84 %`, `0.4 %`, and a dash where there is nothing to take a share of."""
     if share is None:

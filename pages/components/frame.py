@@ -7,7 +7,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from pages.components import access, bars
+from pages.components import access, bars, jobs
 from pages.components.format import day, md, usd
 from router.domain.policy import describe_budget, find_zone
 from router.domain.values import BudgetState
@@ -55,6 +55,7 @@ def foot(who: access.Person) -> None:
             _account(max(states, key=lambda s: (s.budget.hard, s.budget.window == "month", -s.left)))
         else:
             st.caption("No account budget is set. Policies stand under their own budgets alone.")
+        jobs.running(host(), every_s=2.0)
         _switch(router.policies.paid_enabled())
         if os.environ.get("ROUTER_DEMO") == "1":
             st.badge("demo money", icon=":material/science:", color="violet", help=DEMO)

@@ -9,7 +9,7 @@ from typing import Any
 import streamlit as st
 
 from pages.components import access, draw
-from pages.components.format import charged, count, estimate, md, percent, plural, when
+from pages.components.format import charged, estimate, md, percent, plural, size, when
 from pages.components.work import Task, wait_for
 from router.corpora.library import CollectionInfo
 from router.corpora.records import Generation
@@ -33,7 +33,7 @@ def documents(host: Host, info: CollectionInfo) -> None:
         draw.empty("No document yet. Add some above.", ":material/description:")
         return
     pages = -(-total // PAGE)
-    page = 1 if pages == 1 else int(st.number_input(f"Page of {pages:,}", 1, pages, 1, key=f"page {name}", width=160))
+    page = 1 if pages == 1 else int(st.number_input(f"Page, of {pages:,}", 1, pages, 1, key=f"page {name}", width=160))
     rows = host.library.documents(name, limit=PAGE, offset=(page - 1) * PAGE)
     picked = st.dataframe(
         [
@@ -41,7 +41,7 @@ def documents(host: Host, info: CollectionInfo) -> None:
                 "document": row.name,
                 "state": [STATES[row.state]],
                 "chunks": row.chunks,
-                "size": f"{count(row.bytes)}B",
+                "size": size(row.bytes),
                 "added": when(row.added, "UTC"),
                 "why": row.reason,
             }
@@ -125,8 +125,8 @@ def _hits(found: Found) -> None:
         with st.container(border=True, gap="xsmall"):
             more = f" · {hit.copies:,} places" if hit.copies > 1 else ""
             st.markdown(f"**{hit.score:.3f}** · {md(hit.chunk.key)}{more}")
-            text = hit.chunk.text
-            st.text(text if len(text) <= 600 else f"{text[:600]}…")
+            text = " ".join(hit.chunk.text.split())
+            st.text(text if len(text) <= 400 else f"{text[:400]}…")
 
 
 # ---- settings ----------------------------------------------------------------------------------
@@ -152,8 +152,11 @@ def settings(host: Host, info: CollectionInfo) -> None:
     else:
         for generation in info.generations:
             _generation(host, name, generation)
+        total, done = host.run(host.library.coverage(name))
+        st.caption(f"{done:,} of {plural(total, 'text')} can be searched ({percent(done / total if total else 1.0)}).")
         _improve(host, info)
-        _export(host, info)
+        if done:
+            _export(host, info)
     st.subheader("Delete")
     with st.popover("Delete the collection", icon=":material/delete:"):
         st.markdown(f"Delete **{md(name)}** with its {plural(info.documents, 'document')}? Its jobs end.")
@@ -184,9 +187,6 @@ def _generation(host: Host, name: str, generation: Generation) -> None:
             with draw.in_words():
                 host.run(host.library.drop(generation.id))
                 st.rerun()
-    if generation.state == "active":
-        total, done = host.run(host.library.coverage(name))
-        st.caption(f"{done:,} of {plural(total, 'text')} embedded ({percent(done / total if total else 1.0)}).")
 
 
 def _improve(host: Host, info: CollectionInfo) -> None:

@@ -55,6 +55,31 @@ def words(job: Job) -> str:
     return " · ".join(parts)
 
 
+def running(host: Host, *, every_s: float, most: int = 3) -> None:
+    """The open jobs of all collections, in short, with a link to each; looked at again only while one of them runs."""
+    found = host.library.jobs.all(open_only=True)
+    if found:
+        busy = any(job.state in ("queued", "running") for job in found)
+        st.fragment(_in_short, run_every=every_s if busy else None)(host, busy, most)
+
+
+def _in_short(host: Host, busy: bool, most: int) -> None:
+    found = host.library.jobs.all(open_only=True)
+    if busy and not any(job.state in ("queued", "running") for job in found):
+        st.rerun()
+    for job in found[:most]:
+        with st.container(gap="xxsmall"):
+            with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+                st.page_link(
+                    "collections.py", label=f"**{md(job.collection)}**",
+                    query_params={"collection": job.collection, "tab": "Jobs"},
+                )  # fmt: skip
+                badge(job)
+            bar(job)
+    if found[most:]:
+        st.caption(f"and {plural(len(found) - most, 'other job')}.")
+
+
 def of_collection(host: Host, info: CollectionInfo) -> None:
     """The latest job, live, and those before it."""
     found = host.library.jobs.all(collection=info.collection.id)
@@ -126,6 +151,9 @@ def _buttons(host: Host, job: Job) -> None:
             _act(host, "Cancel", ":material/close:", lambda: library.cancel(job.id), help="What it made stays.")
         elif job.failed:
             _act(host, "Retry failed", ":material/refresh:", lambda: library.retry(job.id))
+        if job.state == "done" and st.button("Search it", icon=":material/search:", key="job search"):
+            st.session_state["next tab"] = "Search"
+            st.rerun()
 
 
 def _act(host: Host, label: str, icon: str, do: Callable[[], Coroutine[Any, Any, Job]], help: str = "") -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import streamlit as st
@@ -10,6 +9,7 @@ import streamlit as st
 from pages.components import access, draw, jobs
 from pages.components.format import count, md, plural, tokens, usd
 from pages.components.work import Progress, Task, wait_for
+from router.corpora.imports import Imported
 from router.corpora.jobs import Job
 from router.corpora.library import CHUNK_TOKENS, CollectionInfo
 from router.host import Host
@@ -130,8 +130,8 @@ def _new(host: Host) -> None:
 
 def _bring(host: Host) -> None:
     st.caption(
-        "A .parquet or .jsonl file with `text`, `vector` and, unless you choose it here, `model`. They go into the cache"
-        " after a check of their size, their numbers and their length; what is cached already stays."
+        "A .parquet or .jsonl file with `text`, `vector` and, unless you choose it here, `model`. They go into the"
+        " cache after a check of their size, their numbers and their length; what is cached already stays."
     )
     upload = st.file_uploader("File of vectors", type=["parquet", "jsonl"], key="vectors file", **access.only_editors())
     model = st.selectbox(
@@ -142,16 +142,22 @@ def _bring(host: Host) -> None:
         key="vectors of",
     )
     if upload is not None and st.button("Take them", icon=":material/upload:", **access.only_editors()):
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / f"vectors{Path(upload.name).suffix.lower()}"
-            path.write_bytes(upload.getbuffer())
-            task = Task(host, lambda _: host.library.import_vectors(path, model=model))
-            # The file must outlast the task, so this waits for it, whatever the page does.
-            if wait_for(task, "Checking") and (got := task.result) is not None:
-                st.success(f"{plural(got.stored, 'vector')} taken, {got.refused:,} refused.", icon=":material/check:")
-                if got.reasons:
-                    rows = [{"row": row, "reason": reason} for row, reason in got.reasons.items()]
-                    st.dataframe(rows, hide_index=True, alt="Rows that were refused, and why")
+        with draw.in_words():
+            saved = host.library.upload(upload, upload.name)
+            st.session_state["bringing"] = Task(host, lambda _: _take(host, saved.path, model))
+    task: Task[Imported] | None = st.session_state.get("bringing")
+    if task is not None and wait_for(task, "Checking") and (got := task.result) is not None:
+        st.success(f"{plural(got.stored, 'vector')} taken, {got.refused:,} refused.", icon=":material/check:")
+        if got.reasons:
+            rows = [{"row": row, "reason": reason} for row, reason in got.reasons.items()]
+            st.dataframe(rows, hide_index=True, alt="Rows that were refused, and why")
+
+
+async def _take(host: Host, path: Path, model: str | None) -> Imported:
+    try:
+        return await host.library.import_vectors(path, model=model)
+    finally:
+        path.unlink()
 
 
 def _erase(host: Host) -> None:
@@ -193,14 +199,8 @@ def head(host: Host, info: CollectionInfo) -> str:
     st.caption(md(" · ".join(words)))
     if goes_to := st.session_state.pop("next tab", None):
         st.session_state["tab"] = goes_to
-    return str(
-        st.segmented_control(
-            "Part",
-            TABS,
-            default=None if "tab" in st.session_state else TABS[0],
-            required=True,
-            key="tab",
-            label_visibility="collapsed",
-            bind="query-params",
-        )  # fmt: skip
+    usual = None if "tab" in st.session_state else TABS[0]
+    chosen = st.segmented_control(
+        "Part", TABS, default=usual, required=True, key="tab", label_visibility="collapsed", bind="query-params"
     )
+    return str(chosen)

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Any
 
 import streamlit as st
 
-from pages.components import charts
+from pages.components import access, charts, draw, tables
 from pages.components.format import ROUTES, day, md, plural, usd
 from pages.components.start import outlook
 from router import reports
 from router.engine import Router
+from router.host import Host
 from router.reports import Day
 
 RANGES = {"7d": "the last 7 days", "30d": "the last 30 days", "90d": "the last 90 days", "month": "this month"}
@@ -99,17 +99,38 @@ def month(router: Router, asked: Asked) -> None:
     st.caption(md(said))
 
 
-def unconfirmed(router: Router, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Charges without the provider's word, if there are any."""
-    total = router.ledger.totals()[1]
-    if not total:
+def unconfirmed(host: Host) -> None:
+    """Charges without the provider's word, each to be confirmed or struck by its invoice."""
+    ledger = host.router.ledger
+    rows = ledger.unconfirmed()
+    if not rows:
         return
-    here = [f"request {row['id']} ({usd(row['unconfirmed'])})" for row in rows if row["unconfirmed"]]
-    which = f" Among these: {', '.join(here)}." if here else ""
+    st.subheader("Unconfirmed charges")
+    total = sum(row.amount for row in rows)
     st.warning(
         md(
             f"{usd(total)} in all is unconfirmed: calls whose outcome is not known, because the reply was lost. They"
-            f" count against the budgets as if they had been billed.{which}"
+            " count against the budgets as if they had been billed."
         ),
         icon=":material/help:",
     )
+    picked = st.dataframe(
+        tables.unconfirmed(rows), hide_index=True, on_select="rerun", selection_mode="multi-row", key="unconfirmed",
+        column_config={
+            "route": draw.words_column("route"), "why": st.column_config.TextColumn("why", width="large")
+        },
+        alt="Charges that wait for the provider's invoice",
+    )  # fmt: skip
+    chosen = [rows[i] for i in picked.selection.rows if i < len(rows)]
+    amount = usd(sum(row.amount for row in chosen))
+    st.caption("Pick those that you found on the provider's invoice, or did not. Times in UTC.")
+    with st.container(horizontal=True):
+        options = access.only_editors(disabled=not chosen)
+        confirm = st.button(md(f"Billed: confirm {amount}"), icon=":material/check:", key="confirm", **options)
+        strike = st.button(md(f"Not billed: strike {amount}"), icon=":material/close:", key="strike", **options)
+    if confirm or strike:
+        with draw.in_words():
+            done = sum(host.run(ledger.reconcile(row.id, confirm=confirm)) for row in chosen)
+            st.toast(f"{plural(done, 'charge')} {'confirmed' if confirm else 'struck'}.")
+            del st.session_state["unconfirmed"]
+            st.rerun()

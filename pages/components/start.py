@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 
 import streamlit as st
 
 from pages.components import access, draw, tables
 from pages.components.format import ROUTES, day, md, plural, seconds, usd
 from pages.components.work import Work, wait_for
+from router.domain.policy import window_bounds
+from router.domain.values import Budget
+from router.engine import Router
 from router.host import host
 from router.reports import Day, Forecast
 
@@ -70,6 +74,24 @@ def samples_result(work: Work) -> None:
         alt="The sample texts with their routes",
     )
     st.button("Show the overview", icon=":material/monitoring:", on_click=lambda: st.session_state.pop("samples", None))
+
+
+def alerts(router: Router) -> None:
+    """Thresholds that a budget has reached, or will at this pace, in a window that still runs: the highest of each."""
+    now = datetime.fromtimestamp(router.clock(), UTC)
+    zones = {f"policy/{policy.name}": policy.timezone for policy in router.policies.all()}
+    budgets = {(s.owner, s.budget) for name in [*(z[7:] for z in zones), ""] for s in router.ledger.states(name)}
+    shown: set[object] = set()
+    ordered = sorted(router.alerts.recent(), key=lambda a: (a.kind == "actual", a.threshold), reverse=True)
+    for alert in ordered:
+        budget = Budget(amount=alert.amount, window=alert.window, hard=alert.hard)
+        began = window_bounds(alert.window, now, zones.get(alert.owner, "UTC"))[0].timestamp()
+        if (alert.owner, budget) not in budgets or alert.start != int(began) or (alert.owner, budget) in shown:
+            continue
+        shown.add((alert.owner, budget))
+        spent = alert.kind == "actual" and alert.threshold >= 100
+        box = st.error if spent else st.warning
+        box(md(alert.message), icon=":material/notifications_active:")
 
 
 def spent_of(report: Day, route: str) -> int:

@@ -37,6 +37,8 @@ from router.domain.pricing import price_on
 from router.domain.values import Avoided, Model, Price
 from router.reports import Day
 from router.request.results import Quote, Result
+from router.store.reconcile import Unconfirmed
+from router.store.usage import Usage
 
 Record = dict[str, Any]
 
@@ -170,11 +172,62 @@ def by_day_csv(report: Sequence[Day], by: str) -> str:
     return out.getvalue()
 
 
+def by_day_parquet(report: Sequence[Day], by: str) -> bytes:
+    """The same as Parquet; amounts are whole nanodollars."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [
+        {
+            "day": day.day, by: name, "requests": s.requests, "texts": s.texts + s.repeated, "tokens": s.tokens,
+            "spent_nanodollars": s.charged, "unconfirmed_nanodollars": s.unconfirmed,
+            "avoided_nanodollars": s.avoided, "errors": s.errors,
+        }
+        for day in report
+        for name, s in day.groups.items()
+    ]  # fmt: skip
+    amounts = [f"{word}_nanodollars" for word in ("spent", "unconfirmed", "avoided")]
+    counts = [(name, pa.int64()) for name in ("requests", "texts", "tokens", *amounts, "errors")]
+    out = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows, pa.schema([("day", pa.date32()), (by, pa.string()), *counts])), out)
+    return out.getvalue()
+
+
+def latencies(usage: Usage, *, since: float, until: float, where: Mapping[str, str]) -> list[Record]:
+    """How long requests took, by the route of those that have any."""
+    rows = []
+    for route in ("cache", "local", "api", "batch"):
+        found = {
+            word: usage.latency(since=since, until=until, share=share, where={**where, "route": route})
+            for word, share in (("half within", 0.5), ("p95", 0.95))
+        }
+        if any(found.values()):
+            rows.append({"route": [ROUTES[route].word]} | {word: latency(ms) for word, ms in found.items()})
+    return rows
+
+
+def unconfirmed(rows: Iterable[Unconfirmed]) -> list[Record]:
+    """Charges that nobody has reconciled yet."""
+    return [
+        {
+            "time": when(row.at, "UTC"),
+            "amount": charged(0, row.amount),
+            "model": row.model,
+            "route": [ROUTES[row.route].word],
+            "policy": row.policy,
+            "collection": row.collection or "–",
+            "request": row.request,
+            "why": row.reason,
+        }
+        for row in rows
+    ]
+
+
 def causes(avoided: Avoided) -> list[Record]:
     """Avoided money by cause, largest first, with its share."""
     amounts, total = asdict(avoided), avoided.total
     return [
-        {"cause": CAUSES[cause], "avoided": usd(amount), "share": percent(amount / total)}
+        {"cause": CAUSES[cause], "avoided": usd(amount), "share": percent(amount / total), "nanodollars": amount}
         for cause, amount in sorted(amounts.items(), key=lambda item: -item[1])
         if amount
     ]

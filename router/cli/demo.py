@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -20,8 +21,13 @@ DEMO_DATA = "demo-data"
 
 def demo(port: Annotated[int, typer.Option(min=1, max=65535, help="Of the app.")] = 8501) -> None:
     """Start the app and the sandbox together; every page is marked as a demo. No key and no money is used."""
+    from router.demo_traffic import write
     from router.sandbox import Sandbox
 
+    data = data_folder(os.environ)
+    if not (data / "router.db").exists():
+        say("Writing ninety days of made-up requests, once ...")
+        write(data, now=time.time())
     say("Starting the stand-in for the paid providers ...")
     with Sandbox(vectors="model") as sandbox:
         command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
@@ -47,5 +53,9 @@ def demo(port: Annotated[int, typer.Option(min=1, max=65535, help="Of the app.")
 
 def environment(ours: Mapping[str, str], sandbox: Mapping[str, str]) -> dict[str, str]:
     """The app's environment: every provider is the sandbox, whatever keys there were."""
-    data = Path(ours.get("ROUTER_DATA") or DEMO_DATA).absolute()
-    return {**ours, **sandbox, "ROUTER_DATA": str(data), "ROUTER_DEMO": "1"}
+    return {**ours, **sandbox, "ROUTER_DATA": str(data_folder(ours)), "ROUTER_DEMO": "1"}
+
+
+def data_folder(ours: Mapping[str, str]) -> Path:
+    """The folder that the demo has to itself."""
+    return Path(ours.get("ROUTER_DATA") or DEMO_DATA).absolute()

@@ -115,7 +115,8 @@ def _checked(router: Router, raw: Mapping[str, Any], named: str | None) -> _Row:
         raise BadInput("It has no `model`.", "Name the model for the whole file.")
     model = router.catalog.get(model_id)
     try:
-        vector = np.asarray(raw.get("vector"), dtype=np.float32)
+        with np.errstate(over="ignore"):  # it becomes infinite, and is refused as that
+            vector = np.asarray(raw.get("vector"), dtype=np.float32)
     except (TypeError, ValueError, OverflowError):
         raise BadInput("Its `vector` is not a list of numbers.") from None
     if vector.shape != (model.dimensions,):

@@ -219,6 +219,7 @@ class JobStore:
             if taken:
                 raise BadInput(f"Job {taken[0]} works on the same collection.", "Wait for it, or cancel it.")
             conn.execute("DELETE FROM failures WHERE job = ?", (number,))
+            conn.execute("UPDATE batches SET state = 'closed' WHERE job = ? AND state = 'settled'", (number,))
             conn.execute(
                 "UPDATE jobs SET state = CASE state WHEN 'running' THEN state ELSE 'queued' END, reason = '',"
                 " failed = 0, wake = NULL, finished = NULL, revision = revision + 1 WHERE id = ?",

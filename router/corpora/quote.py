@@ -48,6 +48,7 @@ _STOP_WORDS = frozenset({
     *("or", "at", "from", "an", "not", "you", "your", "if", "can", "was", "were", "we"),
 })  # fmt: skip
 _ENGLISH_ASCII, _ENGLISH_STOPS = 0.95, 0.12
+_LITTLE = 60  # letters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -331,8 +332,8 @@ def looks_english(texts: Sequence[str]) -> bool:
     """Whether texts look English: nearly all letters are ASCII, and common English words are about. A hint only."""
     letters = [c for text in texts for c in text[:2_000] if c.isalpha()]
     words = [w for text in texts for w in re.findall(r"[a-z]+", text[:2_000].lower())]
-    if len(words) < 20:
+    if len(letters) < _LITTLE:
         return True  # too little to tell
-    plain = sum(c.isascii() for c in letters) / max(1, len(letters))
-    common = sum(w in _STOP_WORDS for w in words) / len(words)
+    plain = sum(c.isascii() for c in letters) / len(letters)
+    common = sum(w in _STOP_WORDS for w in words) / max(1, len(words))
     return plain >= _ENGLISH_ASCII and common >= _ENGLISH_STOPS

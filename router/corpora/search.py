@@ -16,7 +16,7 @@ import numpy as np
 from router.corpora.export import open_writer
 from router.corpora.records import Collection, Generation, StoredChunk
 from router.corpora.store import Corpora
-from router.corpora.vectors import embedded, worth_embedding
+from router.corpora.vectors import embedded, unmapped, worth_embedding
 from router.domain.errors import BadInput
 from router.engine import Router
 from router.providers.base import Floats
@@ -86,7 +86,7 @@ class Searcher:
             dimensions=generation.dimensions,
             collection=collection.name,
         )
-        hits, searched, missing = await asyncio.to_thread(self._nearest, collection, generation, result.vectors[0], k)
+        hits, searched, missing = await asyncio.to_thread(self._look, collection, generation, result.vectors[0], k)
         return Found(
             hits=hits,
             searched=searched,
@@ -106,6 +106,12 @@ class Searcher:
         if generation is None:
             raise BadInput(f"The collection '{name}' is not embedded yet.", "Confirm its quote first.")
         return collection, generation
+
+    def _look(
+        self, collection: Collection, generation: Generation, query: Floats, k: int
+    ) -> tuple[tuple[Hit, ...], int, int]:
+        with unmapped(self._router):
+            return self._nearest(collection, generation, query, k)
 
     def _nearest(
         self, collection: Collection, generation: Generation, query: Floats, k: int
@@ -139,13 +145,16 @@ class Searcher:
         """
         collection, generation = self._searched(name)
         written = 0
-        with open_writer(
-            path,
-            space=generation.space,
-            model=generation.model,
-            dimensions=generation.dimensions,
-            with_text=with_text,
-        ) as writer:
+        with (
+            unmapped(self._router),
+            open_writer(
+                path,
+                space=generation.space,
+                model=generation.model,
+                dimensions=generation.dimensions,
+                with_text=with_text,
+            ) as writer,
+        ):
             for chunks, vectors in self.vectors(collection, generation):
                 texts = [chunk.text for chunk in chunks] if with_text else None
                 writer.write([chunk.key for chunk in chunks], texts, vectors)

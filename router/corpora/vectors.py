@@ -6,6 +6,7 @@ For a generation, a text is embedded if the cache holds it in a kind that the en
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -68,6 +69,18 @@ def embedded(router: Router, generation: Generation, policy: str) -> Embedded:
     """
     model = router.catalog.get(generation.model)
     return Embedded(router, model, generation.dimensions, router.policies.get(policy).long_texts)
+
+
+@contextmanager
+def unmapped(router: Router) -> Iterator[None]:
+    """Run over all vectors without having all of them mapped into memory; for this thread only."""
+    conn = router.cache.database.reader()
+    (before,) = conn.execute("PRAGMA mmap_size").fetchone()
+    conn.execute("PRAGMA mmap_size = 0")
+    try:
+        yield
+    finally:
+        conn.execute(f"PRAGMA mmap_size = {before}")
 
 
 def worth_embedding(page: Sequence[Distinct]) -> list[bytes]:

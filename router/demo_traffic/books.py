@@ -120,22 +120,25 @@ class DemoBooks:
 
     def _facts(self, conn: Connection, asked: Asked, policy: Policy) -> Facts:
         now = datetime.fromtimestamp(asked.at, UTC)
+        models = self._catalog.models
+        missed = {claim_kind(m, asked.role): ~self._mask(asked, m) for m in models}
+        counts = {tokenizer: _counts(asked, tokenizer) for tokenizer in SIZE}
+        tokens = {m.id: int(counts[m.tokenizer][missed[claim_kind(m, asked.role)]].sum()) for m in models}
+        cached = {m.id: int((~missed[claim_kind(m, asked.role)]).sum()) for m in models}
         return Facts(
             now=now,
-            candidates=tuple(self._candidate(asked, model, now) for model in self._catalog.models),
+            candidates=tuple(self._candidate(asked, m, now, cached[m.id], tokens[m.id]) for m in models),
             budgets=budget_states(conn, policy.name, asked.at),
         )
 
-    def _candidate(self, asked: Asked, model: Model, now: datetime) -> CandidateFacts:
-        missed = ~self._mask(asked, model)
-        tokens = int(_counts(asked, model.tokenizer)[missed].sum())
+    def _candidate(self, asked: Asked, model: Model, now: datetime, cached: int, tokens: int) -> CandidateFacts:
         price = price_on(model, now.date())
         seconds = tokens / model.tokens_per_second
         down = asked.down and self._failures >= 5 and not model.local
         return CandidateFacts(
             model=model,
             texts=len(asked.digests),
-            cached=len(asked.digests) - int(missed.sum()),
+            cached=cached,
             tokens=tokens,
             seconds=seconds if model.local or not tokens else max(0.5, seconds),
             unhealthy=f"{model.provider} failed 5 times in a row; it is tried again in 21 s" if down else "",

@@ -14,6 +14,7 @@ NAMES = [
     "m004_create_jobs",
     "m005_add_replay_facts",
     "m006_create_alerts",
+    "m007_create_day_rollups",
 ]
 
 
@@ -170,5 +171,43 @@ def migrations() -> Migrations:
             " tried REAL NOT NULL DEFAULT 0, delivered REAL,"
             " UNIQUE (owner, window, start, amount, hard, kind, threshold)) STRICT"
         )
+
+    @registry()
+    def m007_create_day_rollups(db: Database) -> None:
+        # `day` is epoch seconds / 86,400: a day of UTC. Sums as in `rollups`.
+        names = (
+            *("requests", "texts", "tokens", "charged", "unconfirmed", "avoided_cache", "avoided_repeats"),
+            *("avoided_dimensions", "avoided_local", "avoided_batch", "repeated", "errors"),
+        )
+        keys = ("policy", "collection", "model", "route")
+        columns = ", ".join(f"{key} TEXT NOT NULL" for key in keys)
+        sums = ", ".join(f"{name} INTEGER NOT NULL DEFAULT 0" for name in names)
+        db.conn.execute(
+            f"CREATE TABLE rollup_days (day INTEGER NOT NULL, {columns}, {sums}, PRIMARY KEY (day, {', '.join(keys)}))"
+            " STRICT, WITHOUT ROWID"
+        )
+        db.conn.execute(
+            f"INSERT INTO rollup_days SELECT quarter / 96, {', '.join(keys)}, {', '.join(f'sum({n})' for n in names)}"
+            " FROM rollups GROUP BY 1, 2, 3, 4, 5"
+        )
+        # A histogram for every combination of these; `*` is any, so that each filter finds its own.
+        db.conn.execute(
+            f"CREATE TABLE latency_days ({columns}, day INTEGER NOT NULL, bucket INTEGER NOT NULL,"
+            f" requests INTEGER NOT NULL, PRIMARY KEY ({', '.join(keys)}, day, bucket)) STRICT, WITHOUT ROWID"
+        )
+        db.conn.execute(
+            f"INSERT INTO latency_days SELECT {', '.join(keys)}, quarter / 96, bucket, sum(requests) FROM latencies"
+            " GROUP BY 1, 2, 3, 4, 5, 6"
+        )
+        whole = " AND ".join(f"{key} <> '*'" for key in keys)
+        for mask in range(1, 16):
+            some = ", ".join("'*'" if mask >> place & 1 else key for place, key in enumerate(keys))
+            db.conn.execute(
+                f"INSERT INTO latency_days SELECT {some}, day, bucket, sum(requests) FROM latency_days"
+                f" WHERE {whole} GROUP BY 1, 2, 3, 4, 5, 6"
+            )
+        for column in ("policy", "collection", "model"):
+            db.conn.execute(f"CREATE INDEX requests_by_{column} ON requests ({column}, at)")
+        db.conn.execute("CREATE INDEX charges_unconfirmed ON charges (id) WHERE kind = 'unconfirmed'")
 
     return registry

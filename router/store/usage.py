@@ -1,7 +1,6 @@
-"""Usage: a row a request, and quarter-hour rollups that dashboards read instead of the rows.
+"""Usage: a row a request, and rollups that dashboards read instead of the rows (rollups.py).
 
-Quarter-hours, because days of every time zone are made of whole ones. Sums and a latency histogram add up, so
-a page over ten million requests reads as many rows as one over ten thousand.
+Sums and a latency histogram add up, so a page over ten million requests reads as many rows as one over ten thousand.
 """
 
 from __future__ import annotations
@@ -9,13 +8,14 @@ from __future__ import annotations
 import bisect
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from router.domain.values import Avoided, Route, RouteCounts
+from router.store import rollups
 from router.store.database import Connection, Database
+from router.store.rollups import QUARTER_S
 
-QUARTER_S = 900
 REPLAY_DAYS = 35
 SETTLE_PATIENCE_S = 600.0
 
@@ -76,8 +76,7 @@ class Slice:
         )
 
 
-_SUMS = [f.name for f in fields(Slice) if f.name != "key"]
-GROUPS = ("route", "model", "policy", "collection", "quarter")
+GROUPS = (*rollups.DIMENSIONS, "quarter")
 
 
 class Usage:
@@ -136,18 +135,12 @@ class Usage:
         The bounds are widened to whole quarter-hours.
         """
         columns = [c for c in by if c in GROUPS]
-        filters = {c: v for c, v in (where or {}).items() if c in GROUPS and c != "quarter"}
-        sql = "SELECT " + ", ".join([*columns, *(f"coalesce(sum({c}), 0)" for c in _SUMS)])
-        sql += " FROM rollups WHERE quarter >= ? AND quarter < ?" + "".join(f" AND {c} = ?" for c in filters)
-        if columns:
-            names = ", ".join(columns)
-            sql += f" GROUP BY {names} ORDER BY {names}"
-        bounds = (int(since) // QUARTER_S, -(-int(until) // QUARTER_S))
-        rows = self.database.reader().execute(sql, (*bounds, *filters.values())).fetchall()
-        n = len(columns)
+        found = rollups.sums(self.database.reader(), *_quarters(since, until), columns, _filters(where))
+        if not columns and not found:
+            found = {(): [0] * len(rollups.SUMS)}
         return [
-            (tuple(row[:n]), Slice(key=" · ".join(map(str, row[:n])), **dict(zip(_SUMS, row[n:], strict=True))))
-            for row in rows
+            (key, Slice(key=" · ".join(map(str, key)), **dict(zip(rollups.SUMS, sums, strict=True))))
+            for key, sums in found.items()
         ]
 
     def total(self, *, since: float, until: float, where: Mapping[str, str] | None = None) -> Slice:
@@ -156,17 +149,7 @@ class Usage:
 
     def latency(self, *, since: float, until: float, share: float, where: Mapping[str, str] | None = None) -> float:
         """The upper bound (ms) of the bucket in which the given share (0-1) of requests ends; 0.0 if there are none."""
-        filters = {c: v for c, v in (where or {}).items() if c in GROUPS and c != "quarter"}
-        rows = (
-            self.database.reader()
-            .execute(
-                "SELECT bucket, sum(requests) FROM latencies WHERE quarter >= ? AND quarter < ?"
-                + "".join(f" AND {c} = ?" for c in filters)
-                + " GROUP BY bucket ORDER BY bucket",
-                (int(since) // QUARTER_S, -(-int(until) // QUARTER_S), *filters.values()),
-            )
-            .fetchall()
-        )
+        rows = rollups.histogram(self.database.reader(), *_quarters(since, until), _filters(where))
         wanted = share * float(sum(n for _, n in rows))
         passed = 0
         for bucket, n in rows:
@@ -220,21 +203,20 @@ def add_charge(
     unconfirmed: int = 0,
 ) -> None:
     """Add a charge to the rollups; runs inside the settlement's transaction."""
-    _add(
+    rollups.add(
         conn,
         (int(at) // QUARTER_S, policy, collection, model, route),
         {"texts": texts, "tokens": tokens, "charged": charged, "unconfirmed": unconfirmed},
     )
 
 
-def _add(conn: Connection, key: tuple[int, str, str, str, str], sums: Mapping[str, int]) -> None:
-    names = list(sums)
-    conn.execute(
-        f"INSERT INTO rollups (quarter, policy, collection, model, route, {', '.join(names)})"
-        f" VALUES (?, ?, ?, ?, ?{', ?' * len(names)}) ON CONFLICT DO UPDATE SET "
-        + ", ".join(f"{n} = {n} + excluded.{n}" for n in names),
-        (*key, *sums.values()),
-    )
+def _quarters(since: float, until: float) -> tuple[int, int]:
+    """The bounds widened to whole quarter-hours."""
+    return int(since) // QUARTER_S, -(-int(until) // QUARTER_S)
+
+
+def _filters(where: Mapping[str, str] | None) -> dict[str, str]:
+    return {c: v for c, v in (where or {}).items() if c in rollups.DIMENSIONS}
 
 
 def insert_request(conn: Connection, now: float, policy: str, version: int, collection: str, role: str) -> int:
@@ -309,7 +291,7 @@ def _add_outcome(
     main = route or ("batch" if routes.batch else "api" if routes.api else "local" if routes.local else "cache")
 
     def add(route: str, **sums: int) -> None:
-        _add(conn, (quarter, policy, collection, outcome.model, route), sums)
+        rollups.add(conn, (quarter, policy, collection, outcome.model, route), sums)
 
     add(
         main,
@@ -327,7 +309,4 @@ def _add_outcome(
     if main == "batch":
         return  # it takes hours by design: among the requests that somebody waits for it would hide every p95
     bucket = bisect.bisect_left(LATENCY_BOUNDS_MS, outcome.latency_ms)
-    conn.execute(
-        "INSERT INTO latencies VALUES (?, ?, ?, ?, ?, ?, 1) ON CONFLICT DO UPDATE SET requests = requests + 1",
-        (quarter, policy, collection, outcome.model, main, bucket),
-    )
+    rollups.add_latency(conn, (quarter, policy, collection, outcome.model, main), bucket)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from playwright.sync_api import Page, expect
 from router.domain import money
 from router.sandbox import Sandbox
 from tests.browser.helpers import ROOT, serving, settled
+from tests.pages import seed
 
 
 @pytest.fixture
@@ -90,3 +93,73 @@ def test_a_policy_with_a_budget_holds(page: Page, url: str, sandbox: Sandbox) ->
     spent = page.get_by_test_id("stMetric").filter(has=page.get_by_text("Spent", exact=True))
     expect(spent).to_contain_text(money.show(bill.nanodollars))
     expect(page.get_by_test_id("stSidebar")).to_contain_text("of $10.00 a month")
+
+
+def test_a_corpus_is_quoted_embedded_searched_and_exported(
+    page: Page, url: str, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """Upload good and bad files, read the quote, confirm, watch the job to its end, find a text, take it all away."""
+    page.goto(f"{url}/collections")
+    settled(page)
+    page.get_by_text("New collection").click()
+    page.get_by_label("Name", exact=True).fill("handbook")
+    page.get_by_label("Name", exact=True).press("Enter")
+    settled(page)
+    page.get_by_role("button", name="Create it").click()
+    expect(page.get_by_text("No document yet.")).to_be_visible()
+
+    articles = [ROOT / "samples/help-centre" / f"{name}.md" for name in ("cancel-an-invoice", "backups", "audit-log")]
+    (tmp_path / "broken.pdf").write_bytes(b"%PDF-1.4 nothing")
+    page.get_by_test_id("stFileUploaderDropzoneInput").first.set_input_files([*articles, tmp_path / "broken.pdf"])
+    page.get_by_role("button", name="Read 4 files").click()
+    expect(page.get_by_text("3 of 4 files could be read.")).to_be_visible()
+    expect(page.get_by_text(re.compile("^3 documents .3 new., "))).to_be_visible()
+    assert sandbox.bill().calls == 0
+    choose(page, "Model", "openai/text-embedding-3-small")
+    choose(page, "When", "now")
+    page.get_by_role("button", name=re.compile("^Embed .* with text-embedding-3-small")).click()
+    expect(page.get_by_text("Job 1")).to_be_visible()
+    page.get_by_role("button", name="Search it").click()  # which comes when the job is done
+    bill = sandbox.bill()
+    assert bill.calls > 0
+
+    page.get_by_label("Look for").fill("How is an invoice cancelled?")
+    page.get_by_role("button", name="Search", exact=True).click()
+    expect(page.get_by_text(re.compile("texts compared in openai/text-embedding-3-small"))).to_be_visible()
+    expect(page.get_by_text(re.compile(r"cancel-an-invoice\.md#\d")).first).to_be_visible()
+    assert sandbox.bill().calls == bill.calls + 1
+
+    page.get_by_text("Settings", exact=True).click()
+    settled(page)
+    with page.expect_download() as waiting:
+        page.get_by_role("button", name="JSON lines").click()
+    rows = [json.loads(line) for line in Path(waiting.value.path()).read_text().splitlines()]
+    vectors = [row for row in rows if "vector" in row]
+    assert {row["id"].partition("#")[0] for row in vectors} == {path.name for path in articles}
+    assert {len(row["vector"]) for row in vectors} == {1536}
+
+
+def test_the_dashboard_is_filtered_and_drilled_into(page: Page, tmp_path: Path) -> None:
+    """From the month's figure to one group's, to a request, to what it was decided among; the view is in the URL."""
+    seed.write(tmp_path / "data", now=time.time(), days=12, requests_a_day=3)
+    with serving(ROOT / "app.py", tmp_path / "log.txt", {"ROUTER_DATA": str(tmp_path / "data")}) as url:
+        page.goto(url)
+        settled(page)
+        expect(page.get_by_test_id("stMetric").first).to_contain_text("Spent this month")
+        page.get_by_role("link", name="Spend").click()
+        settled(page)
+        page.get_by_role("radio", name="model").click()
+        settled(page)
+        choose(page, "Policy", "quality")
+        expect(page).to_have_url(re.compile("by=model"))
+        expect(page).to_have_url(re.compile("only=quality"))
+        shown = page.get_by_test_id("stMetric").first.inner_text()
+        page.goto(page.url)  # as somebody opens it to whom the link was sent
+        settled(page)
+        expect(page.get_by_role("heading", name="Spent a day, by model")).to_be_visible()
+        assert page.get_by_test_id("stMetric").first.inner_text() == shown
+        table = page.get_by_test_id("stDataFrame").nth(1)
+        table.scroll_into_view_if_needed()
+        table.click(position={"x": 15, "y": 55})
+        expect(page.get_by_text(re.compile(r"^Request \d+ · "))).to_be_visible()
+        expect(page.get_by_text(re.compile("policy quality, version 1"))).to_be_visible()

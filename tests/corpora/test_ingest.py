@@ -16,7 +16,6 @@ from router.request.intake import digest
 from tests.corpora import makers
 from tests.corpora.libraries import SMALL, Opened, jsonl, opened, texts
 
-
 LATIN = (
     "Le café de la gare est fermé à Noël, où l'hiver était d'habitude très doux. Pendant l'été, en revanche, les"
     " voyageurs s'arrêtent à la terrasse, commandent une crème brûlée et repartent après la tombée de la nuit."

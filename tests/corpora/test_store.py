@@ -1,4 +1,4 @@
-"""Collections, documents, chunks and generations: what is kept, what takes whose place, what is gone when it is gone."""
+"""Collections, documents, chunks and generations: what is kept, what takes whose place, what is gone for good."""
 
 from __future__ import annotations
 

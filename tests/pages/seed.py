@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from router import Router
@@ -107,5 +108,6 @@ def _candidates(chosen: str, cost: int | None) -> list[dict[str, object]]:
 
 
 def write(path: Path, *, now: float, days: int = 45, requests_a_day: int = 8) -> None:
-    """`traffic`, from where there is no event loop."""
-    asyncio.run(traffic(path, now=now, days=days, requests_a_day=requests_a_day))
+    """`traffic`, in a thread of its own: Playwright keeps an event loop running in the one that it is used in."""
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(lambda: asyncio.run(traffic(path, now=now, days=days, requests_a_day=requests_a_day))).result()

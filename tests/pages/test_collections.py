@@ -107,7 +107,7 @@ def test_every_file_has_a_verdict_and_the_good_ones_go_on(open_page: Open, data:
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("folder/a.md", "# Invoices\n\nHow an invoice is sent, and how it is cancelled.")
-    app.file_uploader(key="files mine 0").upload([
+    app.file_uploader(key="files mine 0").set_value([
         ("rows.csv", ROWS.encode(), "text/csv"), ("all.zip", archive.getvalue(), "application/zip"),
         ("broken.pdf", b"%PDF-1.4 nothing", "application/pdf"), ("empty.md", b"", "text/markdown"),
     ]).run()  # fmt: skip

@@ -24,6 +24,7 @@ from pages.components.format import (
     plural,
     quality,
     seconds,
+    size,
     when,
 )
 from router.domain.values import ROUTES as ROUTE_NAMES
@@ -54,6 +55,7 @@ def test_figures_in_words() -> None:
     """The forms that ui.md shows."""
     assert [count(n) for n in (0, 812, 9_999, 51_234, 1_240_000)] == ["0", "812", "9,999", "51.2 k", "1.24 M"]
     assert [percent(x) for x in (None, 0.0, 0.004, 0.84, 1.0)] == ["–", "0 %", "0.4 %", "84 %", "100 %"]
+    assert [size(n) for n in (812, 9_999, 51_234)] == ["812 B", "9,999 B", "51.2 kB"]
     assert [seconds(x) for x in (0.0, 0.038, 1.23, 240)] == ["< 1 ms", "38 ms", "1.2 s", "4 min"]
     assert [latency(x) for x in (0.0, 38.0)] == ["–", "38 ms"]
     assert [estimate(n) for n in (None, 0, 5, 3_100_000)] == ["price unknown", "free", "< $0.000001", "≈ $0.0031"]

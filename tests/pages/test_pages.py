@@ -29,7 +29,8 @@ def button(app: AppTest, label: str):  # type: ignore[no-untyped-def]  # AppTest
 def words(app: AppTest) -> str:
     """Everything that the page says in Markdown, captions, plain text and boxes."""
     kinds = (app.markdown, app.caption, app.text, app.error, app.warning, app.success, app.info, app.subheader)
-    return "\n".join(str(element.value) for kind in kinds for element in kind).replace("\\", "")
+    said = [str(element.value) for kind in kinds for element in kind] + [bar.text for bar in app.progress]
+    return "\n".join(said).replace("\\", "")
 
 
 def save(policy: Policy) -> None:
