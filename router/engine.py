@@ -159,10 +159,11 @@ class Router:
 
         If the caller is cancelled, calls that have left are still booked and stored; no more are sent.
         """
+        rule = self._policy(policy, long_texts)
         asked = Request(
-            policy=self._policy(policy, long_texts),
+            policy=rule,
             role=role,
-            ask=self._ask(role, model, dimensions, partial, collection),
+            ask=self._ask(rule, role, model, dimensions, partial, collection),
             started=time.perf_counter(),
             progress=progress or (lambda done, total: None),
             collection=collection,
@@ -188,7 +189,7 @@ class Router:
     ) -> Quote:
         """What `embed` would do and cost, with every candidate; spends nothing. Arguments as of `embed`."""
         rule = self._policy(policy, long_texts)
-        ask = self._ask(role, model, dimensions, partial, collection)
+        ask = self._ask(rule, role, model, dimensions, partial, collection)
         intake = await _take_in(texts, rule, ask)
         survey = await self._look_up(intake, role, rule)
         facts = await self._facts(survey, rule, ask, exact=True)
@@ -326,16 +327,19 @@ class Router:
             return policy
         return replace(policy, long_texts=long_texts)
 
-    def _ask(self, role: Role, model: str | None, dimensions: int | None, partial: bool, collection: str) -> Ask:
+    def _ask(
+        self, policy: Policy, role: Role, model: str | None, dimensions: int | None, partial: bool, collection: str
+    ) -> Ask:
         if role not in ("document", "query"):
             raise BadInput(f"There is no role '{role}'.", "It is `document` or `query`.")
         if dimensions is not None and dimensions < 1:
             raise BadInput(f"A vector cannot have {dimensions} dimensions.", "Ask for one or more.")
         pinned = self.catalog.get(model) if model is not None else None
+        family = bool(collection) and role == "query" and policy.queries == "cheapest"
         return Ask(
             role=role,
             pinned_space=pinned.space if pinned else None,
-            pinned_model=pinned.id if pinned else None,
+            pinned_model=pinned.id if pinned and not family else None,
             dimensions=dimensions,
             partial=partial,
             collection=collection or None,

@@ -39,6 +39,9 @@ def set_policy(
     when_exhausted: Annotated[str | None, typer.Option(metavar="local|wait|refuse")] = None,
     deadline: Annotated[str | None, typer.Option(metavar="now|24h")] = None,
     long_texts: Annotated[str | None, typer.Option(metavar="split|refuse|cut")] = None,
+    queries: Annotated[
+        str | None, typer.Option(metavar="same|cheapest", help="Which of a family embeds a collection's queries.")
+    ] = None,
     normalise: Annotated[bool | None, typer.Option("--normalise/--no-normalise")] = None,
     timezone: Annotated[str | None, typer.Option(metavar="ZONE", help="Such as Europe/Paris.")] = None,
     as_json: Json = False,
@@ -51,6 +54,7 @@ def set_policy(
         "when_exhausted": when_exhausted,
         "deadline": deadline,
         "long_texts": long_texts,
+        "queries": queries,
         "normalise": normalise,
         "timezone": timezone,
     }

@@ -78,7 +78,7 @@ def decide(ask: Ask, policy: Policy, facts: Facts, scale: str = "RTEB-en") -> Pl
     if not eligible:
         return _stopped(options)
     choice = _Choice(ask=ask, policy=policy, facts=facts, scale=scale, options=options, eligible=eligible)
-    criteria = _criteria(policy, facts)
+    criteria = _criteria(policy, facts, ask)
     best = _first(eligible, criteria)
     if policy.when_exhausted != "local":
         fits = _missing(best, facts) == 0
@@ -182,7 +182,13 @@ def _first(options: list[_Option], criteria: tuple[Criterion, ...]) -> _Option:
     return min(options, key=lambda option: ([_rank(option, c) for c in criteria], option.model.id))
 
 
-def _criteria(policy: Policy, facts: Facts) -> tuple[Criterion, ...]:
+def _to_cheapest_of_family(policy: Policy, ask: Ask) -> bool:
+    return policy.queries == "cheapest" and ask.role == "query" and ask.collection is not None and not ask.pinned_model
+
+
+def _criteria(policy: Policy, facts: Facts, ask: Ask) -> tuple[Criterion, ...]:
+    if _to_cheapest_of_family(policy, ask):
+        return _ECONOMY
     if policy.goal == "balanced":
         pace = _pace(facts)
         return _QUALITY if pace is None or pace.on_pace else _ECONOMY
@@ -272,7 +278,7 @@ class _Choice:
 
     def plan(self, chosen: _Option, pool: list[_Option], criteria: tuple[Criterion, ...]) -> Plan:
         """The plan for `chosen`, the first of `pool` by these criteria."""
-        best = _first(self.eligible, _criteria(self.policy, self.facts))
+        best = _first(self.eligible, _criteria(self.policy, self.facts, self.ask))
         fell_back = chosen.model.local and not best.model.local
         reason = sentence(self._why(chosen, best, pool, criteria))
         return Plan(
@@ -350,6 +356,11 @@ class _Choice:
             if ask.pinned_model is not None:
                 return f"{name} is the model that the request names"
             return f"{name} is the only model that may serve this"
+        if _to_cheapest_of_family(self.policy, ask):
+            best = _first(self.eligible, _QUALITY)
+            less = money.show(max(0, best.cost - chosen.cost))
+            family = f"queries go to the cheapest of the family {chosen.model.space}, {name}"
+            return f"{family}: {less} less than {best.model.id}"
         superlative = "cheapest" if criteria is _ECONOMY else "best"
         score = f", with {chosen.quality:g} on {self.scale}" if chosen.quality is not None else ""
         place = "the only model that fits" if len(pool) == 1 else f"the {superlative} of {len(pool)}"

@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 
 from router.domain import money
 from router.domain.errors import BadInput
-from router.domain.values import Budget, Deadline, Goal, LongTexts, Policy, WhenExhausted, Window
+from router.domain.values import Budget, Deadline, Goal, LongTexts, Policy, Queries, WhenExhausted, Window
 
 T = TypeVar("T")
 
@@ -25,6 +25,7 @@ WINDOWS: tuple[Window, ...] = get_args(Window)
 WHEN_EXHAUSTED: tuple[WhenExhausted, ...] = get_args(WhenExhausted)
 DEADLINES: tuple[Deadline, ...] = get_args(Deadline)
 LONG_TEXTS: tuple[LongTexts, ...] = get_args(LongTexts)
+QUERIES: tuple[Queries, ...] = get_args(Queries)
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MOST = 1_000_000_000 * money.NANO
@@ -167,6 +168,7 @@ def validate(policy: Policy, model_ids: Iterable[str]) -> None:
     _one_of(policy.when_exhausted, f"'when exhausted' {where}", WHEN_EXHAUSTED)
     _one_of(policy.deadline, f"The deadline {where}", DEADLINES)
     _one_of(policy.long_texts, f"'long texts' {where}", LONG_TEXTS)
+    _one_of(policy.queries, f"'queries' {where}", QUERIES)
     _quality(policy.min_quality, where)
     if policy.version < 0:
         raise BadInput(f"The version {where} is {policy.version}, below zero.", "Let the program count the versions.")
@@ -260,6 +262,7 @@ def from_dict(values: Mapping[str, object]) -> Policy:
         when_exhausted=_one_of(values.get("when_exhausted", usual.when_exhausted), "'when_exhausted'", WHEN_EXHAUSTED),
         deadline=_one_of(values.get("deadline", usual.deadline), "'deadline'", DEADLINES),
         long_texts=_one_of(values.get("long_texts", usual.long_texts), "'long_texts'", LONG_TEXTS),
+        queries=_one_of(values.get("queries", usual.queries), "'queries'", QUERIES),
         normalise=given("normalise", bool),
         timezone=given("timezone", str),
         version=given("version", int),
@@ -300,7 +303,7 @@ def _list(value: object, key: str) -> Sequence[object]:
 _WORDS = {
     "name": "name", "goal": "goal", "min_quality": "least quality", "allow": "allowed models",
     "local_only": "local only", "when_exhausted": "when the money is gone", "deadline": "deadline",
-    "long_texts": "long texts", "normalise": "normalise texts", "timezone": "time zone",
+    "long_texts": "long texts", "queries": "queries go to", "normalise": "normalise texts", "timezone": "time zone",
 }  # fmt: skip
 
 

@@ -14,6 +14,7 @@ Window = Literal["request", "day", "week", "month", "total"]
 WhenExhausted = Literal["local", "wait", "refuse"]
 Deadline = Literal["now", "24h"]
 LongTexts = Literal["split", "refuse", "cut"]
+Queries = Literal["same", "cheapest"]
 Variant = Literal["whole", "split", "cut"]
 Tokenizer = Literal["cl100k_base", "wordpiece", "bytes"]
 
@@ -124,6 +125,8 @@ class Policy:
         allow: model patterns, `fnmatch` style, over model ids.
         when_exhausted: `local`: fall to a local model; `wait`, `refuse`: choose as if the money sufficed,
             then spend call by call (files) or say no (requests).
+        queries: `same`: a collection's queries go to the model of its documents; `cheapest`: to the cheapest member of
+            its family (models of one space), whatever made the documents.
         normalise: make Unicode NFC, line ends `\\n`, and strip white space at both ends before embedding.
         timezone: IANA name; budgets' windows and "today" are reckoned in it.
         version: counts up with every saved change.
@@ -138,6 +141,7 @@ class Policy:
     when_exhausted: WhenExhausted = "local"
     deadline: Deadline = "now"
     long_texts: LongTexts = "split"
+    queries: Queries = "same"
     normalise: bool = False
     timezone: str = "UTC"
     version: int = 0

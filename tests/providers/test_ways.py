@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -204,3 +205,22 @@ async def test_cohere_goes_out_in_96s_and_bills_whole_tokens(tmp_path: Path, san
     bill = sandbox.bill()
     assert (bill.requests, bill.texts, bill.most_often) == (math.ceil(200 / 96), 200, 1)
     assert (settled, unconfirmed, held) == (bill.nanodollars, 0, 0)
+
+
+async def test_queries_of_a_collection_may_go_to_the_cheapest_of_the_family(tmp_path: Path, sandbox: Sandbox) -> None:
+    """Documents on the best, queries on the cheapest, in one space; the decision says what that saves."""
+    large, lite = "voyage/voyage-4-large", "voyage/voyage-4-lite"
+    async with opened(tmp_path, sandbox.environment, large, "voyage/voyage-4", lite) as router:
+        same = await router.embed(["a question"], policy="p", role="query", model=large, collection="c")
+        assert same.model == large
+        policy = replace(router.policies.get("p"), queries="cheapest")
+        await router.policies.save(policy, [m.id for m in router.catalog.models])
+        documents = await router.embed(TEXTS, policy="p", model=large, collection="c")
+        assert documents.model == large
+        cheap = await router.embed(["another question"], policy="p", role="query", model=large, collection="c")
+        assert (cheap.model, cheap.space) == (lite, documents.space)
+        assert f"cheapest of the family voyage-4, {lite}" in cheap.decision
+        assert f"less than {large}" in cheap.decision
+        alone = await router.embed(["a third"], policy="p", role="query", model=large)
+        assert alone.model == large
+        assert cheap.cost < same.cost

@@ -1,0 +1,84 @@
+"""`jobs` and `collections`: a corpus from files to search in the shell, with every state told in words and in JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from router.sandbox import Fault, Sandbox
+from tests.cli.conftest import MODEL, Shell
+
+
+@pytest.fixture
+def letters(shell: Shell) -> str:
+    """A small corpus."""
+    return shell.jsonl([f"letter {n} on how to mend the things in the house" for n in range(30)], "letters.jsonl")
+
+
+def test_an_empty_folder_says_what_to_do_next(shell: Shell) -> None:
+    """Both lists name the command that makes the first entry."""
+    assert "collections add" in shell("jobs", "list").out
+    assert "collections add" in shell("collections", "list").out
+
+
+def test_a_corpus_is_quoted_first_and_embedded_when_asked(shell: Shell, openai: Sandbox, letters: str) -> None:
+    """Without --embed nothing is spent; with it the job runs to its end, and search and export work."""
+    quoted = shell("collections", "add", "letters", letters, "--model", MODEL, "--policy", "quality", "--json").json
+    assert (quoted["distinct"], quoted["chosen"], quoted["job"]) == (30, MODEL, None)
+    assert openai.bill().texts == 0
+    added = shell("collections", "add", "letters", letters, "--embed", "--json").json
+    assert [file["state"] for file in added["files"]] == ["unchanged"]
+    [candidate] = [c for c in added["candidates"] if c["model"] == MODEL]
+    assert added["job"]["state"] == "done"
+    assert added["job"]["spent_usd"] == candidate["cost_usd"]
+    found = shell("collections", "search", "letters", "letter 7", "-k", "3", "--json").json
+    assert (len(found["hits"]), found["searched"], found["space"]) == (3, 30, MODEL)
+    written = shell("collections", "export", "letters", "out.jsonl", "--with-text", "--json").json
+    assert written["written"] == 30
+    assert len((shell.folder / "out.jsonl").read_text("utf-8").splitlines()) == 30
+    told = shell("collections", "search", "letters", "letter 7")
+    assert told.code == 0
+    assert "letters.jsonl#t" in told.out
+    assert [job["id"] for job in shell("jobs", "list", "--json").json["jobs"]] == [1]
+    assert shell("collections", "delete", "letters").code == 0
+    assert shell("collections", "list", "--json").json == {"collections": []}
+
+
+def test_a_paused_job_is_told_and_goes_on(shell: Shell, openai: Sandbox, letters: str) -> None:
+    """A quota that ran out pauses the job (exit 3); after `resume`, `jobs work --once` ends it."""
+    openai.faults.add(Fault("quota", times=None))
+    args = ("--model", MODEL, "--policy", "quality", "--embed", "--json")
+    added = shell("collections", "add", "letters", letters, *args)
+    assert added.code == 3
+    assert added.json["job"]["state"] == "paused"
+    told = shell("jobs", "list")
+    assert "paused" in told.out
+    assert shell("jobs", "work", "--once").code == 1
+    openai.faults.clear()
+    assert shell("jobs", "resume", "1", "--json").json["state"] == "queued"
+    assert shell("jobs", "work", "--once").code == 0
+    shown = shell("jobs", "show", "1", "--json").json
+    assert (shown["state"], shown["done"], shown["failures"]) == ("done", 30, [])
+    assert shell("jobs", "cancel", "1").code == 2
+    assert shell("jobs", "show", "9").code == 2
+
+
+def test_a_file_that_cannot_be_read_does_not_stop_the_others(shell: Shell, letters: str) -> None:
+    """It is told on stderr with its reason, and the exit code is 1."""
+    broken = shell.write("broken.pdf", b"%PDF-1.4 and nothing of one")
+    said = shell("collections", "add", "letters", letters, broken, "--policy", "local")
+    assert said.code == 1
+    assert "broken.pdf" in said.err
+    assert "30 chunks" in said.out
+
+
+def test_texts_of_others_cannot_drive_the_terminal(shell: Shell, openai: Sandbox, tmp_path: Path) -> None:
+    """Control characters in ids, names and texts are printed escaped."""
+    rows = [json.dumps({"id": "a\x1b[31m", "text": "a letter \x1b]0;title\x07 with escapes in it"})]
+    path = shell.write("odd.jsonl", "\n".join(rows))
+    shell("collections", "add", "letters", path, "--model", MODEL, "--policy", "quality", "--embed")
+    said = shell("collections", "search", "letters", "letter")
+    assert "\x1b" not in said.out + said.err
+    assert "letter" in said.out
