@@ -111,8 +111,8 @@ def steps(folder: Path, corpus: Path) -> Iterator[tuple[str, float, float, float
         with Peak() as peak:
             loop.run_until_complete(work())
         yield what, time.perf_counter() - start, peak.most - idle, peak.of_its_own - idle_own
-    library.close()
     loop.run_until_complete(worker.stop())
+    loop.run_until_complete(library.aclose())
     loop.run_until_complete(opening.__aexit__(None, None, None))
     loop.close()
 

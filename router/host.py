@@ -51,7 +51,7 @@ class Host:
 
     async def _close(self) -> None:
         await self._worker.stop()
-        self.library.close()
+        await self.library.aclose()
         await self._context.__aexit__(None, None, None)
 
     def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:

@@ -73,7 +73,7 @@ def add(
     async def work(library: Library) -> tuple[list[FileReport], CorpusQuote, Job | None]:
         if name not in {info.collection.name for info in library.collections()}:
             await library.create(name, policy=policy, model=model, chunk_tokens=chunk_tokens)
-        columns = {} if text_column is None else {path.name: text_column for path in files}
+        columns = {} if text_column is None else {"": text_column}
         reports = await library.add_files(name, files, text_columns=columns, txt_lines=txt_lines)
         quote = await library.quote(name, model=model)
         if not embed:

@@ -32,7 +32,7 @@ def with_library(work: Callable[[Library], Awaitable[T]]) -> T:
         try:
             return await work(library)
         finally:
-            library.close()
+            await library.aclose()
 
     return with_router(run)
 

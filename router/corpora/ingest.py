@@ -56,7 +56,8 @@ class Reading:
     """How to read files.
 
     Attributes:
-        text_columns: the column of the texts, by file name; others are looked for among `TEXT_COLUMNS`.
+        text_columns: the column of the texts, by file name ("" is every other file); without one it is looked for among
+            `TEXT_COLUMNS`.
         txt_lines: `.txt` files hold a text a line; otherwise each is one document.
         normalised: chunks are made of `normalise(text)`, as the collection's policy says.
     """
@@ -222,7 +223,7 @@ class Ingest:
 
     def _columns(self, path: Path, name: str) -> tuple[str, str]:
         there = extract.columns(path)
-        given = self._reading.text_columns.get(name)
+        given = self._reading.text_columns.get(name) or self._reading.text_columns.get("")
         text = given or next((c for c in TEXT_COLUMNS if c in there), "text")
         return text, next((c for c in ID_COLUMNS if c in there and c != text), "id")
 

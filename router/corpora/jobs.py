@@ -254,18 +254,19 @@ class JobStore:
 
     # ---- what runners do ----
 
-    async def claim(self, busy: Sequence[int]) -> Job | None:
+    async def claim(self, busy: Sequence[int], *, batch_only: bool = False) -> Job | None:
         """The next job to work on, leased to this process; None where there is nothing to do just now.
 
         A job that was paused, cancelled or failed is handed out too while batches of it are at a provider: their
-        results are paid for and must be fetched. `busy` are not handed out.
+        results are paid for and must be fetched. `busy` are not handed out; with `batch_only`, only those that go by
+        batch are.
         """
         now, owner = self.clock(), self.owner
-        if not self._ready(self.database.reader(), busy, now):
+        if not self._ready(self.database.reader(), busy, now, batch_only):
             return None
 
         def write(conn: Connection) -> int | None:
-            ready = self._ready(conn, busy, now)
+            ready = self._ready(conn, busy, now, batch_only)
             if not ready:
                 return None
             due = "(state = 'queued' OR state = 'waiting' AND wake <= ?)"
@@ -281,11 +282,12 @@ class JobStore:
         number = await self.database.write(write)
         return None if number is None else self.get(number)
 
-    def _ready(self, conn: Connection, busy: Sequence[int], now: float) -> list[int]:
+    def _ready(self, conn: Connection, busy: Sequence[int], now: float, batch_only: bool) -> list[int]:
         marks = ",".join("?" * len(busy))
+        batch = " AND route = 'batch'" if batch_only else ""
         rows = conn.execute(
-            f"SELECT id FROM jobs WHERE id NOT IN ({marks}) AND lease_until < ? AND (state IN ('queued', 'running')"
-            f" OR state = 'waiting' AND wake <= ?"
+            f"SELECT id FROM jobs WHERE id NOT IN ({marks}){batch} AND lease_until < ?"
+            f" AND (state IN ('queued', 'running') OR state = 'waiting' AND wake <= ?"
             f" OR state IN ('waiting', 'paused', 'cancelled', 'failed') AND route = 'batch' AND EXISTS ({_UNDER_WAY}))"
             " ORDER BY id LIMIT 1",
             (*busy, now, now),

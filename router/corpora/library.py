@@ -65,9 +65,14 @@ class Library(Orders):
         super().__init__(router, corpora, JobStore(router.database, router.clock, router.ledger.process))
         self._searcher = Searcher(router, self.corpora)
         self._uploads = router.settings.data / UPLOADS
+        self._closing = False
+        self._readings: set[asyncio.Future[list[FileReport]]] = set()
 
-    def close(self) -> None:
-        """Write what is queued and close."""
+    async def aclose(self) -> None:
+        """Let files that are being read end at their next block, then write what is queued and close."""
+        self._closing = True
+        if self._readings:
+            await asyncio.wait(self._readings)
         self.corpora.close()
 
     # ---- collections ----
@@ -170,7 +175,7 @@ class Library(Orders):
         """Read files, folders and zips into a collection; nothing is embedded before `confirm`.
 
         Args:
-            text_columns: the column of the texts in tables, by file name.
+            text_columns: the column of the texts in tables, by file name; "" is every other file.
             txt_lines: `.txt` files hold a text a line, instead of one document.
             progress: called with (bytes read, bytes in all, name of the file), from another thread.
 
@@ -182,7 +187,7 @@ class Library(Orders):
         """
         collection = self.corpora.get(name)
         policy = self.router.policies.get(collection.policy)
-        reading = Reading(text_columns=text_columns or {}, txt_lines=txt_lines, normalised=policy.normalise)
+        how = Reading(text_columns=text_columns or {}, txt_lines=txt_lines, normalised=policy.normalise)
         loop = asyncio.get_running_loop()
         stopped = False
 
@@ -190,15 +195,20 @@ class Library(Orders):
             def run(write: Any) -> Any:
                 return asyncio.run_coroutine_threadsafe(write, loop).result()
 
-            ingest = Ingest(self.corpora, collection, reading, run=run, progress=progress, cancelled=lambda: stopped)
+            ingest = Ingest(
+                self.corpora, collection, how, run=run, progress=progress, cancelled=lambda: stopped or self._closing
+            )
             verdicts = extract.expand(paths, self._uploads)
             try:
                 return ingest.files(verdicts)
             finally:
                 self._tidy([*paths, *(v.path for v in verdicts if v.path is not None)])
 
+        reading = loop.run_in_executor(None, work)
+        self._readings.add(reading)
+        reading.add_done_callback(self._readings.discard)
         try:
-            return await asyncio.shield(loop.run_in_executor(None, work))
+            return await asyncio.shield(reading)
         except asyncio.CancelledError:
             stopped = True
             raise

@@ -91,14 +91,17 @@ class Worker:
 
     async def _look(self) -> None:
         while True:
-            with contextlib.suppress(StoreError):  # a busy or full disk: it is looked at again in a moment
+            try:
                 await self._take()
+            except Exception:  # a busy or full disk, or a fault of ours: jobs are looked for again in a moment
+                _log.exception("jobs cannot be looked for")
             await asyncio.sleep(self._poll_s)
 
     async def _take(self) -> None:
         """Start every job that is to be run and that there is room for."""
-        while len(self._embedding) < MOST_AT_ONCE:
-            job = await self._jobs.claim(list(self._runs))
+        while True:
+            full = len(self._embedding) >= MOST_AT_ONCE
+            job = await self._jobs.claim(list(self._runs), batch_only=full)
             if job is None:
                 return
             if job.route != "batch":

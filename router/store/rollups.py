@@ -1,64 +1,79 @@
-"""Sums and latencies at two levels: quarter-hours, of which the days of every time zone are made, and days of UTC.
+"""Sums and latencies that add up: by quarter-hour, of which the days of every time zone are made, and by day of UTC.
 
-A stretch is read as whole days with quarter-hours added or taken off at its two ends, so it costs as many rows as it
-has days and groups, however many requests there were. All of it runs inside the caller's transaction.
+Each is kept by several groups of dimensions ("grains"), so that a chart reads a row a bar: a stretch is read as whole
+days with quarter-hours added or taken off at its two ends, in the coarsest grain that tells apart what is asked. So it
+costs the same, however many requests there were. Everything runs inside the caller's transaction.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from itertools import product
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from router.store.database import Connection
 
 QUARTER_S = 900
-A_DAY = 86_400 // QUARTER_S
+A_DAY: Literal[96] = 96
+"""Quarter-hours of a day; `span` of the rows of a day. Those of a quarter-hour have the span 1."""
 DIMENSIONS = ("policy", "collection", "model", "route")
 SUMS = (
     "requests", "texts", "tokens", "charged", "unconfirmed", "avoided_cache", "avoided_repeats", "avoided_dimensions",
     "avoided_local", "avoided_batch", "repeated", "errors",
 )  # fmt: skip
-ANY = "*"
-"""In `latency_days`, a dimension that a histogram is not by."""
 
-Level = Literal["day", "quarter"]
-Stretch = tuple[int, Level, int, int]
-"""(1 or -1, level, first, end): rows to add or to take off."""
+GRAINS: Mapping[int, tuple[str, ...]] = {
+    1: ("route",),
+    2: ("model",),
+    3: ("collection",),
+    4: ("policy", "route"),
+    5: ("policy", "model"),
+    6: ("policy", "collection"),
+    0: DIMENSIONS,
+}
+"""What the rows of a grain tell apart; the other dimensions are empty. Coarsest first. The numbers are in the file."""
+
+Span = Literal[1, 96]
+Stretch = tuple[int, Span, int, int]
+"""(1 or -1, span, first, end): rows to add or to take off; counted in quarter-hours or days since 1970."""
 Key = tuple[int, str, str, str, str]
 """(quarter, policy, collection, model, route)"""
-
-_TABLES: Mapping[Level, str] = {"day": "rollup_days", "quarter": "rollups"}
 
 
 # ---- writing -----------------------------------------------------------------------------------
 
 
 def add(conn: Connection, key: Key, sums: Mapping[str, int]) -> None:
-    """Add to the sums of a quarter-hour and of its day."""
-    quarter, *dimensions = key
+    """Add to the sums of a quarter-hour and of its day, in every grain."""
     names = list(sums)
-    tail = (
-        f", policy, collection, model, route, {', '.join(names)})"
-        f" VALUES (?, ?, ?, ?, ?{', ?' * len(names)}) ON CONFLICT DO UPDATE SET "
-        + ", ".join(f"{n} = {n} + excluded.{n}" for n in names)
+    conn.executemany(
+        f"INSERT INTO rollups (span, grain, start, policy, collection, model, route, {', '.join(names)})"
+        f" VALUES (?, ?, ?, ?, ?, ?, ?{', ?' * len(names)}) ON CONFLICT DO UPDATE SET "
+        + ", ".join(f"{n} = {n} + excluded.{n}" for n in names),
+        [(*row, *sums.values()) for row in _rows(key)],
     )
-    conn.execute(f"INSERT INTO rollups (quarter{tail}", (quarter, *dimensions, *sums.values()))
-    conn.execute(f"INSERT INTO rollup_days (day{tail}", (quarter // A_DAY, *dimensions, *sums.values()))
 
 
 def add_latency(conn: Connection, key: Key, bucket: int) -> None:
-    """Count a request in its bucket: of its quarter-hour, and of its day by every combination of dimensions."""
-    quarter, *dimensions = key
-    conn.execute(
-        "INSERT INTO latencies VALUES (?, ?, ?, ?, ?, ?, 1) ON CONFLICT DO UPDATE SET requests = requests + 1",
-        (*key, bucket),
-    )
+    """Count a request in its latency bucket, of the quarter-hour and of its day, in every grain."""
     conn.executemany(
-        "INSERT INTO latency_days VALUES (?, ?, ?, ?, ?, ?, 1) ON CONFLICT DO UPDATE SET requests = requests + 1",
-        [(*some, quarter // A_DAY, bucket) for some in product(*((name, ANY) for name in dimensions))],
+        "INSERT INTO latencies (span, grain, start, policy, collection, model, route, bucket, requests)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1) ON CONFLICT DO UPDATE SET requests = requests + 1",
+        [(*row, bucket) for row in _rows(key)],
     )
+
+
+def _rows(key: Key) -> Iterable[tuple[int, int, int, str, str, str, str]]:
+    quarter, policy, collection, model, route = key
+    for grain, told in GRAINS.items():
+        names = (
+            policy if "policy" in told else "",
+            collection if "collection" in told else "",
+            model if "model" in told else "",
+            route if "route" in told else "",
+        )
+        yield 1, grain, quarter, *names
+        yield A_DAY, grain, quarter // A_DAY, *names
 
 
 # ---- reading -----------------------------------------------------------------------------------
@@ -68,15 +83,17 @@ def sums(
     conn: Connection, first: int, end: int, columns: Sequence[str], filters: Mapping[str, str]
 ) -> dict[tuple[str | int, ...], list[int]]:
     """Sums of the quarter-hours from `first` up to `end`, by some of `DIMENSIONS` or `quarter`, where these are so."""
-    stretches: list[Stretch] = [(1, "quarter", first, end)] if "quarter" in columns else _stretches(conn, first, end)
+    by_quarter = "quarter" in columns
+    stretches: list[Stretch] = [(1, 1, first, end)] if by_quarter else _stretches(conn, first, end)
+    named = ["start" if column == "quarter" else column for column in columns]
+    select = ", ".join([*named, *(f"sum({c})" for c in SUMS)])
+    group = f" GROUP BY {', '.join(named)}" if named else ""
+    grain = _grain({*columns, *filters} - {"quarter"})
     found: dict[tuple[str | int, ...], list[int]] = {}
     n = len(columns)
-    for sign, level, start, stop in stretches:
-        where, values = _between(level, start, stop, filters)
-        sql = f"SELECT {', '.join([*columns, *(f'sum({c})' for c in SUMS)])} FROM {_TABLES[level]} WHERE {where}"
-        if columns:
-            sql += f" GROUP BY {', '.join(columns)}"
-        for row in conn.execute(sql, values):
+    for sign, span, start, stop in stretches:
+        where, values = _where(span, grain, start, stop, filters)
+        for row in conn.execute(f"SELECT {select} FROM rollups WHERE {where}{group}", values):
             if row[n] is None:  # a sum over nothing
                 continue
             total = found.setdefault(tuple(row[:n]), [0] * len(SUMS))
@@ -88,27 +105,29 @@ def sums(
 def histogram(conn: Connection, first: int, end: int, filters: Mapping[str, str]) -> list[tuple[int, int]]:
     """Requests by latency bucket in the quarter-hours from `first` up to `end`, lowest bucket first."""
     counts: Counter[int] = Counter()
-    for sign, level, start, stop in _stretches(conn, first, end):
-        if level == "day":
-            where = " AND ".join(f"{name} = ?" for name in DIMENSIONS) + " AND day >= ? AND day < ?"
-            values: tuple[object, ...] = (*(filters.get(name, ANY) for name in DIMENSIONS), start, stop)
-            table = "latency_days"
-        else:
-            where, values = _between(level, start, stop, filters)
-            table = "latencies"
+    grain = _grain(set(filters))
+    for sign, span, start, stop in _stretches(conn, first, end):
+        where, values = _where(span, grain, start, stop, filters)
         for bucket, n in conn.execute(
-            f"SELECT bucket, sum(requests) FROM {table} WHERE {where} GROUP BY bucket", values
+            f"SELECT bucket, sum(requests) FROM latencies WHERE {where} GROUP BY bucket", values
         ):
             counts[bucket] += sign * n
     return sorted((bucket, n) for bucket, n in counts.items() if n)
 
 
-def _between(level: Level, start: int, stop: int, filters: Mapping[str, str]) -> tuple[str, tuple[object, ...]]:
-    """The condition for a stretch. A few quarter-hours of one policy are sought one by one, past all others."""
+def _grain(asked: set[str]) -> int:
+    return next(grain for grain, told in GRAINS.items() if asked <= set(told))
+
+
+def _where(span: Span, grain: int, start: int, stop: int, filters: Mapping[str, str]) -> tuple[str, tuple[object, ...]]:
+    """The condition for a stretch. A few rows of one policy are sought one by one, past those of all others."""
     rest = "".join(f" AND {name} = ?" for name in filters)
-    if level == "quarter" and "policy" in filters and stop - start <= A_DAY // 2:
-        return f"quarter IN ({', '.join('?' * (stop - start))}){rest}", (*range(start, stop), *filters.values())
-    return f"{level} >= ? AND {level} < ?{rest}", (start, stop, *filters.values())
+    if filters and stop - start <= A_DAY:
+        marks = ", ".join("?" * (stop - start))
+        return f"span = ? AND grain = ? AND start IN ({marks}){rest}", (
+            span, grain, *range(start, stop), *filters.values(),
+        )  # fmt: skip
+    return f"span = ? AND grain = ? AND start >= ? AND start < ?{rest}", (span, grain, start, stop, *filters.values())
 
 
 def _stretches(conn: Connection, first: int, end: int) -> list[Stretch]:
@@ -120,23 +139,25 @@ def _stretches(conn: Connection, first: int, end: int) -> list[Stretch]:
     if after and not _any_from(conn, end, last * A_DAY):
         after = 0  # the usual end is now, and nothing comes after it
     if last - day == 1 and (after or before > A_DAY // 2):
-        return [(1, "quarter", first, end)]
-    edges: list[Stretch] = []
+        return [(1, 1, first, end)]
+    found: list[Stretch] = []
     if before > A_DAY // 2:
         day += 1
-        edges.append((1, "quarter", first, day * A_DAY))
+        found.append((1, 1, first, day * A_DAY))
     elif before:
-        edges.append((-1, "quarter", first - before, first))
+        found.append((-1, 1, first - before, first))
     if after > A_DAY // 2:
         last -= 1
-        edges.append((1, "quarter", last * A_DAY, end))
+        found.append((1, 1, last * A_DAY, end))
     elif after:
-        edges.append((-1, "quarter", end, last * A_DAY))
-    return [*([(1, "day", day, last)] if day < last else []), *edges]  # type: ignore[list-item]  # "day" is a Level
+        found.append((-1, 1, end, last * A_DAY))
+    if day < last:
+        found.append((1, A_DAY, day, last))
+    return found
 
 
 def _any_from(conn: Connection, first: int, end: int) -> bool:
-    return (
-        conn.execute("SELECT 1 FROM rollups WHERE quarter >= ? AND quarter < ? LIMIT 1", (first, end)).fetchone()
-        is not None
-    )
+    row = conn.execute(
+        "SELECT 1 FROM rollups WHERE span = 1 AND grain = 1 AND start >= ? AND start < ? LIMIT 1", (first, end)
+    ).fetchone()
+    return row is not None

@@ -14,7 +14,7 @@ NAMES = [
     "m004_create_jobs",
     "m005_add_replay_facts",
     "m006_create_alerts",
-    "m007_create_day_rollups",
+    "m007_roll_up_by_grain",
 ]
 
 
@@ -173,39 +173,51 @@ def migrations() -> Migrations:
         )
 
     @registry()
-    def m007_create_day_rollups(db: Database) -> None:
-        # `day` is epoch seconds / 86,400: a day of UTC. Sums as in `rollups`.
+    def m007_roll_up_by_grain(db: Database) -> None:
+        # The same sums and histograms by several groups of dimensions, and by day of UTC too; see rollups.py. `start`
+        # is epoch seconds / 900 (span 1) or / 86,400 (span 96).
         names = (
             *("requests", "texts", "tokens", "charged", "unconfirmed", "avoided_cache", "avoided_repeats"),
             *("avoided_dimensions", "avoided_local", "avoided_batch", "repeated", "errors"),
         )
         keys = ("policy", "collection", "model", "route")
-        columns = ", ".join(f"{key} TEXT NOT NULL" for key in keys)
-        sums = ", ".join(f"{name} INTEGER NOT NULL DEFAULT 0" for name in names)
+        grains = {
+            1: ("route",), 2: ("model",), 3: ("collection",), 4: ("policy", "route"), 5: ("policy", "model"),
+            6: ("policy", "collection"), 0: keys,
+        }  # fmt: skip
+        columns = (
+            f"span INTEGER NOT NULL, grain INTEGER NOT NULL, start INTEGER NOT NULL, {' TEXT NOT NULL, '.join(keys)}"
+        )
+        primary = f"span, grain, start, {', '.join(keys)}"
+        amounts = ", ".join(f"{name} INTEGER NOT NULL DEFAULT 0" for name in names)
+        db.conn.execute("ALTER TABLE rollups RENAME TO old_rollups")
+        db.conn.execute("ALTER TABLE latencies RENAME TO old_latencies")
         db.conn.execute(
-            f"CREATE TABLE rollup_days (day INTEGER NOT NULL, {columns}, {sums}, PRIMARY KEY (day, {', '.join(keys)}))"
-            " STRICT, WITHOUT ROWID"
+            f"CREATE TABLE rollups ({columns} TEXT NOT NULL, {amounts}, PRIMARY KEY ({primary})) STRICT, WITHOUT ROWID"
         )
         db.conn.execute(
-            f"INSERT INTO rollup_days SELECT quarter / 96, {', '.join(keys)}, {', '.join(f'sum({n})' for n in names)}"
-            " FROM rollups GROUP BY 1, 2, 3, 4, 5"
+            f"CREATE TABLE latencies ({columns} TEXT NOT NULL, bucket INTEGER NOT NULL, requests INTEGER NOT NULL,"
+            f" PRIMARY KEY ({primary}, bucket)) STRICT, WITHOUT ROWID"
         )
-        # A histogram for every combination of these; `*` is any, so that each filter finds its own.
-        db.conn.execute(
-            f"CREATE TABLE latency_days ({columns}, day INTEGER NOT NULL, bucket INTEGER NOT NULL,"
-            f" requests INTEGER NOT NULL, PRIMARY KEY ({', '.join(keys)}, day, bucket)) STRICT, WITHOUT ROWID"
-        )
-        db.conn.execute(
-            f"INSERT INTO latency_days SELECT {', '.join(keys)}, quarter / 96, bucket, sum(requests) FROM latencies"
-            " GROUP BY 1, 2, 3, 4, 5, 6"
-        )
-        whole = " AND ".join(f"{key} <> '*'" for key in keys)
-        for mask in range(1, 16):
-            some = ", ".join("'*'" if mask >> place & 1 else key for place, key in enumerate(keys))
-            db.conn.execute(
-                f"INSERT INTO latency_days SELECT {some}, day, bucket, sum(requests) FROM latency_days"
-                f" WHERE {whole} GROUP BY 1, 2, 3, 4, 5, 6"
-            )
+        totals = ", ".join(f"sum({name})" for name in names)
+        for span in (1, 96):
+            for grain, told in sorted(grains.items()):
+                some = ", ".join(key if key in told else "''" for key in keys)
+                # The days' coarser grains come from their finest, which is far smaller than the quarter-hours.
+                days = span == 96 and grain != 0
+                place = "start" if days else f"quarter / {span}"
+                where = "rollups WHERE span = 96 AND grain = 0" if days else "old_rollups"
+                db.conn.execute(
+                    f"INSERT INTO rollups SELECT {span}, {grain}, {place}, {some}, {totals} FROM {where}"
+                    " GROUP BY 3, 4, 5, 6, 7"
+                )
+                where = "latencies WHERE span = 96 AND grain = 0" if days else "old_latencies"
+                db.conn.execute(
+                    f"INSERT INTO latencies SELECT {span}, {grain}, {place}, {some}, bucket, sum(requests) FROM {where}"
+                    " GROUP BY 3, 4, 5, 6, 7, 8"
+                )
+        db.conn.execute("DROP TABLE old_rollups")
+        db.conn.execute("DROP TABLE old_latencies")
         for column in ("policy", "collection", "model"):
             db.conn.execute(f"CREATE INDEX requests_by_{column} ON requests ({column}, at)")
         db.conn.execute("CREATE INDEX charges_unconfirmed ON charges (id) WHERE kind = 'unconfirmed'")

@@ -30,6 +30,7 @@ def test_a_policy_is_made_changed_shown_and_ended(shell) -> None:
         "when_exhausted": "wait",
         "deadline": "24h",
         "long_texts": "cut",
+        "queries": "same",
         "normalise": True,
         "timezone": "Europe/Paris",
         "version": 1,

@@ -76,7 +76,7 @@ async def opened(
             yield Opened(router=router, library=library, worker=worker)
         finally:
             await worker.stop()
-            library.close()
+            await library.aclose()
 
 
 @contextmanager

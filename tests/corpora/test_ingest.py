@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import zipfile
@@ -134,15 +135,16 @@ async def test_a_long_row_is_split_and_its_chunks_are_told_apart(tmp_path: Path)
         )
 
 
-@pytest.mark.parametrize(("given", "want"), [(None, "the body"), ("note", "the note")])
-async def test_the_column_of_a_table_is_found_or_given(tmp_path: Path, given: str | None, want: str) -> None:
+@pytest.mark.parametrize(
+    ("given", "want"), [({}, "the body"), ({"table.csv": "note"}, "the note"), ({"": "note"}, "the note")]
+)
+async def test_the_column_of_a_table_is_found_or_given(tmp_path: Path, given: dict[str, str], want: str) -> None:
     """Without a word `text`, `content`, `body` and so on are looked for in this order."""
     path = tmp_path / "table.csv"
     path.write_text("id,note,body\n7,the note,the body\n", "utf-8")
     async with opened(tmp_path / "data") as here:
         await here.library.create("table")
-        columns = {} if given is None else {"table.csv": given}
-        await here.library.add_files("table", [path], text_columns=columns)
+        await here.library.add_files("table", [path], text_columns=given)
         assert await stored(here, "table") == {"table.csv": [want]}
 
 
@@ -221,3 +223,25 @@ async def test_progress_goes_from_nothing_to_all(tmp_path: Path) -> None:
     assert seen[-1][:2] == (size, size)
     assert [done for done, _, _ in seen] == sorted(done for done, _, _ in seen)
     assert len(seen) > 4
+
+
+async def test_closing_while_a_file_is_read_ends_the_reading(tmp_path: Path) -> None:
+    """The program can end at any time; what was read of the file is not half there."""
+    path = jsonl(tmp_path / "rows.jsonl", texts(20_000))
+    async with opened(tmp_path / "data") as here:
+        await here.library.create("rows")
+        begun = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def progress(done: int, total: int, name: str) -> None:
+            if done:
+                loop.call_soon_threadsafe(begun.set)
+
+        reading = asyncio.create_task(here.library.add_files("rows", [path], progress=progress))
+        await begun.wait()
+    [report] = await reading
+    assert report.state == "failed"
+    assert "cancelled" in report.reason
+    async with opened(tmp_path / "data") as here:
+        assert here.library.info("rows").new_documents == 0
+        assert list(here.library.corpora.chunks.distinct(1, states=("adding", "added", "ready", "failed"))) == []

@@ -23,7 +23,7 @@ async def work(folder: Path, ahead: float, block: int) -> None:
         print("running", flush=True)
         await worker.run_all()
         await worker.stop()
-        library.close()
+        await library.aclose()
 
 
 if __name__ == "__main__":

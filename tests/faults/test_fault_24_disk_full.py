@@ -149,7 +149,7 @@ async def test_a_job_on_a_full_disk_pauses_and_goes_on(
         result = await router.embed(texts, policy="quality", model=SMALL)
         assert (result.counts.cache, wrong(result.vectors, right(SMALL, texts))) == (600, 0)
         await worker.stop()
-        library.close()
+        await library.aclose()
 
 
 async def test_a_full_disk_under_an_upload_is_told(fresh: Callable[[str], Path], tmp_path: Path) -> None:
@@ -167,4 +167,4 @@ async def test_a_full_disk_under_an_upload_is_told(fresh: Callable[[str], Path],
         [report] = await library.add_files("letters", [file])
         assert (report.state, report.chunks) == ("added", 5_000)
         assert library.info("letters").new_documents == 1
-        library.close()
+        await library.aclose()

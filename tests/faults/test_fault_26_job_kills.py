@@ -84,7 +84,7 @@ def test_a_job_that_is_killed_again_and_again_ends_the_same(
             await library.create("letters", model=SMALL, policy="quality")
             await library.add_files("letters", [file])
             job = await library.confirm("letters")
-            library.close()
+            await library.aclose()
             return job.id
 
     number = asyncio.run(begin())
@@ -117,7 +117,7 @@ def test_a_job_that_is_killed_again_and_again_ends_the_same(
                 bad += wrong(result.vectors, right(SMALL, part))
             assert_books(router, sandbox)
             assert job.spent >= sandbox.bill().nanodollars
-            library.close()
+            await library.aclose()
             return bad
 
     assert asyncio.run(end()) == 0
