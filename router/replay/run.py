@@ -251,7 +251,10 @@ class _Replaying:
             budgets=books.states(trace),
             paid_enabled=trace.paid_enabled,
         )
-        plan = decide(trace.ask, policy, facts, self._catalog.scale)
+        ask = trace.ask
+        if policy.queries == "cheapest" and ask.collection and role == "query":
+            ask = replace(ask, pinned_model=None)
+        plan = decide(ask, policy, facts, self._catalog.scale)
         planned = "" if isinstance(plan, Refusal) else plan.model.id
         seen = next((s for s in trace.models if s.model == was.model), None)
         alike = planned == was.model and (seen is None or masks[planned] is seen.cached)

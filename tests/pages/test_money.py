@@ -17,6 +17,7 @@ from router.domain.values import Budget, RouteCounts
 from router.host import host
 from router.replay import Replay, Side
 from router.reports import Day
+from router.sandbox import Sandbox
 from router.store.usage import Slice
 from tests.pages.test_pages import button, words
 
@@ -96,18 +97,21 @@ def test_a_replay_is_a_sentence() -> None:
     assert sentence(about) == "≈ $2.10 instead of $2.10; 71 % cache, 22 % local, 7 % API; 0 refused."
 
 
-def test_a_draft_is_replayed_before_it_is_saved(data: Path, open_page: Open) -> None:
+def test_a_draft_is_replayed_before_it_is_saved(data: Path, open_page: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     """The policy in force comes to what was; a draft that was changed since then is not shown the old figures."""
-    engine = host()
-    engine.run(engine.router.embed(["one", "two", "two"], policy="local"))
-    app = open_page("policies", policy="local")
-    app.button(key="replay").click().run()
-    assert not app.exception
-    assert "$0.00 instead of $0.00; 100 % local; 0 refused." in words(app)
-    assert "0 of 1 request would have come to something else." in words(app)
-    app.toggle(key="normalise local/1").set_value(True).run()
-    assert "instead of" not in words(app)
-    assert engine.router.policies.get("local").version == 1
+    with Sandbox() as provider:
+        for name, value in provider.environment.items():
+            monkeypatch.setenv(name, value)
+        engine = host()
+        engine.run(engine.router.embed(["one", "two", "two"], model="openai/text-embedding-3-small"))
+        app = open_page("policies", policy="default")
+        app.button(key="replay").click().run()
+        assert not app.exception
+        assert "0 of 1 request would have come to something else." in words(app)
+        assert "instead of < $0.000001; 100 % API; 0 refused." in words(app)
+        app.toggle(key="normalise default/1").set_value(True).run()
+        assert "instead of" not in words(app)
+        assert engine.router.policies.get("default").version == 1
 
 
 def test_a_draft_with_a_mistake_is_not_replayed(data: Path, open_page: Open) -> None:

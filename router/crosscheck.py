@@ -1,0 +1,61 @@
+"""The catalog's prices held against those of the `genai-prices` package, offline: a second pair of eyes, not a source.
+
+It knows no batch prices and not every model; what differs is for a person to look up at the vendor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time
+from decimal import Decimal
+from typing import Literal
+
+from router.domain.catalog import Catalog
+from router.domain.pricing import price_on
+from router.domain.values import Model
+
+Agreement = Literal["same", "differs", "unknown to them", "unknown to us"]
+A_MILLION = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """A paid model's price today, USD per million tokens, by our catalog and by the package; None is not known."""
+
+    model: str
+    ours: Decimal | None
+    theirs: Decimal | None
+
+    @property
+    def verdict(self) -> Agreement:
+        """Whether the two agree."""
+        if self.theirs is None:
+            return "unknown to them"
+        if self.ours is None:
+            return "unknown to us"
+        return "same" if self.ours == self.theirs else "differs"
+
+
+def crosscheck(catalog: Catalog, day: date) -> list[Checked]:
+    """Every paid model of the catalog, in its order; the package is loaded on first use (about half a second)."""
+    checked = []
+    for model in catalog.models:
+        if not model.local:
+            price = price_on(model, day)
+            ours = None if price is None else price.now
+            checked.append(Checked(model=model.id, ours=ours, theirs=_theirs(model, day)))
+    return checked
+
+
+def _theirs(model: Model, day: date) -> Decimal | None:
+    from genai_prices import Usage, calc_price
+
+    noon = datetime.combine(day, time(12), UTC)
+    try:
+        found = calc_price(
+            Usage(input_tokens=A_MILLION), model.name, provider_id=model.provider, genai_request_timestamp=noon
+        )
+    except LookupError:
+        return None
+    # The package takes the closest name it knows; another model's price says nothing of ours.
+    return Decimal(found.input_price) if found.model.id == model.name else None
