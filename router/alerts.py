@@ -19,7 +19,7 @@ from router.domain import money
 from router.domain.policy import describe_budget, window_bounds
 from router.domain.values import Budget, BudgetState, Window
 from router.store.balances import ACCOUNT
-from router.store.database import Connection, Database
+from router.store.database import Connection, Database, Error, translate
 from router.store.ledger import Ledger
 from router.store.policies import Policies
 from router.store.usage import Usage
@@ -146,11 +146,19 @@ class Alerts:
         self._looked = float("-inf")
 
     async def watch(self) -> None:
-        """`check`, if the last one was about a minute ago. Called often, by the engine's housekeeping."""
+        """`check`, if the last one was about a minute ago. Called often, by the engine's housekeeping.
+
+        Raises:
+            StoreError: the books cannot be read or written.
+        """
         now = self._books.clock()
-        if abs(now - self._looked) >= EVERY_S:
-            self._looked = now
+        if abs(now - self._looked) < EVERY_S:
+            return
+        self._looked = now
+        try:
             await self.check()
+        except Error as error:  # the housekeeping also renews the lease: it goes on
+            raise translate(error, self._books.database.path) from error
 
     async def check(self) -> list[Alert]:
         """Look at every budget, tell what is due, and give it back; ends within seconds, whatever the webhook does.

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from router import Router
 from router.alerts import AGAIN_S, EVERY_S, THRESHOLDS, Alert, Watched, due
 from router.config import load_settings
-from router.domain.errors import BadInput
+from router.domain.errors import BadInput, StoreError
 from router.domain.values import Budget, BudgetState, Policy
 from tests.faults.books import MODEL, hold, unit
 
@@ -255,6 +255,13 @@ async def test_the_watch_looks_about_once_a_minute(router: Router, hook: Hook) -
     turn(router, -3_600)
     await router.alerts.watch()
     assert len(hook.got) == 2
+
+
+async def test_books_that_cannot_be_read_are_an_error_of_the_store(router: Router) -> None:
+    """One that the housekeeping knows and outlives."""
+    await router.database.write(lambda conn: conn.execute("ALTER TABLE alerts_sent RENAME TO gone"))
+    with pytest.raises(StoreError, match="alerts_sent"):
+        await router.alerts.watch()
 
 
 # ---- where the webhook is set ------------------------------------------------------------------

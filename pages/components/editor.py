@@ -17,7 +17,7 @@ from pages.components.budgets import budget_rows
 from pages.components.format import md, plural, when
 from router.domain.catalog import quality
 from router.domain.errors import RouterError
-from router.domain.policy import DEADLINES, GOALS, LONG_TEXTS, WHEN_EXHAUSTED, differences, validate
+from router.domain.policy import DEADLINES, GOALS, LONG_TEXTS, QUERIES, WHEN_EXHAUSTED, differences, validate
 from router.domain.values import Policy
 from router.engine import Router
 from router.host import Host
@@ -38,6 +38,7 @@ LONG_WORDS = {
     "refuse": "Refuse",
     "cut": "Cut, and say so",
 }
+QUERY_WORDS = {"same": "the model of its documents", "cheapest": "the cheapest of its family"}
 
 
 # ---- the list ----------------------------------------------------------------------------------
@@ -144,12 +145,20 @@ def form(router: Router, saved: Policy, *, new: bool) -> Policy | RouterError:
         key=f"normalise {at}",
         help="Unicode NFC, line ends as \\n, no white space at the ends: texts that look the same are the same.",
     )
+    queries = other.selectbox(
+        "Queries of a collection go to",
+        QUERIES,
+        index=QUERIES.index(saved.queries),
+        format_func=QUERY_WORDS.__getitem__,
+        key=f"queries {at}",
+        help="Models of one family (voyage-4) share a space: documents may be on the best, queries on the cheapest.",
+    )
     if isinstance(budgets, RouterError):
         return budgets
     return replace(
         saved, name=name.strip(), goal=goal, min_quality=floor, allow=tuple(allow), local_only=local_only,
         budgets=budgets, when_exhausted=exhausted, deadline=deadline, long_texts=long_texts, normalise=normalise,
-        timezone=zone,
+        timezone=zone, queries=queries,
     )  # fmt: skip
 
 

@@ -31,6 +31,7 @@ else:
 T = TypeVar("T")
 
 Connection = sqlite3.Connection
+Error = sqlite3.Error
 SQLITE_VERSION: tuple[int, ...] = sqlite3.sqlite_version_info
 WAL_RESET_FIXED = (3, 51, 3)
 """The first SQLite whose WAL-reset bug is fixed; `doctor` warns below it."""

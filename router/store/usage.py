@@ -14,8 +14,8 @@ from typing import Any
 from router.domain.values import Avoided, Route, RouteCounts
 from router.store import rollups
 from router.store.database import Connection, Database
-from router.store.rollups import QUARTER_S
 
+QUARTER_S = rollups.QUARTER_S
 REPLAY_DAYS = 35
 SETTLE_PATIENCE_S = 600.0
 
