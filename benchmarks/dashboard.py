@@ -136,9 +136,9 @@ def fill(path: Path, rows: int) -> None:
             conn.execute(sql, {"since": day, "until": day + 86_400})
         day += 86_400
     conn.execute(_CHARGES)
+    migrations().apply(sqlite_utils.Database(conn))
     conn.execute("PRAGMA journal_mode=WAL")
     conn.close()
-    Database(path, migrations, NAMES, page_size=4096).close()
 
 
 # ---- what the pages read -----------------------------------------------------------------------
