@@ -42,9 +42,11 @@ def add(host: Host, info: CollectionInfo) -> None:
     empty = not info.documents and not info.new_documents
     with st.expander("Add documents", icon=":material/upload_file:", expanded=empty):
         turn = st.session_state.setdefault(f"turn {name}", 0)
+        folder = st.toggle("A whole folder", key=f"folder {name} {turn}")
         uploads = st.file_uploader(
-            "Files", type=TYPES, accept_multiple_files=True, key=f"files {name} {turn}",
-            **access.only_editors(help="Several at once, or a zip of a folder. Nothing is paid before you confirm."),
+            "Folder" if folder else "Files", type=TYPES, key=f"files {name} {turn} {folder}",
+            accept_multiple_files="directory" if folder else True,
+            **access.only_editors(help="Several at once, or a zip of them. Nothing is paid before you confirm."),
         )  # fmt: skip
         lines = any(upload.name.lower().endswith(".txt") for upload in uploads) and st.toggle(
             ".txt files hold a text a line", key=f"lines {name}", help="Else each of them is one document."

@@ -25,6 +25,7 @@ from router.domain.errors import BadInput
 _GROUP_BYTES = 16 << 20  # of vectors in a Parquet row group
 _NPZ_TEXT_BYTES = 1 << 30
 _BLOCK = 4_096  # rows
+_FOLDERS = (".lance", ".chroma")
 _ACTIVE = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # the last four are their full-width twins
 
 
@@ -45,16 +46,15 @@ def open_writer(path: Path, *, space: str, model: str, dimensions: int, with_tex
 
     Parquet: columns `id`, `text`, `vector` (fixed-size list of float32); `space`, `model`, `dimensions` as metadata.
     NPZ: arrays `id`, `text`, `vector` (n, dimensions) float32, `space`, `model`, `dimensions`; loads without pickle.
-    JSON lines: one object a row with all of these names.
+    JSON lines: one object a row with all of these names. `.lance` and `.chroma` are folders; see `vector_stores`.
 
     Raises:
         BadInput: another ending, a folder that cannot be written, or rows that do not fit.
         StoreFull: the disk is full.
     """
-    writers: dict[str, Callable[..., _Writer]] = {".parquet": _Parquet, ".npz": _Npz, ".jsonl": _JsonLines}
-    make = writers.get(path.suffix.lower())
-    if make is None:
-        raise BadInput(f"Vectors cannot be written as '{path.name}'.", "End its name in .parquet, .npz or .jsonl.")
+    make = _writer_for(path)
+    if path.suffix.lower() in _FOLDERS and path.exists():
+        raise BadInput(f"{path.name} is there already.", "Give a folder that is not there yet.")
     if not path.parent.is_dir():
         raise BadInput(f"There is no folder {path.parent}.", "Create it first.")
     # The errors of the caller's own block must not be taken for ours, so the disk is watched around it, not over it.
@@ -71,11 +71,25 @@ def open_writer(path: Path, *, space: str, model: str, dimensions: int, with_tex
             with suppress(OSError):  # `finish` has closed, and reported, what matters
                 writer.close()
         with disk_errors(path.parent):
-            with part.open("rb+") as file:
-                os.fsync(file.fileno())
+            if part.is_file():
+                with part.open("rb+") as file:
+                    os.fsync(file.fileno())
             os.replace(part, path)
     finally:
         shutil.rmtree(part.parent, ignore_errors=True)
+
+
+def _writer_for(path: Path) -> Callable[..., Writer]:
+    suffix = path.suffix.lower()
+    if suffix in _FOLDERS:
+        from router.corpora import vector_stores
+
+        return vector_stores.Lance if suffix == ".lance" else vector_stores.Chroma
+    writers: dict[str, Callable[..., Writer]] = {".parquet": _Parquet, ".npz": _Npz, ".jsonl": _JsonLines}
+    if suffix not in writers:
+        hint = "End its name in .parquet, .npz or .jsonl, or in .lance or .chroma for a folder."
+        raise BadInput(f"Vectors cannot be written as '{path.name}'.", hint)
+    return writers[suffix]
 
 
 def safe_cell(value: str) -> str:
@@ -83,8 +97,8 @@ def safe_cell(value: str) -> str:
     return f"'{value}" if value.startswith(_ACTIVE) else value
 
 
-class _Writer:
-    """What the three kinds share: the check of what comes in."""
+class Writer:
+    """What all kinds share: the check of what comes in."""
 
     def __init__(self, part: Path, about: dict[str, Any], with_text: bool) -> None:
         self.part, self.about, self.with_text = part, about, with_text
@@ -114,7 +128,7 @@ class _Writer:
         """Let go of the files. Called at the end in any case."""
 
 
-class _Parquet(_Writer):
+class _Parquet(Writer):
     def __init__(self, part: Path, about: dict[str, Any], with_text: bool) -> None:
         super().__init__(part, about, with_text)
         import pyarrow as pa
@@ -153,7 +167,7 @@ class _Parquet(_Writer):
         self.file.close()
 
 
-class _Npz(_Writer):
+class _Npz(Writer):
     """An .npy file states its shape at its beginning, so rows wait in files beside the target until all are known."""
 
     def __init__(self, part: Path, about: dict[str, Any], with_text: bool) -> None:
@@ -230,7 +244,7 @@ class _Strings:
         yield block
 
 
-class _JsonLines(_Writer):
+class _JsonLines(Writer):
     def __init__(self, part: Path, about: dict[str, Any], with_text: bool) -> None:
         super().__init__(part, about, with_text)
         self.file = part.open("wb")
