@@ -163,9 +163,7 @@ def _rows(ask: Ask, vectors: Vectors, fault: Fault | None) -> list[Any]:
 
 def _items(rows: list[Any], fault: str) -> list[dict[str, Any]]:
     """OpenAI's and Voyage's list of vectors, each with its index."""
-    items: list[dict[str, Any]] = [
-        {"object": "embedding", "index": i, "embedding": row} for i, row in enumerate(rows)
-    ]
+    items: list[dict[str, Any]] = [{"object": "embedding", "index": i, "embedding": row} for i, row in enumerate(rows)]
     if fault == "shuffled_index":
         items.reverse()
     elif fault == "doubled_index":

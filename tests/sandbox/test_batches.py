@@ -55,9 +55,7 @@ async def results(client: openai.AsyncOpenAI, file: str | None) -> list[dict[str
     return [json.loads(line) for line in (await client.files.content(file)).text.splitlines()]
 
 
-async def test_a_batch_runs_through_its_states_and_is_billed_once(
-    sandbox: Sandbox, client: openai.AsyncOpenAI
-) -> None:
+async def test_a_batch_runs_through_its_states_and_is_billed_once(sandbox: Sandbox, client: openai.AsyncOpenAI) -> None:
     """Validating to completed; results in another order, each with its own vector; half price, once."""
     batch = await submit(client, lines(TEXTS), metadata={"job": "7"})
     assert (batch.status, batch.metadata) == ("validating", {"job": "7"})
@@ -259,9 +257,7 @@ async def test_chat_batches_give_a_reply_a_line(sandbox: Sandbox, client: openai
         for i, body in enumerate(bodies)
     )
     file = await client.files.create(file=("chat.jsonl", data), purpose="batch")
-    batch = await client.batches.create(
-        input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
-    )
+    batch = await client.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
     sandbox.advance(batch.id, "completed")
     batch = await client.batches.retrieve(batch.id)
     (done,) = await results(client, batch.output_file_id)
@@ -282,9 +278,7 @@ async def test_voyage_batches_cost_two_thirds(sandbox: Sandbox, shared: bool) ->
     async with openai.AsyncOpenAI(base_url=sandbox.voyage_url, api_key="any", max_retries=0) as client:
         with pytest.raises(openai.BadRequestError):
             await submit(client, data)
-        batch = await submit(
-            client, data, "12h", extra_body={"request_params": parameters} if shared else None
-        )
+        batch = await submit(client, data, "12h", extra_body={"request_params": parameters} if shared else None)
         sandbox.advance(batch.id, "completed")
         batch = await client.batches.retrieve(batch.id)
         found = await results(client, batch.output_file_id)

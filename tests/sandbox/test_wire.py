@@ -253,9 +253,7 @@ async def test_cohere_cuts_long_texts_unless_told_not_to(sandbox: Sandbox, clien
     np.testing.assert_allclose(answer.embeddings.float_[0], cut, atol=1e-7)
     assert sandbox.bill().tokens == 512
     with pytest.raises(ApiError):
-        await client.embed(
-            model="embed-english-v3.0", texts=[long], input_type="search_document", truncate="NONE"
-        )
+        await client.embed(model="embed-english-v3.0", texts=[long], input_type="search_document", truncate="NONE")
     assert sandbox.bill().calls == 1
 
 
@@ -296,9 +294,7 @@ async def test_voyage_refuses_in_its_own_words(sandbox: Sandbox) -> None:
 
 def test_the_voyage_4_family_shares_one_space() -> None:
     """Members' vectors of a text are nearly equal and not equal; other models' are unrelated."""
-    large, small, other = (
-        expected_vectors(f"voyage/{name}", TEXTS, "document") for name in FAMILY_AND_OTHER
-    )
+    large, small, other = (expected_vectors(f"voyage/{name}", TEXTS, "document") for name in FAMILY_AND_OTHER)
     near = np.sum(large * small, axis=1)
     assert (near > 0.999).all()
     assert (large != small).any(axis=1).all()
