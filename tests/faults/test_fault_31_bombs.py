@@ -1,0 +1,111 @@
+"""Fault 31: bombs, hostile names, endless bodies and wrong encodings in uploads.
+
+Figure: each is refused (or read rightly) within 30 s and 512 MB, this process and its readers together, with a reason;
+the good files go on.
+"""
+
+from __future__ import annotations
+
+import io
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from router.corpora.extract import expand, kind_of, read_document, read_rows, save_stream
+from router.domain.errors import BadInput
+from tests.corpora.makers import archive, docx_with_body, pdf
+
+WORD = b'<w:document xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"><w:body>%s</w:body></w:document>'
+MOST_MB, MOST_S = 512, 30.0
+
+
+class Endless(io.RawIOBase):
+    """A body of a gigabyte, sent in chunks, that is never in memory."""
+
+    def __init__(self, size: int) -> None:
+        self.left = size
+
+    def read(self, size: int = -1) -> bytes:
+        """The next chunk of zeros."""
+        size = min(self.left, 1 << 20 if size < 0 else size)
+        self.left -= size
+        return bytes(size)
+
+
+def peak_mb() -> float:
+    """The most that this process, or any of its ended readers, has had resident."""
+    return max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024
+
+
+def make_parquet(path: Path) -> Path:
+    """A few kilobytes that unpack to gigabytes: one long value, repeated by reference."""
+    value = "x" * (4 << 20)
+    table = pa.table({"text": pa.DictionaryArray.from_arrays(pa.array([0] * 1_000, pa.int32()), pa.array([value]))})
+    pq.write_table(table, path, compression="zstd")
+    return path
+
+
+def bombs(folder: Path) -> dict[str, Path]:
+    """A file of each kind, small on disk."""
+    made = {
+        "zip": archive(folder / "bomb.zip", {"zeros.txt": bytes(300 << 20)}),
+        "zip in zip": archive(folder / "outer.zip", {"inner.zip": (folder / "bomb.zip").read_bytes()}),
+        "names": archive(folder / "names.zip", {"../up.txt": "a", "..\\up.txt": "b", "/etc/root.txt": "c"}),
+        "parquet": make_parquet(folder / "bomb.parquet"),
+    }
+    laughs = b"<!DOCTYPE d [<!ENTITY a0 'ha'>" + b"".join(
+        b"<!ENTITY a%d '%s'>" % (n, b"&a%d;" % (n - 1) * 10) for n in range(1, 10)
+    )
+    for name, content in {
+        "pdf.pdf": pdf(b" " * (200 << 20), packed=True),
+        "xml.docx": docx_with_body(laughs + b"]>" + WORD % b"&a9;"),
+        "tree.docx": docx_with_body(WORD % (b"<a/>" * (20 << 20))),
+        "binary.txt": bytes(range(256)) * 4_000,
+    }.items():
+        made[name] = folder / name
+        made[name].write_bytes(content)
+    return made
+
+
+def read(path: Path, into: Path) -> str:
+    """What becomes of a file: why it is refused, or "read"."""
+    reasons = []
+    for verdict in expand([path], into):
+        try:
+            if not verdict.ok or verdict.path is None:
+                raise BadInput(verdict.reason)
+            if kind_of(verdict.path) == "rows" and verdict.path.suffix != ".txt":
+                for _ in read_rows(verdict.path):
+                    pass
+            else:
+                read_document(verdict.path)
+        except BadInput as error:
+            reasons.append(error.message)
+    return "; ".join(reasons) or "read"
+
+
+def test_every_bomb_is_refused_in_time_and_memory(tmp_path: Path, figure: Callable[[int, str], None]) -> None:
+    """None is read, each says why, nothing lands outside, and the good file beside them is read."""
+    made = bombs(tmp_path)
+    before, slowest = peak_mb(), 0.0
+    for name, path in made.items():
+        start = time.perf_counter()
+        assert read(path, tmp_path / "into") != "read", name
+        slowest = max(slowest, time.perf_counter() - start)
+    with pytest.raises(BadInput):
+        save_stream(Endless(1 << 30), tmp_path / "kept", name="body.txt", limit=64 << 20)
+    assert [p for p in (tmp_path / "kept").rglob("*") if p.is_file()] == []
+    assert not (tmp_path / "up.txt").exists()
+    assert not (tmp_path.parent / "up.txt").exists()
+    good = tmp_path / "latin.txt"
+    good.write_bytes("Müllabfuhr, café, naïve Gemüter: alles lesbar.".encode("latin-1"))
+    assert "café" in read_document(good).text
+    used = peak_mb() - before
+    figure(31, f"{len(made)} bombs refused, the slowest in {slowest:.1f} s, {used:.0f} MB above what was used before")
+    assert slowest <= MOST_S
+    assert used <= MOST_MB
