@@ -321,6 +321,7 @@ class BatchTier:
 
     async def _submit(self, job: BatchJob, misses: Misses) -> tuple[bool, int]:
         """Send one more batch, if there is anything to send. (something was sent, texts others are paying for)"""
+        await self._router.cache.require_room()
         if len(self.rows.of_job(job.id, *UNDER_WAY)) >= MOST_UNDER_WAY:
             return False, 0
         model = self._router.catalog.get(job.model)

@@ -98,7 +98,7 @@ class Sender:
 
     def __init__(self, route: Route) -> None:
         self._route = route
-        self._closed: ProviderError | None = None
+        self._closed: RouterError | None = None
         self.delivery = Delivery()
 
     async def deliver(self, hold: Hold, *, marked: bool, sends: int = 0) -> None:
@@ -130,7 +130,7 @@ class Sender:
             except (CallTooLarge, CallRejected) as error:
                 await self._divide(hold, error, sends)
                 return
-            except (KeyRejected, QuotaExhausted, NotConfigured) as error:
+            except (KeyRejected, QuotaExhausted, NotConfigured, StoreError) as error:
                 self._closed = error  # it would be the same for every other call of this request
                 await self._give_up(hold, error)
                 return
@@ -153,6 +153,7 @@ class Sender:
                 try:
                     await self._keep(hold, vectors, reply.tokens)
                 except StoreError as error:  # charged, and lost: the disk is full or gone
+                    self._closed = error  # and whatever were sent now would be lost too
                     self.fail(hold.units, error)
                 return
 

@@ -82,7 +82,9 @@ class Carrier:
 
         Raises:
             BudgetExceeded, Refused, StoreBusy: the request is not `partial`, and nothing was spent.
+            StoreFull: the vectors could not be kept, so nothing was spent.
         """
+        await self._cache.require_room()
         deadline = time.monotonic() + deadline_s
         done = Delivery()
         units: Sequence[Unit] = work.units

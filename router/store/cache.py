@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from router.domain.errors import StoreFull
 from router.domain.values import Model, Role, Variant
 from router.store.database import Connection, Database
 
@@ -93,6 +94,7 @@ class Cache:
         self.database = Database(path, _migrations, _NAMES, page_size=PAGE_SIZE)
         self._ids: dict[Kind, int] = {}
         self._kinds: dict[int, Kind] = {}
+        self._full = False
 
     def close(self) -> None:
         """Write what is queued and close."""
@@ -175,7 +177,22 @@ class Cache:
                 ((d, number, t, memoryview(row)) for d, t, row in zip(digests, tokens, data, strict=True)),
             )
 
-        await self.database.write(write, patience_s=STORE_PATIENCE_S)
+        try:
+            await self.database.write(write, patience_s=STORE_PATIENCE_S)
+        except StoreFull:
+            self._full = True
+            raise
+
+    async def require_room(self) -> None:
+        """Once the disk was full: try a write again before anything more is paid for.
+
+        Raises:
+            StoreFull: it still is.
+        """
+        if self._full:
+            await self.database.write(lambda conn: conn.execute("CREATE TABLE probe AS SELECT zeroblob(1000000) AS x"))
+            await self.database.write(lambda conn: conn.execute("DROP TABLE probe"))
+            self._full = False
 
     async def erase(self, digests: Iterable[bytes]) -> int:
         """Delete these texts' vectors in every space. Returns how many there were."""
