@@ -44,7 +44,7 @@ def add(host: Host, info: CollectionInfo) -> None:
         turn = st.session_state.setdefault(f"turn {name}", 0)
         folder = st.toggle("A whole folder", key=f"folder {name} {turn}")
         uploads = st.file_uploader(
-            "Folder" if folder else "Files", type=TYPES, key=f"files {name} {turn} {folder}",
+            "Folder" if folder else "Files", type=TYPES, key=f"files {name} {turn}{' folder' * folder}",
             accept_multiple_files="directory" if folder else True,
             **access.only_editors(help="Several at once, or a zip of them. Nothing is paid before you confirm."),
         )  # fmt: skip

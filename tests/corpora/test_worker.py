@@ -295,6 +295,7 @@ async def test_a_cancelled_batch_job_is_wound_up(tmp_path: Path, provider: Sandb
         job = await here.library.confirm("letters", route="batch")
         here.worker.start()
         await until(lambda: audit(here.router.database.reader()).held > 0)
+        await until(lambda: any(r.operation == "POST /batches" for r in provider.received()))
         await here.library.cancel(job.id)
         await until(lambda: audit(here.router.database.reader()).held == 0)
         assert here.library.job(job.id).state == "cancelled"
