@@ -297,6 +297,8 @@ async def test_a_cancelled_batch_job_is_wound_up(tmp_path: Path, provider: Sandb
         await until(lambda: audit(here.router.database.reader()).held > 0)
         await until(lambda: any(r.operation == "POST /batches" for r in provider.received()))
         await here.library.cancel(job.id)
+        await until(lambda: any(r.operation.endswith("/cancel") for r in provider.received()))
+        provider.configure(batch_seconds=0)  # the provider is done with cancelling
         await until(lambda: audit(here.router.database.reader()).held == 0)
         assert here.library.job(job.id).state == "cancelled"
         assert billed(provider)[0] == 0
