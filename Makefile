@@ -10,7 +10,7 @@ export ROUTER_DATA
 # Two processes; a group (the browser, say) stays in one of them.
 PYTEST_ARGS ?= -n 2 --dist loadgroup
 FULL_ARGS ?=
-BENCHES ?= first_paint warm_cache local sequential paid
+BENCHES ?= first_paint warm_cache local sequential paid corpus_memory dashboard
 
 BIN := .venv/bin
 PY := $(BIN)/python

@@ -46,7 +46,7 @@ def connect(path: Path, *, page_size: int = 4096, readonly: bool = False) -> Con
     """A connection with WAL, `synchronous=FULL`, foreign keys, and explicit transactions only."""
     conn = sqlite3.connect(str(path), timeout=1.0, isolation_level=None, check_same_thread=False, cached_statements=512)
     conn.execute(f"PRAGMA page_size={page_size}")
-    conn.execute("PRAGMA journal_mode=WAL")
+    _switch_to_wal(conn)
     conn.execute("PRAGMA synchronous=FULL")
     conn.execute("PRAGMA foreign_keys=ON")
     conn.execute(f"PRAGMA mmap_size={1 << 36}")
@@ -54,6 +54,18 @@ def connect(path: Path, *, page_size: int = 4096, readonly: bool = False) -> Con
     if readonly:
         conn.execute("PRAGMA query_only=ON")
     return conn
+
+
+def _switch_to_wal(conn: Connection) -> None:
+    """WAL; where several programs create a file at once, SQLite says "locked" without waiting, so it is asked again."""
+    for attempt in range(200):
+        try:
+            conn.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError:
+            if attempt == 199:
+                raise
+            time.sleep(0.01)
 
 
 def translate(exc: sqlite3.Error, path: Path) -> StoreError:

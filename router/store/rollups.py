@@ -1,8 +1,8 @@
-"""Sums and latencies that add up: by quarter-hour, of which the days of every time zone are made, and by day of UTC.
+"""Sums and latencies that add up: by quarter-hour, of which the days of every time zone are made, by hour and by day.
 
 Each is kept by several groups of dimensions ("grains"), so that a chart reads a row a bar: a stretch is read as whole
-days with quarter-hours added or taken off at its two ends, in the coarsest grain that tells apart what is asked. So it
-costs the same, however many requests there were. Everything runs inside the caller's transaction.
+days of UTC with hours or quarter-hours added or taken off at its two ends, in the coarsest grain that tells apart what
+is asked. So it costs the same, however many requests there were. Everything runs inside the caller's transaction.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from router.store.database import Connection
 
 QUARTER_S = 900
 A_DAY: Literal[96] = 96
-"""Quarter-hours of a day; `span` of the rows of a day. Those of a quarter-hour have the span 1."""
+"""Quarter-hours of a day."""
+SPANS = (1, 4, A_DAY)
+"""What a row stands for, in quarter-hours."""
 DIMENSIONS = ("policy", "collection", "model", "route")
 SUMS = (
     "requests", "texts", "tokens", "charged", "unconfirmed", "avoided_cache", "avoided_repeats", "avoided_dimensions",
@@ -33,9 +35,9 @@ GRAINS: Mapping[int, tuple[str, ...]] = {
 }
 """What the rows of a grain tell apart; the other dimensions are empty. Coarsest first. The numbers are in the file."""
 
-Span = Literal[1, 96]
+Span = Literal[1, 4, 96]
 Stretch = tuple[int, Span, int, int]
-"""(1 or -1, span, first, end): rows to add or to take off; counted in quarter-hours or days since 1970."""
+"""(1 or -1, span, first, end): rows to add or to take off; counted in spans since 1970."""
 Key = tuple[int, str, str, str, str]
 """(quarter, policy, collection, model, route)"""
 
@@ -44,7 +46,7 @@ Key = tuple[int, str, str, str, str]
 
 
 def add(conn: Connection, key: Key, sums: Mapping[str, int]) -> None:
-    """Add to the sums of a quarter-hour and of its day, in every grain."""
+    """Add to the sums of a quarter-hour, its hour and its day, in every grain."""
     names = list(sums)
     conn.executemany(
         f"INSERT INTO rollups (span, grain, start, policy, collection, model, route, {', '.join(names)})"
@@ -55,7 +57,7 @@ def add(conn: Connection, key: Key, sums: Mapping[str, int]) -> None:
 
 
 def add_latency(conn: Connection, key: Key, bucket: int) -> None:
-    """Count a request in its latency bucket, of the quarter-hour and of its day, in every grain."""
+    """Count a request in its latency bucket, of the quarter-hour, its hour and its day, in every grain."""
     conn.executemany(
         "INSERT INTO latencies (span, grain, start, policy, collection, model, route, bucket, requests)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1) ON CONFLICT DO UPDATE SET requests = requests + 1",
@@ -72,8 +74,8 @@ def _rows(key: Key) -> Iterable[tuple[int, int, int, str, str, str, str]]:
             model if "model" in told else "",
             route if "route" in told else "",
         )
-        yield 1, grain, quarter, *names
-        yield A_DAY, grain, quarter // A_DAY, *names
+        for span in SPANS:
+            yield span, grain, quarter // span, *names
 
 
 # ---- reading -----------------------------------------------------------------------------------
@@ -131,7 +133,7 @@ def _where(span: Span, grain: int, start: int, stop: int, filters: Mapping[str, 
 
 
 def _stretches(conn: Connection, first: int, end: int) -> list[Stretch]:
-    """The quarter-hours from `first` up to `end` as whole days, and as few quarter-hours as do."""
+    """The quarter-hours from `first` up to `end` as whole days, and as few hours or quarter-hours as do."""
     if end <= first:
         return []
     day, last = first // A_DAY, -(-end // A_DAY)  # days touched: from `day` up to `last`
@@ -139,21 +141,26 @@ def _stretches(conn: Connection, first: int, end: int) -> list[Stretch]:
     if after and not _any_from(conn, end, last * A_DAY):
         after = 0  # the usual end is now, and nothing comes after it
     if last - day == 1 and (after or before > A_DAY // 2):
-        return [(1, 1, first, end)]
+        return [_edge(1, first, end)]
     found: list[Stretch] = []
     if before > A_DAY // 2:
         day += 1
-        found.append((1, 1, first, day * A_DAY))
+        found.append(_edge(1, first, day * A_DAY))
     elif before:
-        found.append((-1, 1, first - before, first))
+        found.append(_edge(-1, first - before, first))
     if after > A_DAY // 2:
         last -= 1
-        found.append((1, 1, last * A_DAY, end))
+        found.append(_edge(1, last * A_DAY, end))
     elif after:
-        found.append((-1, 1, end, last * A_DAY))
+        found.append(_edge(-1, end, last * A_DAY))
     if day < last:
         found.append((1, A_DAY, day, last))
     return found
+
+
+def _edge(sign: int, first: int, end: int) -> Stretch:
+    """A part of a day: by the hour where it is whole ones, as in nearly every time zone."""
+    return (sign, 1, first, end) if first % 4 or end % 4 else (sign, 4, first // 4, end // 4)
 
 
 def _any_from(conn: Connection, first: int, end: int) -> bool:

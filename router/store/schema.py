@@ -174,8 +174,8 @@ def migrations() -> Migrations:
 
     @registry()
     def m007_roll_up_by_grain(db: Database) -> None:
-        # The same sums and histograms by several groups of dimensions, and by day of UTC too; see rollups.py. `start`
-        # is epoch seconds / 900 (span 1) or / 86,400 (span 96).
+        # The same sums and histograms by several groups of dimensions, by hour and by day of UTC; see rollups.py.
+        # `start` is epoch seconds / 900 / span.
         names = (
             *("requests", "texts", "tokens", "charged", "unconfirmed", "avoided_cache", "avoided_repeats"),
             *("avoided_dimensions", "avoided_local", "avoided_batch", "repeated", "errors"),
@@ -200,18 +200,18 @@ def migrations() -> Migrations:
             f" PRIMARY KEY ({primary}, bucket)) STRICT, WITHOUT ROWID"
         )
         totals = ", ".join(f"sum({name})" for name in names)
-        for span in (1, 96):
+        for span in (1, 4, 96):
             for grain, told in sorted(grains.items()):
                 some = ", ".join(key if key in told else "''" for key in keys)
-                # The days' coarser grains come from their finest, which is far smaller than the quarter-hours.
-                days = span == 96 and grain != 0
-                place = "start" if days else f"quarter / {span}"
-                where = "rollups WHERE span = 96 AND grain = 0" if days else "old_rollups"
+                # The coarser grains of hours and days come from their finest, which is smaller than the quarter-hours.
+                derived = span > 1 and grain != 0
+                place = "start" if derived else f"quarter / {span}"
+                where = f"rollups WHERE span = {span} AND grain = 0" if derived else "old_rollups"
                 db.conn.execute(
                     f"INSERT INTO rollups SELECT {span}, {grain}, {place}, {some}, {totals} FROM {where}"
                     " GROUP BY 3, 4, 5, 6, 7"
                 )
-                where = "latencies WHERE span = 96 AND grain = 0" if days else "old_latencies"
+                where = f"latencies WHERE span = {span} AND grain = 0" if derived else "old_latencies"
                 db.conn.execute(
                     f"INSERT INTO latencies SELECT {span}, {grain}, {place}, {some}, bucket, sum(requests) FROM {where}"
                     " GROUP BY 3, 4, 5, 6, 7, 8"

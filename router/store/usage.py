@@ -290,22 +290,23 @@ def _add_outcome(
     # The request itself, its repeats and its failure count under the route that did most of the work.
     main = route or ("batch" if routes.batch else "api" if routes.api else "local" if routes.local else "cache")
 
-    def add(route: str, **sums: int) -> None:
-        rollups.add(conn, (quarter, policy, collection, outcome.model, route), sums)
-
-    add(
-        main,
-        requests=1,
-        repeated=outcome.repeated,
-        avoided_repeats=avoided.repeats,
-        errors=int(outcome.status not in ("done", "partial")),
-    )
+    parts: dict[str, dict[str, int]] = {
+        main: {
+            "requests": 1,
+            "repeated": outcome.repeated,
+            "avoided_repeats": avoided.repeats,
+            "errors": int(outcome.status not in ("done", "partial")),
+        }
+    }
     if routes.cache:
-        add("cache", texts=routes.cache, avoided_cache=avoided.cache, avoided_dimensions=avoided.dimensions)
+        cached = {"avoided_cache": avoided.cache, "avoided_dimensions": avoided.dimensions}
+        parts.setdefault("cache", {}).update(texts=routes.cache, **cached)
     if routes.local:
-        add("local", texts=routes.local, avoided_local=avoided.local)
+        parts.setdefault("local", {}).update(texts=routes.local, avoided_local=avoided.local)
     if avoided.batch:
-        add("batch", avoided_batch=avoided.batch)
+        parts.setdefault("batch", {}).update(avoided_batch=avoided.batch)
+    for name, sums in parts.items():
+        rollups.add(conn, (quarter, policy, collection, outcome.model, name), sums)
     if main == "batch":
         return  # it takes hours by design: among the requests that somebody waits for it would hide every p95
     bucket = bisect.bisect_left(LATENCY_BOUNDS_MS, outcome.latency_ms)
