@@ -153,6 +153,7 @@ def test_the_dashboard_is_filtered_and_drilled_into(page: Page, tmp_path: Path) 
         choose(page, "Policy", "quality")
         expect(page).to_have_url(re.compile("by=model"))
         expect(page).to_have_url(re.compile("only=quality"))
+        settled(page)  # the URL is set while the page is still being drawn
         shown = page.get_by_test_id("stMetric").first.inner_text()
         page.goto(page.url)  # as somebody opens it to whom the link was sent
         settled(page)
