@@ -1,7 +1,8 @@
 """Which precision a local model runs in on this machine: measured once, at its first load, and remembered.
 
 bfloat16 is about twice as fast as float32 on processors that have instructions for it (AMX, AVX512-BF16), and
-slower on those that have not; so it is tried and not guessed. It is taken only if its vectors stay as good.
+slower on those that have not; so it is tried and not guessed. A BERT encoder in bfloat16 gets the attention of
+`attention.py` too. Both are taken only if the vectors stay as good.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from router.providers import attention
 from router.providers.base import Floats
 
 if TYPE_CHECKING:
@@ -22,10 +24,12 @@ LEAST_COSINE = 0.999
 """To the float32 vectors, for every text of the trial."""
 LEAST_GAIN = 1.15
 """Speed-up below which the exact float32 is kept."""
+_TOPICS = ("invoices", "wind tunnels", "gardens", "ledgers", "storms", "bridges", "recipes", "satellites")
 _TRIAL = [
-    " ".join(f"Trial sentence {i} about {topic}, its causes, costs and remedies." for i in range(8))
-    for topic in ("invoices", "wind tunnels", "gardens", "ledgers", "storms", "bridges", "recipes", "satellites")
+    " ".join(f"Trial sentence {i} about {topic}, its causes, costs and remedies." for i in range(length))
+    for length, topic in enumerate(_TOPICS, start=5)
 ]
+"""Texts of 70 to 170 tokens: of several lengths, so that padding is tried as well."""
 
 
 def load(folder: Path, memory: Path) -> SentenceTransformer:
@@ -36,11 +40,11 @@ def load(folder: Path, memory: Path) -> SentenceTransformer:
     if key not in choices:
         choices[key] = _measure(exact, folder)
         memory.write_text(json.dumps(choices, indent=1), encoding="utf-8")
-    return _open(folder, "bfloat16") if choices[key]["dtype"] == "bfloat16" else exact
+    return _open(folder, "bfloat16", exact) if choices[key]["dtype"] == "bfloat16" else exact
 
 
 def _measure(exact: SentenceTransformer, folder: Path) -> dict[str, Any]:
-    fast = _open(folder, "bfloat16")
+    fast = _open(folder, "bfloat16", exact)
     reference, slow_s = _time(exact)
     vectors, fast_s = _time(fast)
     cosine = float(np.sum(reference * vectors, axis=1).min())
@@ -64,13 +68,17 @@ def _time(model: SentenceTransformer) -> tuple[Floats, float]:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True), min(times)
 
 
-def _open(folder: Path, dtype: str) -> SentenceTransformer:
+def _open(folder: Path, dtype: str, exact: SentenceTransformer | None = None) -> SentenceTransformer:
+    """The model in one precision; with `exact`, the same model untouched, in the faster attention if it fits."""
     import torch
     from sentence_transformers import SentenceTransformer
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    kwargs = {"dtype": getattr(torch, dtype)}
+    kwargs: dict[str, Any] = {"dtype": getattr(torch, dtype)}
+    if exact is not None and getattr(exact[0], "config", None) and exact[0].config.model_type in attention.FAMILIES:
+        attention.register()
+        kwargs["attn_implementation"] = attention.NAME
     on_disk = folder.is_dir()  # else it is the model's name at the hub, fetched once into the hub's own cache
     return SentenceTransformer(str(folder), device="cpu", local_files_only=on_disk, model_kwargs=kwargs)
 
