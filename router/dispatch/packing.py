@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
 
 from router.domain.values import Limits, Unit
 
@@ -20,20 +25,28 @@ def pack(units: Sequence[Unit], limits: Limits, *, max_texts: int | None = None,
     if not units:
         return []
     texts = min(limits.texts_per_call, max_texts or limits.texts_per_call)
-    tokens = limits.tokens_per_call or sum(u.tokens for u in units)
     even = -(-len(units) // max(1, min(lanes, len(units) // SMALL)))
     texts = min(texts, even)
     calls = -(-len(units) // texts)
     texts = -(-len(units) // calls)
-    groups: list[list[Unit]] = [[]]
-    weight = 0
-    for unit in units:
-        if groups[-1] and (len(groups[-1]) >= texts or weight + unit.tokens > tokens):
-            groups.append([])
-            weight = 0
-        groups[-1].append(unit)
-        weight += unit.tokens
-    return groups
+    ends = np.cumsum([u.tokens for u in units])
+    tokens = limits.tokens_per_call or int(ends[-1])
+    cuts = _cuts(ends, texts, tokens)
+    if len(cuts) > calls:
+        tokens = bisect_left(range(tokens), True, key=lambda most: len(_cuts(ends, texts, most)) <= len(cuts))
+        cuts = _cuts(ends, texts, tokens)
+    return [list(units[start:stop]) for start, stop in pairwise([0, *cuts])]
+
+
+def _cuts(ends: NDArray[np.int64], texts: int, tokens: int) -> list[int]:
+    """Where the calls end if each takes all that fits; `ends` is the running sum of tokens."""
+    cuts: list[int] = []
+    start = weight = 0
+    while start < len(ends):
+        start = max(start + 1, min(start + texts, int(np.searchsorted(ends, weight + tokens, side="right"))))
+        weight = int(ends[start - 1])
+        cuts.append(start)
+    return cuts
 
 
 SMALL = 256

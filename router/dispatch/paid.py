@@ -51,6 +51,7 @@ class Delivery:
         failed: why a text has none, by digest.
         charged, unconfirmed: nanodollars.
         tokens: tokens that were billed.
+        model: who answered last, of several ways to one space.
     """
 
     vectors: dict[bytes, Floats] = field(default_factory=dict)
@@ -58,6 +59,7 @@ class Delivery:
     charged: int = 0
     unconfirmed: int = 0
     tokens: int = 0
+    model: Model | None = None
 
     def add(self, later: Delivery) -> None:
         """Add what came of a later try for the same texts."""

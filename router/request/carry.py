@@ -94,11 +94,14 @@ class Carrier:
             route = self._route(way.model, asked, survey, deadline)
             request = PaidRequest(route, _purpose(way, asked, number), partial=asked.ask.partial, progress=progress)
             try:
-                done.add(await request.run(units))
+                came = await request.run(units)
             except (Refused, StoreBusy):
                 if not tried:
                     raise
                 break  # the first way has spent something; its errors stand
+            done.add(came)
+            if came.vectors:
+                done.model = way.model
             tried.append(way.model.provider)
             units = [u for u in work.units if isinstance(done.failed.get(u.digest), _WAY_IS_BLOCKED)]
             way = await otherwise(tried) if units and not asked.cancelled.is_set() else None

@@ -121,6 +121,9 @@ def to_result(
 ) -> Result:
     """The request's answer; its number in the books is filled in later."""
     intake = tally.intake
+    model = done.model or plan.model
+    if model.id != plan.model.id:
+        decision = f"{decision} {plan.model.id} failed, so {model.id} answered."
     routes = routes_in_order(tally)
     answered = list(tally.answered)
     served = [i for i, route in enumerate(answered) if route != "refused"]
@@ -128,8 +131,8 @@ def to_result(
         vectors=vectors,
         routes=routes,
         problems=tally.problems,
-        model=plan.model.id,
-        space=plan.model.space,
+        model=model.id,
+        space=model.space,
         dimensions=plan.dimensions,
         texts=intake.asked,
         distinct=len(intake.digests),

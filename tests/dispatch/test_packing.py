@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,11 +43,23 @@ def test_as_few_calls_as_the_count_allows_and_none_small_and_late(n: int, texts:
 
 
 @given(tokens=st.lists(st.integers(1, 100), min_size=1, max_size=200), most=st.integers(100, 1_000))
-def test_calls_are_full_where_tokens_bind(tokens: list[int], most: int) -> None:
-    """Two calls in a row never fit into one: no call is sent that could have been spared."""
-    calls = pack(units(tokens), Limits(texts_per_call=1_000, tokens_per_call=most))
-    weights = [sum(u.tokens for u in call) for call in calls]
-    assert all(a + b > most for a, b in pairwise(weights))
+def test_where_tokens_bind_no_call_could_be_spared_and_none_is_needlessly_heavy(tokens: list[int], most: int) -> None:
+    """As few calls as filling each one up gives, and a lower limit would need more: so the last is no straggler."""
+    limits = Limits(texts_per_call=1_000, tokens_per_call=most)
+    calls = pack(units(tokens), limits)
+    assert len(calls) == filled(tokens, most)
+    heaviest = max(sum(u.tokens for u in call) for call in calls)
+    assert len(calls) == 1 or heaviest == max(tokens) or filled(tokens, heaviest - 1) > len(calls)
+
+
+def filled(tokens: list[int], most: int) -> int:
+    """Calls, if each is filled before the next is begun."""
+    calls, weight = 1, 0
+    for t in tokens:
+        if weight + t > most:
+            calls, weight = calls + 1, 0
+        weight += t
+    return calls
 
 
 @pytest.mark.parametrize(("n", "lanes", "calls"), [(SMALL * 8, 8, 8), (SMALL * 8, 100, 8), (SMALL - 1, 8, 1)])

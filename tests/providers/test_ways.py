@@ -84,7 +84,8 @@ async def test_a_failing_endpoint_is_stepped_around(
         fail(sandbox, env)
         async with opened(tmp_path, env, SMALL, MIRROR) as router:
             result = await router.embed(TEXTS, policy="p")
-            assert (result.space, result.counts.api) == (SMALL, len(TEXTS))
+            assert (result.model, result.space, result.counts.api) == (MIRROR, SMALL, len(TEXTS))
+            assert f"{SMALL} failed, so {MIRROR} answered." in result.decision
             close(result.vectors, SMALL, TEXTS)
             sends = sandbox.bill().requests
             assert sends <= 3
