@@ -12,13 +12,15 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import streamlit as st
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from pages.components import access
+from pages.components import access, download
 from router.domain.errors import RouterError
 from router.host import close, host
 
@@ -61,7 +63,14 @@ def guard() -> None:
         sys.exit(why)
 
 
-ROUTES = [Route("/healthz", healthz), Route("/overview", overview)]
+ROUTES = [Route("/healthz", healthz), Route("/overview", overview), Route("/export", download.export)]
+MIDDLEWARE = [Middleware(access.Gate)]  # for servers that do not go by `server.address`
+
+# Streamlit puts this folder on sys.path for each run of a page and takes it away again. An import that another thread
+# is at (torch's, for the local model) walks along sys.path meanwhile, skips an entry, and finds no such module.
+PAGES = str(Path(__file__).resolve().parent / "pages")
+if PAGES not in sys.path:
+    sys.path.append(PAGES)
 
 guard()  # here and not in `lifespan`, whose end would be logged as a traceback
-app = st.App("pages/main.py", routes=ROUTES, lifespan=lifespan)
+app = st.App("pages/main.py", routes=ROUTES, middleware=MIDDLEWARE, lifespan=lifespan)

@@ -1,9 +1,10 @@
 """Memory of a large corpus: read, quoted and embedded, streamed, above what the program takes when idle.
 
 A JSON Lines corpus is made by varying the sample articles (2 MB, then `--megabytes`, 20 by default), and goes through
-a collection in a process of its own: read into chunks, quoted, embedded against the sandbox in its fast mode (in
-another process), searched and exported. Idle is the same process with the local model loaded. The figure is the peak
-of its resident memory above that; it must be at most 512 MB, and grow hardly with the corpus.
+a collection in a process of its own: read into chunks, quoted, and embedded against the sandbox in its fast mode (in
+another process). At a quarter the job is paused and resumed; at half the process kills itself with SIGKILL. A second
+process finds the job and ends it by itself, searches and exports. Idle is the same process with the local model
+loaded. The figure is the peak of its resident memory above that: at most 512 MB, and as good as the same for both.
 """
 
 from __future__ import annotations
@@ -13,20 +14,29 @@ import asyncio
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from router.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from router.corpora.jobs import Job
+
+T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLES = ROOT / "samples" / "help-centre"
 MODEL = "openai/text-embedding-3-small"
 LIMIT_MB = 512
+MORE_MB = 64
+"""The most that a large corpus may take above a little one."""
 LITTLE_MB = 2
 
 
@@ -49,16 +59,16 @@ def make_corpus(path: Path, megabytes: float) -> int:
 
 
 class Peak:
-    """The most resident memory of this process while a block runs, in MB. What is mapped from files counts too."""
+    """The most resident memory of this process from now on, in MB. What is mapped from files counts too."""
 
-    def __enter__(self) -> Peak:
+    def __init__(self) -> None:
         self.most = self.of_its_own = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
-        return self
 
-    def __exit__(self, *_: object) -> None:
+    def stop(self) -> None:
+        """Take no more samples."""
         self._stop.set()
         self._thread.join()
 
@@ -78,81 +88,143 @@ def memory_mb() -> tuple[float, float]:
     return mb("VmRSS"), mb("RssAnon")
 
 
-def steps(folder: Path, corpus: Path) -> Iterator[tuple[str, float, float, float]]:
-    """(what, seconds, peak above idle, peak above idle without what is mapped from files), in MB, a step each."""
-    from router.corpora.library import Library
-    from router.corpora.worker import Worker
-    from router.engine import Router
+class Program:
+    """What the app has in its process: a router, its collections, and the worker that runs their jobs."""
 
-    loop = asyncio.new_event_loop()
-    opening = Router.open(folder)
-    router = loop.run_until_complete(opening.__aenter__())
-    loop.run_until_complete(router.embed(["idle: the local model is loaded"], policy="local"))
-    library = Library(router)
-    worker = Worker(router, library.corpora, library.jobs)
-    idle, idle_own = memory_mb()
-    yield "idle", 0.0, idle, idle_own
+    def __init__(self, folder: Path) -> None:
+        from router.corpora.library import Library
+        from router.corpora.worker import Worker
+        from router.engine import Router
 
-    async def confirm() -> None:
-        await library.confirm("corpus")
-        await worker.run_all()
-        [job] = library.jobs.all()
-        assert (job.state, job.failed) == ("done", 0), job
+        self.loop = asyncio.new_event_loop()
+        self._opening = Router.open(folder)
+        router = self.run(self._opening.__aenter__())
+        self.run(router.embed([f"idle: the local model is loaded in {os.getpid()}"], policy="local"))
+        self.library = Library(router)
+        self.worker = Worker(router, self.library.corpora, self.library.jobs, poll_s=0.1)
+        self.idle = memory_mb()
+        tell("idle", 0.0, *self.idle)
 
-    loop.run_until_complete(library.create("corpus", model=MODEL, policy="quality"))
-    for what, work in (
-        ("read", lambda: library.add_files("corpus", [corpus])),
-        ("quote", lambda: library.quote("corpus")),
-        ("embed", confirm),
-        ("search", lambda: library.search("corpus", "how do I pay by card?")),
-        ("export", lambda: library.export("corpus", folder / "out.parquet", with_text=True)),
-    ):
-        start = time.perf_counter()
-        with Peak() as peak:
-            loop.run_until_complete(work())
-        yield what, time.perf_counter() - start, peak.most - idle, peak.of_its_own - idle_own
-    loop.run_until_complete(worker.stop())
-    loop.run_until_complete(library.aclose())
-    loop.run_until_complete(opening.__aexit__(None, None, None))
-    loop.close()
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run it to its end."""
+        return self.loop.run_until_complete(work)
+
+    def step(self, name: str, work: Coroutine[Any, Any, object], *, then: Callable[[], None] = lambda: None) -> None:
+        """Run it, and tell the peak of memory meanwhile; `then` is done before the loop stops turning."""
+
+        async def watched() -> None:
+            peak, start = Peak(), time.perf_counter()
+            await work
+            peak.stop()
+            seconds = time.perf_counter() - start
+            tell(name, seconds, peak.most - self.idle[0], peak.of_its_own - self.idle[1])
+            then()
+
+        self.run(watched())
+
+    async def until(self, true: Callable[[Job], bool]) -> None:
+        """Return once something is true of the job."""
+        while not true(self.library.jobs.all()[0]):
+            await asyncio.sleep(0.02)
+
+    def close(self) -> None:
+        """End in good order."""
+        self.run(self.worker.stop())
+        self.run(self.library.aclose())
+        self.run(self._opening.__aexit__(None, None, None))
+        self.loop.close()
 
 
-def measure(corpus: Path, sandbox: Sandbox) -> dict[str, tuple[float, float, float]]:
-    """The steps in a process of its own."""
+def before_the_kill(folder: Path, corpus: Path) -> None:
+    """Read, quote, embed; paused at a quarter and resumed; killed at half."""
+    program = Program(folder)
+    library = program.library
+
+    async def to_a_quarter() -> None:
+        job = await library.confirm("corpus")
+        program.worker.start()
+        await program.until(lambda job: job.done * 4 >= job.total)
+        await library.pause(job.id)
+        await program.until(lambda job: job.lease_until == 0)
+        assert library.job(job.id).state == "paused"
+        assert library.job(job.id).done * 2 < job.total, "the job was not paused in time"
+
+    async def to_half() -> None:
+        job = await library.resume(library.jobs.all()[0].id)
+        await program.until(lambda job: job.done * 2 >= job.total)
+        assert library.job(job.id).state == "running"
+
+    program.run(library.create("corpus", model=MODEL, policy="quality"))
+    program.step("read", library.add_files("corpus", [corpus]))
+    program.step("quote", library.quote("corpus"))
+    program.step("embed, to its pause", to_a_quarter())
+    program.step("resumed, to its kill", to_half(), then=lambda: os.kill(os.getpid(), signal.SIGKILL))
+
+
+def after_the_kill(folder: Path) -> None:
+    """The job is found and ended by itself; then its vectors are used."""
+    from router.corpora import held
+
+    program = Program(folder)
+
+    async def to_the_end() -> None:
+        program.worker.start()
+        await program.until(lambda job: job.state not in ("queued", "running"))
+        [job] = program.library.jobs.all()
+        assert (job.state, job.done, job.failed) == ("done", job.total, 0), job
+
+    program.step("found, to its end", to_the_end())
+    held.MOST_BYTES = 0  # streamed: vectors that a search holds for the next one, up to a limit, are not measured here
+    program.step("search", program.library.search("corpus", "how do I pay by card?"))
+    program.step("export", program.library.export("corpus", folder / "out.parquet", with_text=True))
+    program.close()
+
+
+def tell(name: str, seconds: float, resident: float, own: float) -> None:
+    """A figure, for the process that waits for it."""
+    print(json.dumps([name, seconds, resident, own]), flush=True)
+
+
+def measure(corpus: Path, sandbox: Sandbox) -> float:
+    """Print the steps of the two processes; the worst peak."""
+    worst = 0.0
     with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.corpus_memory", "--child", folder, str(corpus)],
-            cwd=ROOT, env={**os.environ, **sandbox.environment}, stdout=subprocess.PIPE, text=True, check=True,
-        )  # fmt: skip
-    found: dict[str, tuple[float, float, float]] = json.loads(done.stdout.splitlines()[-1])
-    return found
+        for part, ends in (("before", -signal.SIGKILL), ("after", 0)):
+            done = subprocess.run(
+                [sys.executable, "-m", "benchmarks.corpus_memory", "--child", part, folder, str(corpus)],
+                cwd=ROOT, env={**os.environ, **sandbox.environment}, stdout=subprocess.PIPE, text=True, check=False,
+            )  # fmt: skip
+            assert done.returncode == ends, f"the process ended with {done.returncode}"
+            for name, seconds, resident, own in map(json.loads, done.stdout.splitlines()):
+                if name == "idle":
+                    print(f"  idle {resident:,.0f} MB ({own:,.0f} its own)", flush=True)
+                    continue
+                print(f"  {name:22} {seconds:8.1f} s   peak {resident:6,.0f} MB above idle ({own:,.0f} its own)")
+                worst = max(worst, resident)
+    return worst
 
 
 def main() -> int:
-    """Print the figures; 1 where the limit is passed."""
+    """Print the figures; 1 where a limit is passed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--megabytes", type=float, default=20)
-    parser.add_argument("--child", nargs=2, metavar=("FOLDER", "CORPUS"), help=argparse.SUPPRESS)
+    parser.add_argument("--child", nargs=3, metavar=("PART", "FOLDER", "CORPUS"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
-        print(json.dumps({name: figures for name, *figures in steps(Path(args.child[0]), Path(args.child[1]))}))
+        part, folder, corpus = args.child
+        before_the_kill(Path(folder), Path(corpus)) if part == "before" else after_the_kill(Path(folder))
         return 0
-    worst = 0.0
-    with tempfile.TemporaryDirectory() as folder, Sandbox() as sandbox:
+    worst: list[float] = []
+    with tempfile.TemporaryDirectory() as made, Sandbox() as sandbox:
         for megabytes in (LITTLE_MB, args.megabytes):
-            corpus = Path(folder) / "corpus.jsonl"
-            rows = make_corpus(corpus, megabytes)
+            path = Path(made) / "corpus.jsonl"
+            rows = make_corpus(path, megabytes)
             sandbox.reset()
-            found = measure(corpus, sandbox)
-            idle, idle_own = found.pop("idle")[1:]
-            print(
-                f"{corpus.stat().st_size / 1e6:,.1f} MB, {rows:,} rows; idle {idle:,.0f} MB ({idle_own:,.0f} its own)"
-            )
-            for name, (seconds, above, own) in found.items():
-                print(f"  {name:8} {seconds:8.1f} s   peak {above:6,.0f} MB above idle ({own:,.0f} its own)")
-                worst = max(worst, above)
-    print(f"worst peak above idle: {worst:,.0f} MB (limit {LIMIT_MB})")
-    return int(worst > LIMIT_MB)
+            print(f"{path.stat().st_size / 1e6:,.1f} MB, {rows:,} rows", flush=True)
+            worst.append(measure(path, sandbox))
+    print(f"worst peak above idle: {max(worst):,.0f} MB (limit {LIMIT_MB})")
+    print(f"the large corpus above the little one: {worst[1] - worst[0]:,.0f} MB (limit {MORE_MB})")
+    return int(max(worst) > LIMIT_MB or worst[1] - worst[0] > MORE_MB)
 
 
 if __name__ == "__main__":

@@ -179,8 +179,10 @@ def spend(days: int = 30, by: str = "route", policy: str = "", zone: str = "UTC"
         first = last - timedelta(days=days - 1)
         since = reports.bounds_of(first, zone)[0]
         figures = reports.figures(usage, since=since, until=NOW + 1, where=where)
-        reports.days(usage, first=first, last=last, zone=zone, by=by, where=where)
+        report = reports.days(usage, first=first, last=last, zone=zone, by=by, where=where)
         reports.days(usage, first=first, last=last, zone=zone, where=where)
+        reports.p95s(usage, report, zone=zone, where=where)
+        reports.groups(usage, since=since, until=NOW + 1, by="collection", where=where)
         books.ledger.states(policy)
         month, _ = reports.window_days("month", NOW, zone)
         back = min(month, last - timedelta(days=reports.LOOK_BACK + 1))
@@ -195,12 +197,26 @@ def spend(days: int = 30, by: str = "route", policy: str = "", zone: str = "UTC"
     return read
 
 
+def behind(limit: int, **where: Any) -> Callable[[Books], Any]:
+    """A page of the requests behind the bar of a day five weeks ago; also the small database fills it."""
+    start = (NOW // 86_400 - 35) * 86_400
+
+    def read(books: Books) -> Any:
+        found = books.usage.behind(since=start, until=start + 86_400, where=where, limit=limit)
+        assert len(found) == limit
+        return None
+
+    return read
+
+
 READINGS: dict[str, Callable[[Books], Any]] = {
     "Overview": overview,
     "Spend": spend(),
     "Spend, 90 days by model": spend(90, "model"),
     "Spend, one policy": spend(30, "collection", "research"),
     "Spend, one policy, Paris": spend(30, "route", "research", "Europe/Paris"),
+    "Behind a bar by route": behind(25, route="api"),
+    "Behind a bar by provider": behind(5, model=MODELS[:2]),
 }
 
 
@@ -270,7 +286,7 @@ def main() -> int:
                     shown = read(books)
                     if run:  # the first is to fill the caches of both
                         times[n].append(time.perf_counter() - began)
-                    elif n:
+                    elif n and shown is not None:
                         check(books.database.reader(), shown)
             ours, theirs = (statistics.median(times[n]) * 1000 for n in (1, 0))
             worst = max(worst, ours / theirs)

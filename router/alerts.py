@@ -189,7 +189,8 @@ class Alerts:
     def _watched(self) -> Iterable[Watched]:
         books = self._books
         at = datetime.fromtimestamp(books.clock(), UTC)
-        owners = {ACCOUNT: ("", "UTC")} | {f"policy/{p.name}": (p.name, p.timezone) for p in books.policies.all()}
+        owners = {f"policy/{p.name}": (p.name, p.timezone) for p in books.policies.all()}
+        owners[ACCOUNT] = ("", books.policies.account_zone())
         for owner, (name, zone) in owners.items():
             for state in books.ledger.states(name):
                 if state.owner == owner and state.budget.window != "request":

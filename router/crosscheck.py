@@ -1,6 +1,7 @@
-"""The catalog's prices held against those of the `genai-prices` package, offline: a second pair of eyes, not a source.
+"""Prices held against another source: the package `genai-prices`, offline, and the catalog that the program came with.
 
-It knows no batch prices and not every model; what differs is for a person to look up at the vendor.
+The package is a second pair of eyes, not a source: it knows no batch prices and not every model, and what differs is
+for a person to look up at the vendor. What differs from the shipped catalog was set in `router.toml`.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from typing import Literal
 
-from router.domain.catalog import Catalog
+from router.config import CATALOG_FILE, CONFIG_FILE
+from router.domain.catalog import Catalog, parse_catalog
 from router.domain.pricing import price_on
-from router.domain.values import Model
+from router.domain.values import Model, Price
 
 Agreement = Literal["same", "differs", "unknown to them", "unknown to us"]
 A_MILLION = 1_000_000
@@ -59,3 +61,30 @@ def _theirs(model: Model, day: date) -> Decimal | None:
         return None
     # The package takes the closest name it knows; another model's price says nothing of ours.
     return Decimal(found.input_price) if found.model.id == model.name else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Override:
+    """A price of `router.toml` that holds today, or will: `new`, and what the catalog says for the same day, `old`."""
+
+    model: str
+    old: Price | None
+    new: Price
+
+
+def overrides(catalog: Catalog, day: date) -> list[Override]:
+    """Every price that `router.toml` puts in the place of the catalog's, from `day` on, in the catalog's order."""
+    mark = f"{CONFIG_FILE}: "
+    ours = {m.id: [p for p in m.prices if p.source.startswith(mark)] for m in catalog.models}
+    if not any(ours.values()):
+        return []
+    shipped = {
+        m.id: m for m in parse_catalog(CATALOG_FILE.read_text(encoding="utf-8"), origin=CATALOG_FILE.name).models
+    }
+    return [
+        Override(model=model.id, old=price_on(shipped[model.id], max(day, price.since)), new=price)
+        for model in catalog.models
+        if model.id in shipped
+        for price in ours[model.id]
+        if price.since > day or price == price_on(model, day)
+    ]

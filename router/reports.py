@@ -9,16 +9,18 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta, tzinfo
+from datetime import UTC, date, datetime, timedelta, timezone
+from typing import Any
 
 from router.domain.policy import find_zone, window_bounds
 from router.domain.values import Avoided, Window
-from router.store.usage import Slice, Usage
+from router.store.usage import Place, Slice, Usage
 
 Where = Mapping[str, str]
 
 LOOK_BACK = 7
 """A forecast goes by so many whole days before today, or by as many as there are since the first request."""
+HOUR_S = 3_600
 Z80 = 1.2816
 """Four of five outcomes of a normal distribution are within so many standard deviations of its mean."""
 
@@ -58,7 +60,10 @@ class Figures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Day:
-    """One day of a report: the sums of each group that has any, by the group's name."""
+    """One day of a report, or one hour: the sums of each group that has any, by the group's name.
+
+    An hour's `day` is a datetime of the zone.
+    """
 
     day: date
     groups: Mapping[str, Slice]
@@ -133,33 +138,109 @@ def figures(usage: Usage, *, since: float, until: float, where: Where | None = N
     )
 
 
+def groups(usage: Usage, *, since: float, until: float, by: str, where: Where | None = None) -> dict[str, Slice]:
+    """The sums of each group between two times; by route, model, policy, collection or provider."""
+    found = usage.sums(since=since, until=until, by=("model" if by == "provider" else by,), where=where)
+    out: dict[str, Slice] = {}
+    for (name, *_), s in found:
+        group = provider_of(str(name)) if by == "provider" else str(name)
+        out[group] = out[group].plus(s) if group in out else s
+    return out
+
+
+def provider_of(model: str) -> str:
+    """The provider of a model's id; "" where a request ended before a model was chosen."""
+    return model.partition("/")[0]
+
+
 def days(
-    usage: Usage, *, first: date, last: date, zone: str, by: str = "route", where: Where | None = None
+    usage: Usage,
+    *,
+    first: date,
+    last: date,
+    zone: str,
+    by: str = "route",
+    where: Where | None = None,
+    since: float = 0.0,
 ) -> list[Day]:
-    """Every day from `first` to `last`, both included, in the zone; a day without requests has no groups."""
+    """Every day from `first` to `last`, both included, in the zone; a day without requests has no groups.
+
+    `since`: what came before this time is left out of the first day.
+    """
     out = []
     for day in _dates(first, last):
-        since, until = bounds_of(day, zone)
-        sums = usage.sums(since=since, until=until, by=(by,), where=where)
-        out.append(Day(day=day, groups={str(key[0]): s for key, s in sums}))
+        start, end = bounds_of(day, zone)
+        out.append(Day(day=day, groups=groups(usage, since=max(start, since), until=end, by=by, where=where)))
     return out
+
+
+def hours(
+    usage: Usage, *, first: date, last: date, zone: str, by: str = "route", where: Where | None = None
+) -> list[Day]:
+    """Every hour from the first to the last day, in the zone, of which a day has 23, 24 or 25."""
+    end = bounds_of(last, zone)[1]
+    start, out = bounds_of(first, zone)[0], []
+    while start < end:
+        until = min(start + HOUR_S, end)
+        sums = groups(usage, since=start, until=until, by=by, where=where)
+        out.append(Day(day=hour_at(start, zone), groups=sums))
+        start = until
+    return out
+
+
+def hour_at(start: float, zone: str) -> datetime:
+    """A moment by the zone's clock, with its offset of then: an hour that comes twice is two that are not equal."""
+    moment = datetime.fromtimestamp(start, find_zone(zone))
+    return moment.replace(tzinfo=timezone(moment.utcoffset() or timedelta()), fold=0)
+
+
+def bounds_of_bar(start: date, zone: str) -> tuple[float, float]:
+    """Start and end, in epoch seconds, of a report's day or hour."""
+    if isinstance(start, datetime):
+        return start.timestamp(), min(start.timestamp() + HOUR_S, bounds_of(start.date(), zone)[1])
+    return bounds_of(start, zone)
+
+
+def behind(
+    usage: Usage,
+    start: date,
+    zone: str,
+    *,
+    by: str,
+    of: str,
+    where: Where | None = None,
+    limit: int,
+    before: Place | None = None,
+) -> list[dict[str, Any]]:
+    """The requests that paid for the group `of` in a report's day or hour, newest first; see `Usage.behind`."""
+    since, until = bounds_of_bar(start, zone)
+    names: str | list[str] = of
+    if by == "provider":
+        models = groups(usage, since=since, until=until, by="model", where=where)
+        by, names = "model", [model for model in models if provider_of(model) == of]
+    return usage.behind(since=since, until=until, where={**(where or {}), by: names}, limit=limit, before=before)
 
 
 def p95_by_day(usage: Usage, *, first: date, last: date, zone: str, where: Where | None = None) -> list[float]:
     """The 95th percentile of each day's latency, in milliseconds; 0.0 for a day without requests."""
-    stretches = [bounds_of(day, zone) for day in _dates(first, last)]
+    return p95s(usage, [Day(day=day, groups={}) for day in _dates(first, last)], zone=zone, where=where)
+
+
+def p95s(usage: Usage, report: Iterable[Day], *, zone: str, where: Where | None = None) -> list[float]:
+    """The same for each day or hour of a report."""
+    stretches = [bounds_of_bar(d.day, zone) for d in report]
     return [usage.latency(since=since, until=until, share=0.95, where=where) for since, until in stretches]
 
 
 def today(now: float, zone: str) -> date:
     """The day that it is in the zone."""
     start, _ = window_bounds("day", datetime.fromtimestamp(now, UTC), zone)
-    return start.astimezone(_zone(zone)).date()
+    return start.astimezone(find_zone(zone)).date()
 
 
 def bounds_of(day: date, zone: str) -> tuple[float, float]:
     """Start and end of a day in the zone, in epoch seconds."""
-    noon = datetime(day.year, day.month, day.day, 12, tzinfo=_zone(zone)).astimezone(UTC)
+    noon = datetime(day.year, day.month, day.day, 12, tzinfo=find_zone(zone)).astimezone(UTC)
     start, end = window_bounds("day", noon, zone)
     assert end is not None  # only `total` has no end
     return start.timestamp(), end.timestamp()
@@ -170,7 +251,7 @@ def window_days(window: Window, now: float, zone: str) -> tuple[date, date]:
     start, end = window_bounds(window, datetime.fromtimestamp(now, UTC), zone)
     if end is None:
         raise ValueError("the window 'total' has no last day")
-    here = _zone(zone)
+    here = find_zone(zone)
     return start.astimezone(here).date(), (end - timedelta(seconds=1)).astimezone(here).date()
 
 
@@ -222,7 +303,7 @@ def forecast(
         high=spent + round(rest + spread),
         per_day=round(mean),
         days=len(amounts),
-        ends=(end - timedelta(seconds=1)).astimezone(_zone(zone)).date(),
+        ends=(end - timedelta(seconds=1)).astimezone(find_zone(zone)).date(),
         runs_out=_runs_out(spent, limit, mean, now, end.timestamp(), zone),
     )
 
@@ -231,12 +312,8 @@ def _runs_out(spent: int, limit: int | None, per_day: float, now: float, end: fl
     if limit is None or per_day <= 0:
         return None
     at = now + max(0.0, (limit - spent) / per_day) * 86_400
-    return datetime.fromtimestamp(at, _zone(zone)).date() if at < end else None
+    return datetime.fromtimestamp(at, find_zone(zone)).date() if at < end else None
 
 
 def _dates(first: date, last: date) -> list[date]:
     return [first + timedelta(days=n) for n in range((last - first).days + 1)]
-
-
-def _zone(name: str) -> tzinfo:
-    return find_zone(name)

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router import Router, reports
-from router.domain.values import Avoided, RouteCounts
+from router.domain.values import Avoided, RouteCounts, Unit
 from router.reports import Day, figures, forecast
+from router.store.entries import Purpose
 from router.store.usage import Outcome, Slice
 
 NOW = datetime(2026, 11, 21, 14, 0, tzinfo=UTC).timestamp()
@@ -84,6 +85,52 @@ async def test_a_filter_and_a_group_are_passed_on(router: Router) -> None:
     only = figures(router.usage, since=NOW - 86_400, until=NOW, where={"policy": "b"})
     assert only.distinct == 2
     assert figures(router.usage, since=0, until=1).hit_rate is None
+
+
+async def test_hours_are_those_of_the_day_and_add_up_to_it(router: Router) -> None:
+    """23 of them, 24 or 25; in a zone of half an hour too."""
+    await record(router, datetime(2026, 10, 25, 0, 30, tzinfo=UTC), cache=1)  # twice half past two in Paris
+    await record(router, datetime(2026, 10, 25, 1, 30, tzinfo=UTC), cache=2)
+    for zone, day, hours in (
+        ("Europe/Paris", date(2026, 10, 25), 25),
+        ("Europe/Paris", date(2026, 3, 29), 23),
+        ("Asia/Kathmandu", date(2026, 10, 25), 24),
+        ("Australia/Lord_Howe", date(2026, 10, 4), 24),  # where the clocks go on by half an hour
+    ):
+        span = {"first": day, "last": day, "zone": zone}
+        report = reports.hours(router.usage, **span)
+        assert len(report) == hours
+        (whole,) = reports.days(router.usage, **span)
+        assert sum(hour.texts for hour in report) == whole.texts
+        bars = [reports.bounds_of_bar(hour.day, zone) for hour in report]
+        assert [end for _, end in bars] == [*(start for start, _ in bars[1:]), reports.bounds_of(day, zone)[1]]
+    found = [hour for hour in reports.hours(router.usage, first=day, last=day, zone="UTC") if hour.groups]
+    assert found == []
+    paris = reports.hours(router.usage, first=date(2026, 10, 25), last=date(2026, 10, 25), zone="Europe/Paris")
+    assert [(f"{hour.day:%H:%M %z}", hour.texts) for hour in paris if hour.groups] == [
+        ("02:00 +0200", 3),
+        ("02:00 +0100", 4),
+    ]
+
+
+async def test_a_provider_is_the_models_of_its_name(router: Router) -> None:
+    """Added up; the requests behind its bar are those of all of them."""
+    clock, ledger = router.clock, router.ledger
+    assert isinstance(clock, Turned)
+    for n, model in enumerate(("voyage/voyage-4", "voyage/voyage-4-lite", "openai/text-embedding-3-small")):
+        who = {"policy": "p", "version": 1, "collection": "", "role": "document"}
+        number = await router.usage.begin(**who)
+        unit = Unit(digest=bytes([n]) * 32, text="", tokens=10 + n)
+        purpose = Purpose(request=number, policy="p", model=model, kind=model, route="api")
+        opened = await ledger.open([[unit]], purpose, price=lambda t: t, stored=lambda _: set(), sent=True)
+        await ledger.settle(opened.holds[0], 10 + n, 10 + n)
+        await router.usage.record(Outcome(status="done", model=model, charged=10 + n), request=number, **who)
+    today = date(2026, 11, 21)
+    (day,) = reports.days(router.usage, first=today, last=today, zone="UTC", by="provider")
+    assert {name: (s.charged, s.requests) for name, s in day.groups.items()} == {"voyage": (21, 2), "openai": (12, 1)}
+    for of, paid in (("voyage", [11, 10]), ("openai", [12]), ("cohere", [])):
+        found = reports.behind(router.usage, today, "UTC", by="provider", of=of, limit=9)
+        assert [row["paid"] for row in found] == paid
 
 
 def test_today_and_the_window_are_the_zones_own() -> None:

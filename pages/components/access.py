@@ -8,16 +8,21 @@ throws away the click of a disabled widget, also a forged one.
 from __future__ import annotations
 
 import ipaddress
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import streamlit as st
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocketClose
 
 Role = Literal["editor", "viewer", "stranger"]
 
 READ_ONLY = "You are signed in as a viewer: you see everything, but cannot spend or change anything."
 ALLOW_PUBLIC = "ROUTER_ALLOW_PUBLIC_WITHOUT_SIGN_IN"
+NOT_HERE = f"Nobody has to sign in here, so only this machine is answered. See README.md: [auth], {ALLOW_PUBLIC}.\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +85,7 @@ def _section(name: str) -> Mapping[str, Any] | None:
     return section if isinstance(section, Mapping) else None
 
 
-# ---- before the server listens -----------------------------------------------------------------
+# ---- who may reach the server ------------------------------------------------------------------
 
 
 def why_not_listen(address: str | None, *, sign_in: bool, env: Mapping[str, str]) -> str:
@@ -95,6 +100,26 @@ def why_not_listen(address: str | None, *, sign_in: bool, env: Mapping[str, str]
     )
 
 
+class Gate:
+    """Refuses what came in at an address beyond this machine, by the same rule as `why_not_listen`.
+
+    `uvicorn app:app --host 0.0.0.0`, or another ASGI server, never asks for `server.address`; but it says of every
+    request at which of the machine's addresses it came in.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """An HTTP request or a websocket is let through, or refused with status 403."""
+        app = self._app
+        if scope["type"] != "lifespan":
+            address = (scope.get("server") or ("",))[0]
+            if why_not_listen(address, sign_in=signs_in(), env=os.environ):
+                app = PlainTextResponse(NOT_HERE, 403) if scope["type"] == "http" else WebSocketClose(1008)
+        await app(scope, receive, send)
+
+
 def is_loopback(address: str | None) -> bool:
     """Whether only this machine can reach a server at this address: `localhost`, 127.x.x.x, ::1."""
     if not address:
@@ -102,6 +127,7 @@ def is_loopback(address: str | None) -> bool:
     if address == "localhost":
         return True
     try:
-        return ipaddress.ip_address(address.strip("[]")).is_loopback
+        ip = ipaddress.ip_address(address.strip("[]"))
     except ValueError:  # a name, which may be any machine's
         return False
+    return (getattr(ip, "ipv4_mapped", None) or ip).is_loopback  # ::ffff:127.0.0.1 is how `::` says 127.0.0.1

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
-from pages.components import access, draw
+from pages.components import access, download, draw
 from pages.components.format import charged, estimate, md, percent, plural, size, when
 from pages.components.work import Task, wait_for
 from router.corpora.library import CollectionInfo
 from router.corpora.records import Generation
 from router.corpora.search import Found
+from router.domain.values import Refusal
 from router.host import Host
 
 PAGE = 100
+PREVIEW_HEIGHT = 380
+"""Pixels; what is longer scrolls."""
 FORMATS = {"Parquet": ".parquet", "NPZ": ".npz", "JSON lines": ".jsonl"}
-STATES = {"adding": "being read", "added": "to confirm", "ready": "in", "failed": "not read"}
+STATES = {"adding": "being read", "added": "to confirm", "ready": "confirmed", "failed": "not read"}
 
 
 # ---- documents ---------------------------------------------------------------------------------
@@ -35,6 +36,7 @@ def documents(host: Host, info: CollectionInfo) -> None:
     pages = -(-total // PAGE)
     page = 1 if pages == 1 else int(st.number_input(f"Page, of {pages:,}", 1, pages, 1, key=f"page {name}", width=160))
     rows = host.library.documents(name, limit=PAGE, offset=(page - 1) * PAGE)
+    columns = ["document", "state", "chunks", "size", "added", *["why"] * any(row.reason for row in rows)]
     picked = st.dataframe(
         [
             {
@@ -47,6 +49,7 @@ def documents(host: Host, info: CollectionInfo) -> None:
             }
             for row in rows
         ],
+        column_order=columns,
         column_config={
             "document": st.column_config.TextColumn("document", width="medium"),
             "state": st.column_config.MultiselectColumn(
@@ -62,7 +65,8 @@ def documents(host: Host, info: CollectionInfo) -> None:
     st.caption("Times in UTC. Pick rows to look into them or to delete them.")
     chosen = [rows[i] for i in picked.selection.rows if i < len(rows)]
     if len(chosen) == 1:
-        with st.expander(f"Chunks of {md(chosen[0].name)}", expanded=True):
+        st.markdown(f"**Chunks of {md(chosen[0].name)}**")
+        with st.container(border=True, height=PREVIEW_HEIGHT):
             for chunk in host.library.chunks(chosen[0].id):
                 st.caption(f"{chunk.position + 1} · {chunk.tokens:,} tokens{' · nearly empty' * chunk.near_empty}")
                 st.text(chunk.text)
@@ -96,12 +100,20 @@ def search(host: Host, info: CollectionInfo) -> None:
     """The nearest chunks, by exact cosine."""
     if info.active is None:
         draw.empty("Nothing is embedded yet, so nothing can be found. Confirm a quote first.", ":material/search_off:")
+        if st.button("To the documents and their quote", icon=":material/description:"):
+            st.session_state["next tab"] = "Documents"
+            st.rerun()
         return
     name = info.collection.name
-    with st.form(f"search {name}", border=False), st.container(horizontal=True, vertical_alignment="bottom"):
-        query = st.text_input("Look for", key=f"query {name}", placeholder="How do I cancel an invoice?")
-        k = st.number_input("Results", 1, 100, 10, key=f"k {name}", width=120)
-        asked = st.form_submit_button("Search", type="primary", icon=":material/search:", **access.only_editors())
+    with st.form(f"search {name}", border=False):
+        first, second, third = st.columns(
+            [7, 2, 1.5], vertical_alignment="bottom"
+        )  # below one another where it is narrow
+        query = first.text_input("Look for", key=f"query {name}", placeholder="How do I cancel an invoice?")
+        k = second.number_input("Results", 1, 100, 10, key=f"k {name}")
+        asked = third.form_submit_button(
+            "Search", type="primary", icon=":material/search:", width="stretch", **access.only_editors()
+        )
     if asked and query.strip():
         st.session_state[f"found {name}"] = Task(host, lambda _: host.library.search(name, query, k=int(k)))
     task: Task[Found] | None = st.session_state.get(f"found {name}")
@@ -118,7 +130,12 @@ def _hits(found: Found) -> None:
     missing = f" {plural(found.missing, 'text')} had no vector yet and could not be found." if found.missing else ""
     with st.container(horizontal=True, vertical_alignment="center"):
         draw.route_badge(found.route)
-        st.caption(md(f"{plural(found.searched, 'text')} compared in {found.space} · query {cost}.{missing}"))
+        st.caption(
+            md(
+                f"{plural(found.searched, 'text')} compared in {found.space} · query {cost}.{missing} The figure is the"
+                " cosine: 1 is the same direction."
+            )
+        )
     if not found.hits:
         draw.empty("Nothing was found.", ":material/search_off:")
     for hit in found.hits:
@@ -146,7 +163,11 @@ def settings(host: Host, info: CollectionInfo) -> None:
             host.run(host.library.set_policy(name, policy))
             st.session_state["said"] = f"Saved: {policy} pays for {name} from now on."
             st.rerun()
-    st.subheader("Generations")
+    st.subheader(
+        "Generations",
+        help="The vectors of one model for all texts. One generation is searched; another can be made beside it, and"
+        " takes its place once it is complete.",
+    )
     if info.active is None:
         draw.empty("It is in no space yet.", ":material/layers:")
     else:
@@ -156,7 +177,7 @@ def settings(host: Host, info: CollectionInfo) -> None:
         st.caption(f"{done:,} of {plural(total, 'text')} can be searched ({percent(done / total if total else 1.0)}).")
         _improve(host, info)
         if done:
-            _export(host, info)
+            _export(info)
     st.subheader("Delete")
     with st.popover("Delete the collection", icon=":material/delete:"):
         st.markdown(f"Delete **{md(name)}** with its {plural(info.documents, 'document')}? Its jobs end.")
@@ -204,8 +225,9 @@ def _improve(host: Host, info: CollectionInfo) -> None:
         with draw.in_words():
             quote = host.run(host.library.quote(name, model=model, anew=True))
             line = next(c for c in quote.candidates if c.model.id == model)
-            if quote.chosen is None:
-                st.error(f"{md(quote.outcome.reason)} {md(line.verdict.reason)}", icon=":material/block:")
+            if isinstance(quote.outcome, Refusal):
+                hint = f"{quote.outcome.hint} Which policy pays is chosen above."
+                st.error(f"{md(quote.outcome.reason)} {md(hint)}", icon=":material/block:")
                 return
             if line.warning:
                 st.warning(md(line.warning), icon=":material/warning:")
@@ -219,19 +241,9 @@ def _improve(host: Host, info: CollectionInfo) -> None:
                 st.rerun()
 
 
-def _export(host: Host, info: CollectionInfo) -> None:
+def _export(info: CollectionInfo) -> None:
     st.subheader("Export")
     st.caption("Every embedded chunk with its vector, its document and its text; the space is in the file's metadata.")
     with st.container(horizontal=True):
         for word, ending in FORMATS.items():
-            st.download_button(
-                word, lambda ending=ending: _file(host, info.collection.name, ending), on_click="ignore",
-                file_name=f"{info.collection.name}{ending}", icon=":material/download:", key=f"export {ending}",
-            )  # fmt: skip
-
-
-def _file(host: Host, name: str, ending: str) -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"vectors{ending}"
-        host.run(host.library.export(name, path))
-        return path.read_bytes()
+            st.link_button(word, download.link(info.collection.name, ending), icon=":material/download:")

@@ -64,19 +64,21 @@ def tell_states(states: Sequence[BudgetState]) -> None:
     table(("over", "budget", "used", "left", "resets"), rows, right=(2, 3))
 
 
-async def _account(router: Router) -> tuple[tuple[BudgetState, ...], bool]:
+async def _account(router: Router) -> tuple[tuple[BudgetState, ...], str, bool]:
     states = tuple(s for s in router.ledger.states("default") if s.owner == ACCOUNT)
-    return states, router.policies.paid_enabled()
+    return states, router.policies.account_zone(), router.policies.paid_enabled()
 
 
-def _answer(states: Sequence[BudgetState], paid: bool, as_json: bool) -> None:
+def _answer(states: Sequence[BudgetState], timezone: str, paid: bool, as_json: bool) -> None:
     if as_json:
-        emit({"budgets": [state_as_json(state) for state in states], "paid": paid})
+        emit({"budgets": [state_as_json(state) for state in states], "timezone": timezone, "paid": paid})
         return
     if states:
         tell_states(states)
     else:
         say("There is no account budget: only the policies' own budgets limit what is spent.")
+    if timezone != "UTC":
+        say(f"Days, weeks and months are those of {timezone}.")
     if not paid:
         say("All paid calls are stopped (`pay on` allows them again).")
 
@@ -90,13 +92,16 @@ def show_budget(as_json: Json = False) -> None:
 @budget_app.command("set", context_settings={"ignore_unknown_options": True})
 def set_budget(
     budget: Annotated[list[str], typer.Argument(metavar="AMOUNT/WINDOW[:soft]...", help="Such as 20/month; or none.")],
+    timezone: Annotated[
+        str | None, typer.Option(metavar="ZONE", help="Whose days, weeks and months, such as Europe/Paris.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Replace the account budget. What has been spent counts against the new one."""
     budgets = parse_budgets(budget)
 
-    async def work(router: Router) -> tuple[tuple[BudgetState, ...], bool]:
-        await router.policies.set_account_budgets(budgets)
+    async def work(router: Router) -> tuple[tuple[BudgetState, ...], str, bool]:
+        await router.policies.set_account_budgets(budgets, timezone)
         return await _account(router)
 
     _answer(*with_router(work), as_json)

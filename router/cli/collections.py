@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from router.cli.corpus import added_as_json, embed_all, exit_code, fill, nothing_read, tell_added
 from router.cli.embed import ModelId, PolicyName, check_out
-from router.cli.jobs import job_as_json, run_jobs, tell_job, with_library
-from router.cli.output import Json, emit, say, table, warn
-from router.cli.shell import FAILED
-from router.domain.errors import BadInput, Refused
+from router.cli.jobs import job_as_json, with_library
+from router.cli.output import Json, emit, say, table
 from router.domain.money import show, to_json
-from router.domain.values import Refusal
 
 if TYPE_CHECKING:
     from router.corpora.ingest import FileReport
     from router.corpora.jobs import Job
     from router.corpora.library import CollectionInfo, Library
-    from router.corpora.quote import CorpusCandidate, CorpusQuote
+    from router.corpora.quote import CorpusQuote
     from router.corpora.search import Found
 
 collections_app = typer.Typer(no_args_is_help=True, help="Named documents, embedded in one space and searched.")
@@ -71,23 +70,22 @@ def add(
     """Read FILES into a collection, which is made if there is none, and quote it; with --embed, embed it too."""
 
     async def work(library: Library) -> tuple[list[FileReport], CorpusQuote, Job | None]:
-        if name not in {info.collection.name for info in library.collections()}:
-            await library.create(name, policy=policy, model=model, chunk_tokens=chunk_tokens)
-        columns = {} if text_column is None else {"": text_column}
-        reports = await library.add_files(name, files, text_columns=columns, txt_lines=txt_lines)
+        reports = await fill(
+            library, name, files, policy=policy, model=model, chunk_tokens=chunk_tokens,
+            text_column=text_column, txt_lines=txt_lines,
+        )  # fmt: skip
         quote = await library.quote(name, model=model)
-        if not embed:
+        if not embed or nothing_read(reports, quote):
             return reports, quote, None
-        job = await library.confirm(name, model=model, route="batch" if batch else None)
-        await run_jobs(library, job.id)
-        return reports, quote, library.job(job.id)
+        _, job = await embed_all(library, name, model=model, batch=batch)
+        return reports, quote, job
 
     reports, quote, job = with_library(work)
     if as_json:
-        emit(_added(reports, quote, job))
+        emit(added_as_json(reports, quote, job))
     else:
-        _tell_added(name, reports, quote, job)
-    raise typer.Exit(_exit_code(reports, quote, job))
+        tell_added(reports, quote, job, shlex.join(["embed", "--collection", name]))
+    raise typer.Exit(exit_code(reports, quote, job))
 
 
 @collections_app.command("search")
@@ -130,7 +128,7 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write the vectors of a collection to a file."""
-    check_out(out, out.with_name(out.name + ".none"))
+    check_out(out)
 
     async def work(library: Library) -> int:
         return await library.export(name, out, with_text=with_text)
@@ -165,16 +163,6 @@ def delete(
 # ---- what is printed ----
 
 
-def _exit_code(reports: list[FileReport], quote: CorpusQuote, job: Job | None) -> int:
-    if isinstance(quote.outcome, Refusal):
-        return BadInput.exit_code if quote.outcome.kind == "input" else Refused.exit_code
-    if job is not None and job.state != "done":
-        return Refused.exit_code if job.state in ("paused", "waiting") else FAILED
-    if (job is not None and job.failed) or any(report.state == "failed" for report in reports):
-        return FAILED
-    return 0
-
-
 def _info(info: CollectionInfo) -> dict[str, object]:
     active = info.active
     return {
@@ -187,78 +175,3 @@ def _info(info: CollectionInfo) -> dict[str, object]:
         "not_confirmed": info.new_documents,
         "job": job_as_json(info.job) if info.job else None,
     }
-
-
-def _added(reports: list[FileReport], quote: CorpusQuote, job: Job | None) -> dict[str, object]:
-    return {
-        "files": [
-            {"name": r.name, "state": r.state, "chunks": r.chunks, "skipped": r.skipped, "reason": r.reason}
-            for r in reports
-        ],
-        "chunks": quote.chunks,
-        "distinct": quote.distinct,
-        "duplicates": quote.duplicates,
-        "near_empty": quote.near_empty,
-        "candidates": [_candidate(c) for c in quote.candidates],
-        "chosen": quote.chosen.model.id if quote.chosen else None,
-        "decision": quote.decision,
-        "job": job_as_json(job) if job else None,
-    }
-
-
-def _candidate(candidate: CorpusCandidate) -> dict[str, object]:
-    verdict = candidate.verdict
-    return {
-        "model": verdict.model.id,
-        "space": verdict.model.space,
-        "quality": verdict.quality,
-        "cached": verdict.cached,
-        "tokens": verdict.tokens,
-        "cost_usd": _usd(candidate.now_cost),
-        "batch_cost_usd": _usd(candidate.batch_cost),
-        "seconds": round(verdict.seconds, 1),
-        "eligible": verdict.eligible,
-        "reason": verdict.reason,
-        "warning": candidate.warning,
-    }
-
-
-def _usd(cost: int | None) -> str | None:
-    return None if cost is None else to_json(cost)
-
-
-def _money(cost: int | None) -> str:
-    return "–" if cost is None else show(cost)
-
-
-def _tell_added(name: str, reports: list[FileReport], quote: CorpusQuote, job: Job | None) -> None:
-    for report in reports:
-        if report.state == "failed":
-            warn(f"{report.name}: {report.reason}")
-        elif report.skipped:
-            warn(f"{report.name}: {report.skipped:,} rows are skipped, the first because: {report.reason}")
-    for state in ("added", "unchanged"):
-        some = [report for report in reports if report.state == state]
-        if some:
-            files = "1 file" if len(some) == 1 else f"{len(some):,} files"
-            say(f"{state:9} {files}, {sum(report.chunks for report in some):,} chunks")
-    say(f"{quote.chunks:,} chunks, {quote.distinct:,} distinct, {quote.near_empty:,} near-empty and left out")
-    rows = [
-        (
-            f"{'→' if c.verdict.chosen else ' '} {c.model.id}",
-            "–" if c.verdict.quality is None else f"{c.verdict.quality:g}",
-            f"{c.verdict.cached:,}",
-            "free" if c.model.local else _money(c.now_cost),
-            "–" if c.model.local else _money(c.batch_cost),
-            f"{c.verdict.seconds:,.0f}",
-        )
-        for c in quote.candidates
-    ]
-    table(("  model", "quality", "cached", "now", "by batch", "seconds"), rows, right=range(1, 6))
-    say(quote.decision)
-    if quote.chosen is not None and quote.chosen.warning:
-        warn(quote.chosen.warning)
-    if job is not None:
-        tell_job(job)
-    elif quote.chosen is not None:
-        say(f"Nothing is spent yet. `python -m router collections add {name} ... --embed` goes on.")

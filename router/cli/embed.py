@@ -1,16 +1,16 @@
-"""`embed`: a file into vectors, by a policy."""
+"""`embed`: files into vectors, or into a collection, by a policy."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from router.cli.output import Json, emit, named, progress, say, warn
-from router.cli.rows import Texts, read_file
+from router.cli.rows import Texts, read_files
 from router.cli.shell import FAILED, WRONG_USE, with_router
 from router.domain.errors import BadInput, Refused, RouterError
 from router.domain.money import show, to_json
@@ -24,6 +24,13 @@ if TYPE_CHECKING:
 VECTOR_FILES = (".parquet", ".npz", ".jsonl")
 _BLOCK = 4096  # rows written at once
 
+Files = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        metavar="FILE",
+        help=".txt (a text a line), .jsonl, .json, .csv, .tsv, .parquet, .md, .pdf, .docx, .html; folders, zips.",
+    ),
+]
 PolicyName = Annotated[str, typer.Option("--policy", help="The policy that decides.")]
 ModelId = Annotated[str | None, typer.Option("--model", metavar="PROVIDER/NAME", help="Use this model's space.")]
 RoleName = Annotated[
@@ -36,26 +43,33 @@ LongTextsName = Annotated[
 
 
 def embed(
-    file: Annotated[Path, typer.Argument(help=".txt, .jsonl, .json, .csv, .tsv, .parquet, .md, .pdf, .docx, .html")],
+    files: Files = None,
     policy: PolicyName = "default",
-    collection: Annotated[str | None, typer.Option(help="Put the texts into this collection.")] = None,
+    collection: Annotated[
+        str | None, typer.Option(help="Add the files to this collection, made if need be, and run its job to the end.")
+    ] = None,
     model: ModelId = None,
     role: RoleName = "document",
     dimensions: Dimensions = None,
     long_texts: LongTextsName = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the vectors here: .parquet, .npz or .jsonl.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the vectors here, a collection's all: .parquet, .npz or .jsonl."),
     ] = None,
     with_text: Annotated[bool, typer.Option("--with-text", help="Write the texts beside the vectors.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Embed the texts of FILE: from the cache, on this machine or over an API, as the policy says."""
-    if collection is not None:
-        raise BadInput("Collections come with a later version.", "Leave --collection out.")
+    """Embed the texts of FILES: from the cache, on this machine or over an API, as the policy says."""
     long = long_texts_of(long_texts)
     if out is not None:
-        check_out(out, file)
-    rows = read_file(file)
+        check_out(out, *(files or ()))
+    if collection is not None:
+        if role != "document" or long is not None:
+            raise BadInput("A collection has a role and a policy of its own.", "Leave --role and --long-texts out.")
+        from router.cli.corpus import embed_into
+
+        raise typer.Exit(embed_into(collection, files or [], policy, model, dimensions, out, with_text, as_json))
+    rows = read_files(some(files))
 
     async def work(router: Router) -> Result:
         with progress("Embedding") as report:
@@ -79,7 +93,18 @@ def embed(
         emit(_as_json(rows, result, out))
     else:
         _tell(rows, result, out)
-    raise typer.Exit(_exit_code(result.problems))
+    raise typer.Exit(_exit_code(rows, result.problems))
+
+
+def some(files: Sequence[Path] | None) -> Sequence[Path]:
+    """The files of a command.
+
+    Raises:
+        BadInput: none is given.
+    """
+    if not files:
+        raise BadInput("There is no FILE.", "Give one or several, or --collection NAME.")
+    return files
 
 
 def long_texts_of(name: str | None) -> LongTexts | None:
@@ -94,7 +119,7 @@ def long_texts_of(name: str | None) -> LongTexts | None:
     raise BadInput(f"--long-texts cannot be '{name}'.", f"Choose one of: {', '.join(LONG_TEXTS)}.")
 
 
-def check_out(out: Path, file: Path) -> None:
+def check_out(out: Path, *files: Path) -> None:
     """Find out before anything is spent whether the vectors could be written.
 
     Raises:
@@ -106,7 +131,7 @@ def check_out(out: Path, file: Path) -> None:
         raise BadInput(f"There is no folder {out.parent}.", "Create it first.")
     if out.is_dir() or not os.access(out.parent, os.W_OK):
         raise BadInput(f"{out} cannot be written.", "Choose another place.")
-    if out.exists() and file.exists() and out.samefile(file):
+    if out.exists() and any(file.exists() and out.samefile(file) for file in files):
         raise BadInput(f"{out} is the file to read.", "Write the vectors to another one.")
 
 
@@ -117,8 +142,8 @@ def reason_of(position: int, error: RouterError) -> str:
 
 
 def problems_of(rows: Texts, problems: Mapping[int, RouterError]) -> list[dict[str, object]]:
-    """Each refused row with its id, the line that it begins on, and the reason."""
-    return [
+    """Each refused row with its id, the line that it begins on (0 for a file as a whole), and the reason."""
+    return [{"id": one.id, "row": one.line, "reason": one.reason} for one in rows.broken] + [
         {"id": rows.ids[at], "row": rows.lines[at], "reason": reason_of(at, error)} for at, error in problems.items()
     ]
 
@@ -128,6 +153,10 @@ def tell_rows(rows: Texts, problems: Mapping[int, RouterError]) -> None:
     if rows.skipped:
         one = len(rows.skipped) == 1
         warn(f"{len(rows.skipped):,} row{' is' if one else 's are'} empty and skipped: {named(rows.skipped)}")
+    for broken in rows.broken:
+        warn(f"line {broken.line} (id {broken.id}): {broken.reason}" if broken.line else broken.reason)
+    if rows.refused > len(rows.broken):
+        warn(f"... and {rows.refused - len(rows.broken):,} more.")
     for at, error in problems.items():
         warn(f"line {rows.lines[at]} (id {rows.ids[at]}): {reason_of(at, error)}")
 
@@ -145,9 +174,9 @@ def _write(out: Path, rows: Texts, result: Result, with_text: bool) -> None:
             writer.write([rows.ids[at] for at in block], texts, result.vectors[block])
 
 
-def _exit_code(problems: Mapping[int, RouterError]) -> int:
+def _exit_code(rows: Texts, problems: Mapping[int, RouterError]) -> int:
     """3 where money or the policy refused a row, else 1 where a provider failed, else 2 where a row was no text."""
-    codes = {error.exit_code for error in problems.values()}
+    codes = {error.exit_code for error in problems.values()} | ({WRONG_USE} if rows.refused else set())
     return next((code for code in (Refused.exit_code, FAILED, WRONG_USE) if code in codes), 0)
 
 
@@ -155,11 +184,11 @@ def _as_json(rows: Texts, result: Result, out: Path | None) -> dict[str, object]
     counts = result.counts
     routes = {"cache": counts.cache, "local": counts.local, "api": counts.api, "batch": counts.batch}
     return {
-        "texts": result.texts,
+        "texts": result.texts + rows.refused,
         "distinct": sum(routes.values()),
         "repeated": result.repeated,
         "skipped": len(rows.skipped),
-        "refused": len(result.problems),
+        "refused": len(result.problems) + rows.refused,
         "routes": routes,
         "model": result.model,
         "space": result.space,
@@ -196,5 +225,5 @@ def _tell(rows: Texts, result: Result, out: Path | None) -> None:
     else:
         say("written   to the cache only; --out FILE writes the vectors")
     tell_rows(rows, result.problems)
-    if refused:
-        warn(f"{refused:,} of {result.texts:,} texts were not embedded.")
+    if refused + rows.refused:
+        warn(f"{refused + rows.refused:,} of {result.texts + rows.refused:,} texts were not embedded.")

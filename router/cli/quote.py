@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from router.cli.embed import (
     Dimensions,
+    Files,
     LongTextsName,
     ModelId,
     PolicyName,
     RoleName,
     long_texts_of,
     problems_of,
+    some,
     tell_rows,
 )
 from router.cli.output import Json, emit, say, table
-from router.cli.rows import read_file
+from router.cli.rows import read_files
 from router.cli.shell import WRONG_USE, with_router
-from router.domain.errors import Refused
+from router.domain.errors import BadInput, Refused
 from router.domain.money import show, to_json
 from router.domain.values import Refusal, Role
 
@@ -30,17 +31,26 @@ if TYPE_CHECKING:
 
 
 def quote(
-    file: Annotated[Path, typer.Argument(help="As for embed.")],
+    files: Files = None,
     policy: PolicyName = "default",
+    collection: Annotated[
+        str | None, typer.Option(help="What the files would cost in it, or without files what waits there.")
+    ] = None,
     model: ModelId = None,
     role: RoleName = "document",
     dimensions: Dimensions = None,
     long_texts: LongTextsName = None,
     as_json: Json = False,
 ) -> None:
-    """What embedding FILE would cost: every candidate with its price, before and after the cache and repeats."""
+    """What embedding FILES would cost: every candidate with its price, before and after the cache and repeats."""
     long = long_texts_of(long_texts)
-    rows = read_file(file)
+    if collection is not None:
+        if role != "document" or long is not None or dimensions is not None:
+            raise BadInput("A collection has a role, a size and a policy of its own.", "Leave these options out.")
+        from router.cli.corpus import quote_into
+
+        raise typer.Exit(quote_into(collection, files or [], policy, model, as_json))
+    rows = read_files(some(files))
 
     async def work(router: Router) -> Quote:
         return await router.quote(
@@ -64,12 +74,13 @@ def quote(
             "decision": found.decision,
             "skipped": len(rows.skipped),
             "skipped_rows": rows.skipped,
+            "refused": len(found.problems) + rows.refused,
             "problems": problems_of(rows, found.problems),
         })  # fmt: skip
     else:
         _tell(found)
         tell_rows(rows, found.problems)
-    raise typer.Exit(_exit_code(found))
+    raise typer.Exit(_exit_code(found) or (WRONG_USE if rows.refused else 0))
 
 
 def _exit_code(found: Quote) -> int:

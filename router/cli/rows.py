@@ -1,8 +1,9 @@
-"""The file of a command as texts with their ids; empty rows are set aside, to be reported."""
+"""The files of a command as texts with their ids; empty rows, and what cannot be read, are set aside to be reported."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,63 +15,107 @@ if TYPE_CHECKING:
 
 CHUNK_TOKENS = 256
 """Of the local model's tokens: a chunk of a document fits every model in one piece."""
+MOST_BROKEN = 1_000
+"""Rows whose reason is kept; the others are counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Broken:
+    """A row that cannot be read, or with `line` 0 a whole file, and why."""
+
+    id: str
+    line: int
+    reason: str
+
+
+@dataclass(slots=True, kw_only=True)
 class Texts:
-    """The texts of a file in its order.
+    """The texts of files in their order.
 
     Attributes:
         ids, lines, texts: of the rows that have a text; `lines` as in `corpora.extract.Row`, for a chunk its number.
         skipped: ids of the rows that have none.
+        broken: the first rows and files that cannot be read; `refused` counts them all.
     """
 
     ids: list[str] = field(default_factory=list)
     lines: list[int] = field(default_factory=list)
     texts: list[str] = field(default_factory=list, repr=False)
     skipped: list[str] = field(default_factory=list)
+    broken: list[Broken] = field(default_factory=list)
+    refused: int = 0
+
+    def add(self, row: Row, file: str) -> None:
+        """A row of a file, whose name goes before the id where there are several."""
+        key = f"{file}#{row.id}" if file else row.id
+        if row.problem:
+            self.refuse(key, row.line, f"It {row.problem}.")
+        elif not row.text:
+            self.skipped.append(key)
+        else:
+            self.ids.append(key)
+            self.lines.append(row.line)
+            self.texts.append(row.text)
+
+    def refuse(self, key: str, line: int, reason: str) -> None:
+        """Set a row or a file aside."""
+        self.refused += 1
+        if len(self.broken) < MOST_BROKEN:
+            self.broken.append(Broken(id=key, line=line, reason=reason))
 
 
-def read_file(path: Path) -> Texts:
-    """All rows of a file, or all chunks of a document.
+def read_files(paths: Sequence[Path]) -> Texts:
+    """All rows of files, and all chunks of documents; folders and zips are looked into.
+
+    A file that is given alone must be readable; of several, those that are not are set aside.
 
     Raises:
-        BadInput: the file cannot be read, is of a kind that is not supported, or holds no text at all.
+        BadInput: the file cannot be read or is of a kind that is not supported, or there is no text at all.
     """
+    from router.corpora.extract import expand, kind_of
+
     found = Texts()
-    try:
-        for row in _rows(path):
-            if not row.text:
-                found.skipped.append(row.id)
-                continue
-            found.ids.append(row.id)
-            found.lines.append(row.line)
-            found.texts.append(row.text)
-    except OSError as exc:
-        raise BadInput(f"{path} cannot be read: {exc.strerror or exc}.", "Check the file and its permissions.") from exc
+    if len(paths) == 1 and not paths[0].is_dir() and paths[0].suffix.lower() != ".zip":
+        path = paths[0]
+        try:
+            _read(path, "" if kind_of(path) == "rows" else path.name, found)
+        except OSError as exc:
+            why = exc.strerror or exc
+            raise BadInput(f"{path} cannot be read: {why}.", "Check the file and its permissions.") from exc
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            for verdict in expand(paths, Path(folder)):
+                try:
+                    if verdict.path is None:
+                        raise BadInput(verdict.reason)
+                    _read(verdict.path, verdict.name, found)
+                except (BadInput, OSError) as error:
+                    found.refuse(verdict.name, 0, error.message if isinstance(error, BadInput) else f"{error}.")
     if not found.texts:
-        what = f"all of its {len(found.skipped):,} rows are empty" if found.skipped else "it has no rows"
-        raise BadInput(f"{path.name} holds no text: {what}.", "Give a file with at least one text.")
+        names = ", ".join(path.name for path in paths[:3])
+        raise BadInput(f"{names} holds no text: {_why_none(found)}", "Give a file with at least one text.")
     return found
 
 
-def _rows(path: Path) -> Iterator[Row]:
-    from router.corpora.extract import kind_of, read_rows
-
-    if path.suffix.lower() == ".zip":
-        raise BadInput(f"{path.name} is an archive.", "Unpack it and give its files one by one.")
-    if kind_of(path) == "rows":
-        yield from read_rows(path)
-    else:
-        yield from _chunks(path)
-
-
-def _chunks(path: Path) -> Iterator[Row]:
-    """A document's chunks as rows `NAME#1`, `NAME#2`, ...; a chunk of nothing but marks counts as empty."""
+def _read(path: Path, name: str, into: Texts) -> None:
+    """A file's rows, or a document's chunks as rows 1, 2, ...; a chunk of nothing but marks counts as empty."""
     from router.corpora.chunk import chunk_text
-    from router.corpora.extract import Row, read_document
+    from router.corpora.extract import Row, kind_of, read_document, read_rows
 
+    if kind_of(path) == "rows":
+        for row in read_rows(path):
+            into.add(row, name)
+        return
     document = read_document(path)
     chunks = chunk_text(document.text, tokenizer="wordpiece", limit=CHUNK_TOKENS, markdown=document.kind == "markdown")
     for number, chunk in enumerate(chunks, 1):
-        yield Row(id=f"{document.name}#{number}", text="" if chunk.near_empty else chunk.text, line=number)
+        into.add(Row(id=str(number), text="" if chunk.near_empty else chunk.text, line=number), name)
+
+
+def _why_none(found: Texts) -> str:
+    rows = len(found.skipped) + found.refused
+    if not found.broken:
+        return f"all of its {rows:,} rows are empty." if rows else "it has no rows."
+    first = found.broken[0]
+    where = f"line {first.line}: " if first.line else ""
+    return f"all of its {rows:,} rows are empty or broken. {where}{first.reason}"

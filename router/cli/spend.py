@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from router.engine import Router
     from router.store.usage import Slice
 
-GROUPS = ("route", "model", "policy", "collection", "day")
+GROUPS = ("route", "provider", "model", "policy", "collection", "day")
 _SINCE = re.compile(r"(\d{1,4})([hdw])")
 _SUMS = ("requests", "texts", "tokens", "settled", "unconfirmed", "avoided", "repeated", "errors")
 _MONEY = ("settled", "unconfirmed", "avoided")
@@ -28,7 +28,7 @@ _MONEY = ("settled", "unconfirmed", "avoided")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """Sums over one route, model, policy, collection or day. Money in nanodollars."""
+    """Sums over one group, or one day. Money in nanodollars."""
 
     key: str
     requests: int = 0
@@ -61,7 +61,7 @@ def spend(
     timezone: Annotated[str, typer.Option(metavar="ZONE", help="Whose days, such as Europe/Paris.")] = "UTC",
     as_json: Json = False,
 ) -> None:
-    """What was spent and what was avoided, by route, model, policy, collection or day."""
+    """What was spent and what was avoided, by route, provider, model, policy, collection or day."""
     if by not in GROUPS:
         raise BadInput(f"Spending cannot be grouped by '{by}'.", f"Choose one of: {', '.join(GROUPS)}.")
     find_zone(timezone)
@@ -107,40 +107,32 @@ def start_of(since: str, now: datetime, timezone: str) -> datetime:
 def reckon(router: Router, since: datetime, until: datetime, by: str, timezone: str) -> Spent:
     """Sum up the books between two times."""
 
-    def sums(column: str) -> list[tuple[str, Slice]]:
-        found = router.usage.sums(since=since.timestamp(), until=until.timestamp() + 1, by=(column,))
-        return [(str(key[0]), part) for key, part in found]
+    from router import reports
 
-    found = sums("quarter" if by == "day" else by)
-    routes = {route: part.texts for route, part in sums("route")}
-    answered = sum(routes.values())
-    rows = _days(found, since, until, timezone) if by == "day" else tuple(_row(key, [part]) for key, part in found)
+    usage, start, end = router.usage, since.timestamp(), until.timestamp() + 1
+    routes = reports.groups(usage, since=start, until=end, by="route")
+    answered = sum(part.texts for part in routes.values())
+    cached = routes["cache"].texts if "cache" in routes else 0
+    if by == "day":
+        zone = find_zone(timezone)
+        begun = since if since != EPOCH else datetime.fromtimestamp(usage.began() or until.timestamp(), UTC)
+        first, last = (moment.astimezone(zone).date() for moment in (begun, until))
+        report = reports.days(usage, first=first, last=last, zone=timezone, since=start)
+        rows = tuple(_row(day.day.isoformat(), day.groups.values()) for day in report)
+    else:
+        rows = tuple(_row(name, [part]) for name, part in reports.groups(usage, since=start, until=end, by=by).items())
     return Spent(
         since=since,
         until=until,
-        total=_row("total", [part for _, part in found]),
+        total=_row("total", routes.values()),
         held=router.ledger.totals()[2],
-        hit_rate=routes.get("cache", 0) / answered if answered else None,
+        hit_rate=cached / answered if answered else None,
         rows=rows,
     )
 
 
-def _days(found: Sequence[tuple[str, Slice]], since: datetime, until: datetime, timezone: str) -> tuple[Row, ...]:
-    """A row for every day of the zone from `since` (or the first that there is) on, those without requests too."""
-    from router.store.usage import QUARTER_S
-
-    zone = find_zone(timezone)
-    by_day: dict[date, list[Slice]] = {}
-    for quarter, part in found:
-        day = datetime.fromtimestamp(int(quarter) * QUARTER_S, UTC).astimezone(zone).date()
-        by_day.setdefault(day, []).append(part)
-    last = until.astimezone(zone).date()
-    first = since.astimezone(zone).date() if since != EPOCH else min(by_day, default=last)
-    days = [first + timedelta(days=n) for n in range((last - first).days + 1)]
-    return tuple(_row(day.isoformat(), by_day.get(day, ())) for day in days)
-
-
-def _row(key: str, parts: Sequence[Slice]) -> Row:
+def _row(key: str, slices: Iterable[Slice]) -> Row:
+    parts = list(slices)
     return Row(
         key=key,
         requests=sum(p.requests for p in parts),

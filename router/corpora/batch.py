@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from router.corpora.batch_gone import GRACE_S as GONE_GRACE_S
+from router.corpora.batch_gone import KEPT_S, give_up, look, over, unknown
 from router.corpora.batch_results import STORED, Results
 from router.corpora.batch_rows import UNDER_WAY, BatchRow, BatchRows, line_price
 from router.corpora.batch_texts import WHOLE, BatchJob, ChunkText, Limits, Misses, gather, write_file
@@ -36,12 +38,7 @@ from router.domain.errors import (
 from router.domain.values import Model
 from router.engine import Router
 from router.providers.base import key_of
-from router.providers.batch import (
-    WINDOWS,
-    BatchClient,
-    RemoteBatch,
-    shared_params,
-)
+from router.providers.batch import WINDOWS, BatchClient, RemoteBatch, shared_params
 from router.store.cache import kind_of
 
 FIRST_POLL_S = 2.0
@@ -212,10 +209,22 @@ class BatchTier:
         if row.state == "intended":  # whoever intended it died before it could submit it
             return await self._withdraw(row, "not sent: the program ended while its file was being made")
         client = self._client(row.provider)
-        if row.state == "uploaded":
-            return await self._recover(row, client)
-        remote = await client.retrieve(row.remote)
-        return await self._collect(row, remote, client) if remote.ended else False
+        ends = over(row, self._router.settings.endpoints[row.provider].wire)
+        why: ProviderError
+        try:
+            if row.state == "uploaded":
+                return await self._recover(row, client)
+            remote = await look(row, client)
+        except (KeyRejected, NotConfigured) as error:
+            until, why = ends + KEPT_S, error
+        else:
+            if remote is not None:
+                return await self._collect(row, remote, client) if remote.ended else False
+            until = ends + GONE_GRACE_S
+            why = unknown(row, until)
+        if self._router.clock() < until:
+            raise why
+        raise await give_up(self.rows, row, self._router.catalog.get(row.model), why)
 
     async def _recover(self, row: BatchRow, client: BatchClient) -> bool:
         """A batch that may have been submitted: find it by its key; submit it only if it is surely not there."""
@@ -234,7 +243,9 @@ class BatchTier:
         try:
             self._require_paid()
             return await self._create(again, client)
-        except _REFUSED as error:  # such as a file that is gone; the next batch meets what stands in every one's way
+        except (CallRejected, NotConfigured) as error:  # no such file: another project may have it, and the batch
+            raise await give_up(self.rows, again, self._router.catalog.get(row.model), error) from error
+        except _REFUSED as error:  # the next batch meets what stands in every one's way
             return await self._withdraw(again, f"not sent: {error.message}")
         except Refused as error:
             await self._withdraw(again, f"not sent: {error.message}")
@@ -274,7 +285,7 @@ class BatchTier:
         try:
             try:
                 await client.download(file, path)
-            except CallRejected:  # the file is gone; what it would have said is missing
+            except (CallRejected, NotConfigured):  # the file is gone; what it would have said is missing
                 results.broken += 1
                 return
             with path.open("rb") as lines:

@@ -7,7 +7,7 @@ after a restart. What was billed is reckoned line by line, as the provider does.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -71,6 +71,7 @@ class Settlement:
         stored, failed: texts in the cache, and failed for good.
         records: packed, with each text's state.
         reason: a line on the batch, then one for each reason why a text failed for good.
+        doubt: why `unconfirmed` is that.
     """
 
     billed: int
@@ -80,6 +81,7 @@ class Settlement:
     failed: int
     records: bytes = field(repr=False)
     reason: str
+    doubt: str = "finished by the provider, and no result given"
 
 
 class Results:
@@ -173,6 +175,14 @@ class Results:
             reason="\n".join(["; ".join(words), *reasons]),
         )
 
+    def give_up(self, tries: Mapping[bytes, int]) -> Settlement:
+        """What a batch comes to that its provider does not know: all of it may have been billed."""
+        lost = RemoteBatch(
+            id="", key="", status="lost", input_file="", files=(), completed=len(self._digests), tokens=None, flaws=(),
+            created=0.0,
+        )  # fmt: skip
+        return replace(self.settle(lost, tries), doubt="its batch cannot be found at the provider")
+
     def _unseen(self) -> list[int]:
         return [i for i in range(len(self._digests)) if i not in self._finished and i not in self._why]
 
@@ -217,6 +227,6 @@ def _silence(name: str, remote: RemoteBatch) -> str:
     """Why a text has no result where nothing is said of it."""
     if remote.flaws:
         return f"{name} refused its batch: {remote.flaws[0].message}"
-    if remote.status == "completed":
+    if remote.status in ("completed", "lost"):
         return f"{name} gave no result for it."
     return f"Its batch at {name} was {remote.status} before it was reached."

@@ -266,7 +266,7 @@ class BatchRows:
                 tokens=result.tokens,
                 texts=result.stored,
                 unconfirmed=result.unconfirmed,
-                reason="finished by the provider, and no result given",
+                reason=result.doubt,
             )
             number, policy, collection = who
             if state == "withdrawn":  # nothing was asked of anybody

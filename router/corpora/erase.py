@@ -14,13 +14,14 @@ import numpy as np
 from router import tokens
 from router.corpora.batch_results import RECORD
 from router.corpora.store import Corpora
-from router.domain.errors import RouterError
+from router.domain.errors import RouterError, StoreBusy
 from router.engine import Router
 from router.request.intake import digest
-from router.store.database import Connection
+from router.store.database import Connection, Database, connect
 
 BLOCK = 2_000
 PATIENCE_S = 600.0
+LOG_TRIES = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,12 +41,18 @@ class Eraser:
         self._corpora = corpora
 
     async def text(self, text: str) -> Erased:
-        """Erase one text everywhere, with the pieces that an over-long text was embedded in."""
+        """Erase one text everywhere, with the pieces that an over-long text was embedded in; not a byte stays on disk.
+
+        Raises:
+            StoreBusy: it is gone, but a program that reads keeps the old pages in a log; erasing it again ends that.
+        """
         key = digest(text)
         pieces = await asyncio.to_thread(self._pieces, text)
         vectors = await self._router.cache.erase([key, *pieces])
         chunks = await self._corpora.erase([key])
         requests = await self._forget([key, *pieces])
+        for database in (self._router.cache.database, self._corpora.database, self._router.database):
+            await asyncio.to_thread(_empty_log, database)
         return Erased(chunks=tuple(chunks), vectors=vectors, requests=requests)
 
     async def documents(self, collection: int, names: Sequence[str]) -> int:
@@ -116,6 +123,22 @@ class Eraser:
             return requests
 
         return await self._router.database.write(write, patience_s=PATIENCE_S)
+
+
+def _empty_log(database: Database) -> None:
+    """Write a file's log into it and cut it to nothing: deleted bytes are in its older pages."""
+    conn = connect(database.path)
+    try:
+        for _ in range(LOG_TRIES):
+            (busy, *_) = conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()  # waits a second for the others
+            if not busy:
+                return
+    finally:
+        conn.close()
+    raise StoreBusy(
+        f"The text is erased, but {database.path.name} is being read, and its log keeps the old bytes.",
+        "Erase the text again in a moment.",
+    )
 
 
 def _without(key: bytes, digests: bytes, counts: bytes, copies: bytes) -> tuple[bytes, bytes, bytes]:

@@ -102,10 +102,11 @@ def kind_of(path: Path) -> Literal["rows", "document"]:
 
 
 def read_rows(path: Path, *, text_column: str = "text", id_column: str = "id") -> Iterator[Row]:
-    """The rows of a .txt, .jsonl, .json, .csv, .tsv or .parquet file, one at a time. Empty rows come with text "".
+    """The rows of a .txt, .jsonl, .json, .csv, .tsv or .parquet file, one at a time. Empty rows come with text "",
+    broken ones (of .jsonl, .json, .csv and .tsv) with their problem.
 
     Raises:
-        BadInput: at the first row that cannot be read, with its line; a file that cannot be read at all.
+        BadInput: a file that cannot be read, or not beyond some line: what follows a broken piece cannot be told.
     """
     _check_file(path)
     if kind_of(path) != "rows":

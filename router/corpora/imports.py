@@ -30,6 +30,8 @@ BLOCK = 1_000
 TOLERANCE = 1e-2
 """How far a vector's length may be from one: float16 and rounded decimals are mended, other vectors are not."""
 _MOST_NAMED = 100
+_Raw = Mapping[str, Any] | BadInput
+"""A row as it was read, or why it could not be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +74,8 @@ async def import_file(router: Router, path: Path, model: str | None) -> Imported
         for raw in block:
             number += 1
             try:
+                if isinstance(raw, BadInput):
+                    raise raw
                 row = _checked(router, raw, model)
             except BadInput as error:
                 refused += 1
@@ -133,22 +137,23 @@ def _checked(router: Router, raw: Mapping[str, Any], named: str | None) -> _Row:
     return _Row(text=text, model=model, role="query" if role == "query" else "document", vector=vector / norm)
 
 
-def _some(rows: Iterator[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def _some(rows: Iterator[_Raw]) -> list[_Raw]:
     return [row for _, row in zip(range(BLOCK), rows, strict=False)]
 
 
-def _jsonl(path: Path) -> Iterator[Mapping[str, Any]]:
+def _jsonl(path: Path) -> Iterator[_Raw]:
     for number, line in enumerate(lines(path), 1):
         if line.isspace():
             continue
         try:
             found = json.loads(line)
         except (ValueError, RecursionError):
-            raise BadInput(f"{path.name}, line {number}: not valid JSON.", "Correct that line.") from None
+            yield BadInput(f"Line {number} is not valid JSON.")
+            continue
         yield found if isinstance(found, dict) else {}
 
 
-def _parquet(path: Path) -> Iterator[Mapping[str, Any]]:
+def _parquet(path: Path) -> Iterator[_Raw]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 

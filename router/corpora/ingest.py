@@ -33,7 +33,7 @@ BLOCK_BYTES = 4 << 20
 TEXT_COLUMNS = ("text", "content", "body", "passage", "abstract", "description", "title")
 """Where a table's texts are looked for, in this order, when nobody says."""
 ID_COLUMNS = ("id", "_id", "doc_id", "key", "url", "name")
-
+MOST_REASONS = 20
 _MOST_LABEL = 200
 _WORDLIKE = re.compile(r"[^\W_]")
 
@@ -42,13 +42,17 @@ FileState = Literal["added", "unchanged", "failed"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileReport:
-    """What became of one file. `skipped` counts rows without a text that could be embedded; `reason` says why not."""
+    """What became of one file. `skipped` counts rows without a text that could be embedded; `reason` says why not.
+
+    `reasons` has the first of the skipped rows, at most `MOST_REASONS`.
+    """
 
     name: str
     state: FileState
     reason: str = ""
     chunks: int = 0
     skipped: int = 0
+    reasons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +145,10 @@ class Ingest:
             self._run(self._corpora.end_document(document, reason=reason))
             return FileReport(name=name, state="failed", reason=reason)
         self._run(self._corpora.end_document(document, skipped=skipped.count))
-        return FileReport(name=name, state="added", chunks=count, skipped=skipped.count, reason=skipped.first)
+        return FileReport(
+            name=name, state="added", chunks=count, skipped=skipped.count, reason=skipped.first,
+            reasons=tuple(skipped.reasons),
+        )  # fmt: skip
 
     def _begin(self, path: Path, name: str, digest: str, size: int) -> int:
         kind = path.suffix.lower().removeprefix(".")
@@ -177,7 +184,7 @@ class Ingest:
         size = 0
         for row in extract.read_rows(path, text_column=text_column, id_column=id_column):
             skipped.read += len(row.text)  # about: for the progress only
-            reason = "is empty" if not row.text else unusable(row.text)
+            reason = row.problem or unusable(row.text)
             if reason:
                 skipped.add(f"Row {row.id} (line {row.line}) {reason}.")
                 continue
@@ -246,14 +253,20 @@ class _Skipped:
 
     def __init__(self) -> None:
         self.count = self.read = 0
-        self.first = ""
+        self.reasons: list[str] = []
+
+    @property
+    def first(self) -> str:
+        return self.reasons[0] if self.reasons else ""
 
     def add(self, reason: str) -> None:
         self.count += 1
-        self.first = self.first or reason
+        if len(self.reasons) < MOST_REASONS:
+            self.reasons.append(reason)
 
     def words(self) -> str:
-        return f": all of its {self.count:,} rows are empty or broken" if self.count else ""
+        """How a file of nothing else is described."""
+        return f": all of its {self.count:,} rows are empty or broken. {self.first[:-1]}" if self.count else ""
 
 
 def _made(

@@ -55,16 +55,17 @@ class CollectionInfo:
 class Library(Orders):
     """Everything about collections. Belongs to the router's loop; close it before the router."""
 
-    def __init__(self, router: Router) -> None:
-        """Open `corpora.db` in the router's data folder.
+    def __init__(self, router: Router, folder: Path | None = None) -> None:
+        """Open `corpora.db` in the router's data folder, or in another one to try things out.
 
         Raises:
             StoreError: it cannot be opened.
         """
-        corpora = Corpora(router.settings.data / "corpora.db", router.clock)
+        folder = folder or router.settings.data
+        corpora = Corpora(folder / "corpora.db", router.clock)
         super().__init__(router, corpora, JobStore(router.database, router.clock, router.ledger.process))
         self._searcher = Searcher(router, self.corpora)
-        self._uploads = router.settings.data / UPLOADS
+        self._uploads = folder / UPLOADS
         self._closing = False
         self._readings: set[asyncio.Future[list[FileReport]]] = set()
 
@@ -287,4 +288,5 @@ class Library(Orders):
     # ---- small things ----
 
     def _eraser(self) -> Eraser:
+        self._searcher.held.forget()
         return Eraser(self.router, self.corpora)

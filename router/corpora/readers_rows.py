@@ -37,11 +37,13 @@ class Row:
     Attributes:
         id: the id column, or the row's number from 1.
         line: the line of the file where the row begins, from 1; in Parquet the row's number.
+        problem: why the row cannot be read, as `is not valid JSON: ...`; then it has no text, and the next ones go on.
     """
 
     id: str
     text: str = field(repr=False)
     line: int
+    problem: str = ""
 
 
 def read_txt(path: Path, _text_column: str, _id_column: str) -> Iterator[Row]:
@@ -56,47 +58,52 @@ def read_txt(path: Path, _text_column: str, _id_column: str) -> Iterator[Row]:
 def read_jsonl(path: Path, text_column: str, id_column: str) -> Iterator[Row]:
     """An object or a string a line; blank lines are not rows."""
     for number, (line, item) in enumerate(_jsonl_items(path), 1):
-        yield _json_row(path, number, line, item, text_column, id_column)
+        yield _json_row(number, line, item, text_column, id_column)
 
 
 def read_json(path: Path, text_column: str, id_column: str) -> Iterator[Row]:
     """One list of objects or strings."""
     for number, (line, item) in enumerate(_JsonList(path).items(), 1):
-        yield _json_row(path, number, line, item, text_column, id_column)
+        yield _json_row(number, line, item, text_column, id_column)
 
 
 def json_columns(path: Path) -> list[str]:
     """The keys of the first object."""
     items = _JsonList(path).items() if path.suffix.lower() == ".json" else _jsonl_items(path)
-    _, first = next(items, (0, None))
+    first = next((item for _, item in items if not isinstance(item, Exception)), None)
     return list(first) if isinstance(first, dict) else []
 
 
 def _jsonl_items(path: Path) -> Iterator[tuple[int, Any]]:
+    """(line, item); the item of a line that is no JSON is the error."""
     for line, source in enumerate(lines(path), 1):
         if not source.isspace():
             try:
                 item = json.loads(source.rstrip("\r\n"))
             except (ValueError, RecursionError) as error:
-                raise _bad_json(path, line, error) from None
+                item = error
             yield line, item
 
 
-def _json_row(path: Path, number: int, line: int, item: Any, text_column: str, id_column: str) -> Row:
-    where = f"{path.name}, line {line}"
+def _json_row(number: int, line: int, item: Any, text_column: str, id_column: str) -> Row:
+    def bad(problem: str) -> Row:
+        return Row(id=str(number), text="", line=line, problem=problem)
+
     if isinstance(item, str):
         return _row(number, line, item, None)
+    if isinstance(item, Exception):
+        return bad(f"is not valid JSON: {_why(item)}")
     if not isinstance(item, dict):
-        raise BadInput(f"{where}: expected an object or a string.", f'Write {{"id": ..., "{text_column}": ...}}.')
+        return bad("is neither an object nor a string")
     if text_column not in item:
-        raise _no_column(where, text_column, list(item))
+        return bad(f"has no '{text_column}', only: {', '.join(list(item)[:20])[:200] or 'nothing'}")
     text, id_ = item[text_column], item.get(id_column)
     if text is None or text != text:  # null, or the NaN that pandas writes for a missing cell
         text = ""
     if not isinstance(text, str):
-        raise BadInput(f"{where}: '{text_column}' is not text.", "Put it in quotation marks.")
+        return bad(f"has a '{text_column}' that is not text")
     if id_ is not None and not isinstance(id_, str | int | float):
-        raise BadInput(f"{where}: '{id_column}' is neither text nor a number.", "Give each row a plain id.")
+        return bad(f"has an '{id_column}' that is neither text nor a number")
     return _row(number, line, text, None if id_ is None else str(id_))
 
 
@@ -161,10 +168,14 @@ class _JsonList:
 
 def _bad_json(path: Path, line: int, error: Exception | str, start: int = 0) -> BadInput:
     if isinstance(error, json.JSONDecodeError):
-        line, reason = line + error.doc.count("\n", start, error.pos), error.msg
-    else:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-    return BadInput(f"{path.name}, line {line}: not valid JSON: {reason}.", "Correct that line.")
+        line += error.doc.count("\n", start, error.pos)
+    return BadInput(f"{path.name}, line {line}: not valid JSON: {_why(error)}.", "Correct that line.")
+
+
+def _why(error: Exception | str) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return error.msg
+    return "nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
 # ---- CSV and TSV -------------------------------------------------------------------------------
@@ -180,15 +191,14 @@ def read_csv(path: Path, text_column: str, id_column: str) -> Iterator[Row]:
     text_at = header.index(text_column)
     id_at = header.index(id_column) if id_column in header else None
     number = 0
-    for line, cells in _csv_rows(path, reader):
-        if not cells and len(header) > 1:
+    for line, cells, problem in _csv_rows(path, reader):
+        if not (cells or problem) and len(header) > 1:
             continue  # a blank line; in a table of one column it is an empty row
         number += 1
-        if len(cells) > len(header):
-            raise BadInput(
-                f"{path.name}, line {line}: {len(cells)} cells under a header of {len(header)}.",
-                "Put texts that hold the delimiter in double quotation marks.",
-            )
+        if problem or len(cells) > len(header):
+            many = f"has {len(cells)} cells under a header of {len(header)}; quote texts that hold the delimiter"
+            yield Row(id=str(number), text="", line=line, problem=problem or many)
+            continue
         text = cells[text_at] if text_at < len(cells) else ""
         yield _row(number, line, text, cells[id_at] if id_at is not None and id_at < len(cells) else None)
 
@@ -205,22 +215,26 @@ def _csv_reader(path: Path) -> tuple[Any, list[str]]:
         first = next(lines(path, ""), "")
         delimiter = max(_DELIMITERS, key=lambda mark: len(next(csv.reader([first], delimiter=mark), [])))
     reader = csv.reader(lines(path, ""), delimiter=delimiter, strict=True)
-    _, header = next(_csv_rows(path, reader), (0, []))
+    line, header, problem = next(_csv_rows(path, reader), (0, [], ""))
+    if problem:
+        raise BadInput(f"{path.name}, line {line}: the header {problem}.", "Correct that line.")
     return reader, [name.strip() for name in header]
 
 
-def _csv_rows(path: Path, reader: Any) -> Iterator[tuple[int, list[str]]]:
+def _csv_rows(path: Path, reader: Any) -> Iterator[tuple[int, list[str], str]]:
+    """(line, cells, problem). Where a broken row is of several lines, nobody can tell where the next one begins."""
     while True:
         line = reader.line_num + 1
         try:
-            cells = next(reader)
+            yield line, next(reader), ""
         except StopIteration:
             return
         except csv.Error as error:
-            raise BadInput(
-                f"{path.name}, line {line}: {error}.", "Check the quotation marks of the row that begins there."
-            ) from None
-        yield line, cells
+            if reader.line_num > line or "unexpected end" in str(error):
+                raise BadInput(
+                    f"{path.name}, line {line}: {error}.", "Check the quotation marks of the row that begins there."
+                ) from None
+            yield line, [], f"has a quotation mark out of place: {error}"
 
 
 # ---- Parquet -----------------------------------------------------------------------------------

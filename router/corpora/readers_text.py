@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +36,20 @@ _MAGIC = (
 )
 _CONTROLS = bytes(code for code in range(32) if code not in b"\t\n\v\f\r\x1b")
 _LEADING = bytes(range(0xC0, 0x100))  # first bytes of what UTF-8 writes in several
+_SMALL, _LARGE = "àáâãäåæçèéêëìíîïñòóôöøùúûüœõßÿ", "ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÖØÙÚÛÜŒÕ"
+_BEYOND = _SMALL + _LARGE
+_LETTER = f"[A-Za-z{_BEYOND}]"
+_NOT_WESTERN = re.compile(
+    "|".join((
+        f"[^\\x00-\\x7f\\xa0{_BEYOND}‘’“”„–—…•·«»€£§©®™°ªº½¿¡]",  # what Western languages hardly use
+        f"(?<!{_LETTER})[{_BEYOND}]{{2,}}(?!{_LETTER})",  # a word without a plain letter
+        f"[{_BEYOND}]{{3}}",
+        f"[a-z{_SMALL}][{_LARGE}]",
+        f"{_LETTER}[‘“”„•«»€£§©®™°ªº½¿¡]{_LETTER}|{_LETTER}[€£¿¡]|[€£]{_LETTER}",
+        "[œŒ](?![uU]|il|IL)|[õÕ](?![eE])",
+    ))
+)  # fmt: skip
+"""A sign that bytes read as Windows-1252 are of another alphabet: its letters come where the West has none."""
 _CODECS = [*(f"cp{number}" for number in range(1250, 1258)), "koi8_r", "cp932", "euc_jp", "gb18030", "big5", "euc_kr"]
 
 
@@ -92,11 +107,16 @@ def _count(block: bytes, wanted: bytes) -> int:
 
 
 def _guess(name: str, sample: bytes) -> str:
-    """A codec that reads the sample well; Western European where that reads it as well as any other."""
+    """A codec that reads the sample well; Western European where nothing speaks against it.
+
+    A line or two is too little for a guess by how often letters follow each other.
+    """
     from charset_normalizer import from_bytes
 
     if b"\0" in sample:
         raise _binary(name)
+    if _plain_western(sample):
+        return "cp1252"
     begin, end = sample.find(b"\n") + 1, sample.rfind(b"\n")
     matches = from_bytes(sample[begin:end] if 0 < begin < end else sample, cp_isolation=_CODECS)
     best = matches.best()
@@ -107,6 +127,15 @@ def _guess(name: str, sample: bytes) -> str:
         if western and match.chaos <= best.chaos and match.coherence >= best.coherence:
             return "cp1252"
     return best.encoding
+
+
+def _plain_western(sample: bytes) -> bool:
+    try:
+        text = sample.decode("cp1252")
+    except UnicodeDecodeError:
+        return False
+    controls = _count(sample, _CONTROLS)
+    return controls <= len(sample) // 1_000 and not _NOT_WESTERN.search(text)
 
 
 def _binary(name: str) -> BadInput:

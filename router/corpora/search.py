@@ -1,7 +1,7 @@
-"""Search inside a collection, and taking its vectors out: both read the cache block by block, in the order they need.
+"""Search inside a collection, and taking its vectors out.
 
-The nearest chunks are found by exact cosine over every vector of the searched generation; nothing is indexed, so
-nothing can be out of date.
+The nearest chunks are found by exact cosine over every vector of the searched generation. These are held in memory
+from one query to the next where they fit, and else read block by block; there is no index that could be out of date.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from router.corpora.export import open_writer
+from router.corpora.held import Held
 from router.corpora.records import Collection, Generation, StoredChunk
 from router.corpora.store import Corpora
-from router.corpora.vectors import embedded, unmapped, worth_embedding
+from router.corpora.vectors import Embedded, embedded, unmapped, worth_embedding
 from router.domain.errors import BadInput
 from router.engine import Router
 from router.providers.base import Floats
@@ -62,6 +63,7 @@ class Searcher:
     def __init__(self, router: Router, corpora: Corpora) -> None:
         self._router = router
         self._corpora = corpora
+        self.held = Held(router, corpora)
 
     async def search(self, name: str, query: str, *, k: int = 10) -> Found:
         """The k chunks nearest to a query, nearest first; each distinct text once.
@@ -117,6 +119,26 @@ class Searcher:
         self, collection: Collection, generation: Generation, query: Floats, k: int
     ) -> tuple[tuple[Hit, ...], int, int]:
         cache = embedded(self._router, generation, collection.policy)
+        matrix = self.held.get(collection, generation)
+        if matrix is None:
+            best, searched, missing = self._streamed(collection, cache, query, k)
+        else:
+            searched, missing = len(matrix.digests), len(matrix.missing)
+            scores = matrix.vectors @ query
+            top = _highest(scores, k)
+            best = _first([(float(scores[at]), matrix.digests[at], matrix.copies[at]) for at in top], k)
+            row_of = {matrix.digests[at]: matrix.rows[at] for at in top}
+            if cache.rows(list(row_of)) != row_of:  # a vector was erased or replaced, perhaps by another program
+                self.held.forget()
+                return self._nearest(collection, generation, query, k)
+        found = self._corpora.chunks.texts(collection.id, [digest for _, digest, _ in best])
+        hits = tuple(Hit(score=score, chunk=found[digest], copies=n) for score, digest, n in best if digest in found)
+        return hits, searched, missing
+
+    def _streamed(
+        self, collection: Collection, cache: Embedded, query: Floats, k: int
+    ) -> tuple[list[tuple[float, bytes, int]], int, int]:
+        """The same with no more than a page of vectors in memory."""
         best: list[tuple[float, bytes, int]] = []
         searched = missing = 0
         for page in self._corpora.chunks.distinct(collection.id):
@@ -125,16 +147,11 @@ class Searcher:
             rows = cache.rows(digests)
             missing += len(digests) - len(rows)
             searched += len(rows)
-            if not rows:
-                continue
-            keys = list(rows)
-            scores = cache.fetch([rows[key] for key in keys]) @ query
-            top = np.argpartition(-scores, min(k, len(keys)) - 1)[:k]
-            best += [(float(scores[at]), keys[at], copies[keys[at]]) for at in top.tolist()]
-            best = sorted(best, key=lambda hit: (-hit[0], hit[1]))[:k]
-        found = self._corpora.chunks.texts(collection.id, [digest for _, digest, _ in best])
-        hits = tuple(Hit(score=score, chunk=found[digest], copies=n) for score, digest, n in best if digest in found)
-        return hits, searched, missing
+            if rows:
+                keys = list(rows)
+                scores = cache.fetch([rows[key] for key in keys]) @ query
+                best = _first(best + [(float(scores[at]), keys[at], copies[keys[at]]) for at in _highest(scores, k)], k)
+        return best, searched, missing
 
     def export(self, name: str, path: Path, with_text: bool) -> int:
         """Write every embedded chunk with its vector, in the order of the documents. Returns how many.
@@ -172,3 +189,13 @@ class Searcher:
             if there:
                 at = {digest: number for number, digest in enumerate(rows)}  # repeats are read once
                 yield there, cache.fetch(list(rows.values()))[[at[chunk.digest] for chunk in there]]
+
+
+def _highest(scores: Floats, k: int) -> list[int]:
+    """Where the k highest scores stand, in no order."""
+    found: list[int] = np.argpartition(-scores, min(k, len(scores)) - 1)[:k].tolist() if len(scores) else []
+    return found
+
+
+def _first(hits: list[tuple[float, bytes, int]], k: int) -> list[tuple[float, bytes, int]]:
+    return sorted(hits, key=lambda hit: (-hit[0], hit[1]))[:k]

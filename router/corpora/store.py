@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from router.corpora.chunks import Chunks
 from router.corpora.records import (
@@ -34,9 +33,6 @@ from router.domain.errors import BadInput
 from router.domain.values import Tokenizer
 from router.store.database import Connection, Database
 
-if TYPE_CHECKING:
-    from sqlite_utils import Migrations
-
 STALE_S = 600.0
 """A document that nobody has added a chunk to for so long was left behind by a program that died."""
 PAGE_SIZE = 8192
@@ -44,27 +40,12 @@ PATIENCE_S = 600.0
 _MOST_NAME = 80
 
 
-class _Unmapped(Database):
-    """A file that is read, not mapped: it is read through from end to end, and all of it would count as our memory."""
-
-    def __init__(self, path: Path, migrations: Callable[[], Migrations], names: list[str], *, page_size: int) -> None:
-        super().__init__(path, migrations, names, page_size=page_size)
-        self._conn.execute("PRAGMA mmap_size = 0")  # before the writer's thread has anything to do
-
-    def reader(self) -> Connection:
-        """This thread's read-only connection."""
-        new = getattr(self._local, "conn", None) is None
-        conn = super().reader()
-        if new:
-            conn.execute("PRAGMA mmap_size = 0")
-        return conn
-
-
 class Corpora:
     """The file `corpora.db`."""
 
     def __init__(self, path: Path, clock: Callable[[], float]) -> None:
-        self.database = _Unmapped(path, migrations, NAMES, page_size=PAGE_SIZE)
+        # Not mapped: it is read through from end to end, and all of it would count as our memory.
+        self.database = Database(path, migrations, NAMES, page_size=PAGE_SIZE, mapped=False)
         self.chunks = Chunks(self.database)
         self.clock = clock
 

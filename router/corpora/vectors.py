@@ -40,9 +40,8 @@ class Embedded:
 
     def rows(self, digests: Sequence[bytes]) -> dict[bytes, int]:
         """Where the vectors of these texts lie in the cache, for those that have one."""
-        with unmapped(self._router):
-            numbers = fitting(self._router, self._model, self._long_texts)
-            found = self._router.cache.lookup(digests)
+        numbers = fitting(self._router, self._model, self._long_texts)
+        found = self._router.cache.lookup(digests)
         return {digest: row for number in numbers for digest, (row, _) in found.get(number, {}).items()}
 
     def fetch(self, rows: Sequence[int]) -> Floats:

@@ -14,7 +14,7 @@ from router.store.cache import Cache, kind_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-GROUP = 256
+GROUP = 64
 """Texts between two commits and two reports of progress."""
 
 

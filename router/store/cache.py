@@ -103,10 +103,11 @@ class Cache:
     def lookup(self, digests: Sequence[bytes]) -> dict[int, dict[bytes, Row]]:
         """Every vector there is for these texts, in every space at once: by kind, then by digest.
 
-        Reads the index only, never the vectors.
+        Reads the index only, never the vectors; in its order, so that no page of it is read twice.
         """
-        conn = self.database.reader()
+        conn = self.database.reader(mapped=False)
         found: dict[int, dict[bytes, Row]] = {}
+        digests = sorted(digests)
         for start in range(0, len(digests), PROBE):
             part = digests[start : start + PROBE]
             marks = ",".join("?" * len(part))

@@ -42,14 +42,18 @@ PATIENCE_S = 5.0
 """How long a write waits for another program's lock before it is refused."""
 
 
-def connect(path: Path, *, page_size: int = 4096, readonly: bool = False) -> Connection:
-    """A connection with WAL, `synchronous=FULL`, foreign keys, and explicit transactions only."""
+def connect(path: Path, *, page_size: int = 4096, readonly: bool = False, mapped: bool = True) -> Connection:
+    """A connection with WAL, `synchronous=FULL`, foreign keys, and explicit transactions only.
+
+    `mapped` is faster for BLOBs; every page that is touched then counts as this process's memory, once a connection.
+    """
     conn = sqlite3.connect(str(path), timeout=1.0, isolation_level=None, check_same_thread=False, cached_statements=512)
     conn.execute(f"PRAGMA page_size={page_size}")
     _switch_to_wal(conn)
     conn.execute("PRAGMA synchronous=FULL")
     conn.execute("PRAGMA foreign_keys=ON")
-    conn.execute(f"PRAGMA mmap_size={1 << 36}")
+    conn.execute("PRAGMA secure_delete=ON")  # from the first row on: pages that split leave copies behind as well
+    conn.execute(f"PRAGMA mmap_size={(1 << 36) * mapped}")
     conn.execute("PRAGMA temp_store=MEMORY")
     if readonly:
         conn.execute("PRAGMA query_only=ON")
@@ -92,7 +96,9 @@ class _Item:
 class Database:
     """One SQLite file with its writer thread and its readers."""
 
-    def __init__(self, path: Path, migrations: Callable[[], Migrations], names: list[str], *, page_size: int) -> None:
+    def __init__(
+        self, path: Path, migrations: Callable[[], Migrations], names: list[str], *, page_size: int, mapped: bool = True
+    ) -> None:
         """Open or create `path` and bring its schema up to date.
 
         Args:
@@ -101,18 +107,20 @@ class Database:
                 importing sqlite-utils is slow.
             names: the names of all migrations, oldest first.
             page_size: bytes a page, for a new file.
+            mapped: map the file for reading it, unless `reader` is told otherwise.
 
         Raises:
             StoreError: the file cannot be opened, or was written by a newer version of this program.
         """
         self.path = path
         self._page_size = page_size
+        self._mapped = mapped
         self._local = threading.local()
         self._all: list[Connection] = []
         self._lock = threading.Lock()
         self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         try:
-            self._conn = connect(path, page_size=page_size)
+            self._conn = connect(path, page_size=page_size, mapped=False)
             self._migrate(migrations, names)
         except sqlite3.Error as exc:
             raise translate(exc, path) from exc
@@ -121,12 +129,13 @@ class Database:
 
     # ---- reading ----
 
-    def reader(self) -> Connection:
+    def reader(self, *, mapped: bool | None = None) -> Connection:
         """This thread's read-only connection."""
-        conn: Connection | None = getattr(self._local, "conn", None)
+        mapped = self._mapped if mapped is None else mapped
+        conns: dict[bool, Connection] = self._local.__dict__.setdefault("conns", {})
+        conn = conns.get(mapped)
         if conn is None:
-            conn = connect(self.path, page_size=self._page_size, readonly=True)
-            self._local.conn = conn
+            conn = conns[mapped] = connect(self.path, page_size=self._page_size, readonly=True, mapped=mapped)
             with self._lock:
                 self._all.append(conn)
             # Streamlit runs every page in a thread of its own; its connection goes when the thread does.

@@ -15,7 +15,7 @@ from typing import Any
 from router.domain.errors import BadInput
 from router.domain.policy import ACCOUNT_BUDGET, BUILT_IN, from_dict, to_dict, validate, window_bounds
 from router.domain.values import Budget, Policy
-from router.store.balances import ACCOUNT, STRETCHES, add_to_balances, paid_enabled
+from router.store.balances import ACCOUNT, STRETCHES, add_to_balances, paid_enabled, zone_of
 from router.store.database import Connection, Database
 
 
@@ -124,14 +124,26 @@ class Policies:
         )
         return tuple(Budget(amount=a, window=w, hard=bool(h)) for a, w, h in rows)
 
-    async def set_account_budgets(self, budgets: Sequence[Budget]) -> None:
+    def account_zone(self) -> str:
+        """The time zone that the account's days, weeks and months are reckoned in."""
+        return zone_of(self.database.reader(), ACCOUNT)
+
+    async def set_account_budgets(self, budgets: Sequence[Budget], timezone: str | None = None) -> None:
         """Replace the budgets over all policies; none means no limit but the policies' own.
 
+        `timezone`: whose windows they are from now on; None leaves it as it is.
+
         Raises:
-            BadInput: a budget is not valid; nothing is written.
+            BadInput: a budget or the zone is not valid; nothing is written.
         """
-        validate(Policy(name=ACCOUNT, budgets=tuple(budgets)), ["any/model"])
-        await self.database.write(lambda conn: _set_budgets(conn, ACCOUNT, budgets))
+        validate(Policy(name=ACCOUNT, budgets=tuple(budgets), timezone=timezone or "UTC"), ["any/model"])
+
+        def write(conn: Connection) -> None:
+            if timezone is not None:
+                _set_zone(conn, ACCOUNT, timezone, self.clock())
+            _set_budgets(conn, ACCOUNT, budgets)
+
+        await self.database.write(write)
 
     def paid_enabled(self) -> bool:
         """False while the kill switch stops all paid calls."""
@@ -155,7 +167,7 @@ def _set_budgets(conn: Connection, owner: str, budgets: Sequence[Budget]) -> Non
 
 
 def _set_zone(conn: Connection, owner: str, timezone: str, now: float) -> None:
-    """Set the zone that a policy's windows are reckoned in; if it moves, the running windows are counted anew.
+    """Set the zone that an owner's windows are reckoned in; if it moves, the running windows are counted anew.
 
     Entries keep the windows they were booked in. For the new windows, each entry is added to the window of the
     new zone that its time falls in, and its scopes are extended, so that balances stay the fold of the entries.
@@ -180,11 +192,10 @@ def _recount(conn: Connection, owner: str, window: str, start: int) -> None:
 
     held = "SELECT id, state, amount, scopes FROM holds h WHERE state = 'pending'"
     booked = "SELECT c.id, c.kind, c.amount, c.scopes FROM charges c JOIN holds h ON h.id = c.hold WHERE 1"
+    whose, names = ("", ()) if owner == ACCOUNT else (" AND h.policy = ?", (owner.removeprefix("policy/"),))
     for table, select in (("holds", held), ("charges", booked)):
         # By the time of the hold: all entries of one hold go the same way.
-        rows = conn.execute(
-            f"{select} AND h.at >= ? AND h.policy = ?", (start, owner.removeprefix("policy/"))
-        ).fetchall()
+        rows = conn.execute(f"{select} AND h.at >= ?{whose}", (start, *names)).fetchall()
         for number, what, amount, body in rows:
             scopes = json.loads(body)
             if scope in scopes:

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 
 from router.domain.values import Route
 from router.store.balances import add_to_balances, parse_scopes
+from router.store.bar import CONFIRMED, STRUCK
 from router.store.database import Connection, Database
 from router.store.entries import change
 from router.store.usage import add_charge
-
-CONFIRMED, STRUCK = "confirmed by a person", "struck by a person"
 
 _OPEN = (
     " FROM charges c WHERE c.kind = 'unconfirmed'"

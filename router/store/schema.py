@@ -15,6 +15,7 @@ NAMES = [
     "m005_add_replay_facts",
     "m006_create_alerts",
     "m007_roll_up_by_grain",
+    "m008_index_charges",
 ]
 
 
@@ -221,5 +222,12 @@ def migrations() -> Migrations:
         for column in ("policy", "collection", "model"):
             db.conn.execute(f"CREATE INDEX requests_by_{column} ON requests ({column}, at)")
         db.conn.execute("CREATE INDEX charges_unconfirmed ON charges (id) WHERE kind = 'unconfirmed'")
+
+    @registry()
+    def m008_index_charges(db: Database) -> None:
+        # For the requests behind a bar; see bar.py.
+        for column in ("policy", "model", "route"):
+            db.conn.execute(f"CREATE INDEX charges_by_{column} ON charges ({column}, at)")
+        db.conn.execute("CREATE INDEX charges_by_request ON charges (request)")
 
     return registry

@@ -8,16 +8,19 @@ from __future__ import annotations
 import bisect
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from router.domain.values import Avoided, Route, RouteCounts
-from router.store import rollups
+from router.store import bar, rollups
 from router.store.database import Connection, Database
 
 QUARTER_S = rollups.QUARTER_S
 REPLAY_DAYS = 35
 SETTLE_PATIENCE_S = 600.0
+MOST_ROWS = 500
+"""No list of requests is longer; the rest is asked for page by page."""
+Place = bar.Place
 
 LATENCY_BOUNDS_MS = tuple(round(2 ** (i / 2), 3) for i in range(40))
 """Upper bounds of the latency histogram's buckets: 1 ms to about 12 minutes, a factor of 1.41 apart."""
@@ -74,6 +77,10 @@ class Slice:
             + self.avoided_local
             + self.avoided_batch
         )
+
+    def plus(self, other: Slice) -> Slice:
+        """Both together, under this one's key."""
+        return replace(self, **{name: getattr(self, name) + getattr(other, name) for name in rollups.SUMS})
 
 
 GROUPS = (*rollups.DIMENSIONS, "quarter")
@@ -147,6 +154,13 @@ class Usage:
         """One sum over everything between two times."""
         return self.sums(since=since, until=until, where=where)[0][1]
 
+    def began(self) -> float | None:
+        """The quarter-hour of the first request, in epoch seconds; None before it."""
+        (quarter,) = (
+            self.database.reader().execute("SELECT min(start) FROM rollups WHERE span = 1 AND grain = 1").fetchone()
+        )
+        return None if quarter is None else float(quarter * QUARTER_S)
+
     def latency(self, *, since: float, until: float, share: float, where: Mapping[str, str] | None = None) -> float:
         """The upper bound (ms) of the bucket in which the given share (0-1) of requests ends; 0.0 if there are none."""
         rows = rollups.histogram(self.database.reader(), *_quarters(since, until), _filters(where))
@@ -164,17 +178,43 @@ class Usage:
         since: float,
         until: float,
         where: Mapping[str, str] | None = None,
-        limit: int = 100,
+        limit: int = MOST_ROWS,
+        before: Place | None = None,
     ) -> list[dict[str, Any]]:
-        """The latest requests between two times, newest first, as dicts of the table's columns."""
+        """The latest requests between two times, newest first, as dicts of the table's columns.
+
+        `where`: equality of model, policy, collection or status. `before`: only those older than the one at this place.
+        """
         filters = {c: v for c, v in (where or {}).items() if c in ("model", "policy", "collection", "status")}
         cursor = self.database.reader().execute(
             "SELECT * FROM requests WHERE at >= ? AND at < ?"
             + "".join(f" AND {c} = ?" for c in filters)
+            + (" AND (at, id) < (?, ?)" if before else "")
             + " ORDER BY at DESC, id DESC LIMIT ?",
-            (since, until, *filters.values(), limit),
+            (since, until, *filters.values(), *(before or ()), min(limit, MOST_ROWS)),
         )
         return [_as_dict(cursor.description, row) for row in cursor]
+
+    def behind(
+        self,
+        *,
+        since: float,
+        until: float,
+        where: Mapping[str, str | Sequence[str]],
+        limit: int = MOST_ROWS,
+        before: Place | None = None,
+    ) -> list[dict[str, Any]]:
+        """The requests with charges that `sums` counts between two times, newest charge first; see bar.py.
+
+        Dicts of the table's columns, with `paid` and `unsure`, the nanodollars that count there, and `place`. The
+        bounds are whole quarter-hours.
+        """
+        conn = self.database.reader()
+        shares = bar.shares(conn, since, until, where, min(limit, MOST_ROWS), before)
+        marks = ", ".join("?" * len(shares))
+        cursor = conn.execute(f"SELECT * FROM requests WHERE id IN ({marks})", [s["request"] for s in shares])
+        rows = {row[0]: _as_dict(cursor.description, row) for row in cursor}
+        return [rows[share["request"]] | share for share in shares if share["request"] in rows]
 
     def request(self, number: int) -> dict[str, Any] | None:
         """One request's row with its candidates, or None."""
@@ -186,6 +226,7 @@ class Usage:
 def _as_dict(description: Sequence[Any], row: Sequence[Any]) -> dict[str, Any]:
     record = {column[0]: value for column, value in zip(description, row, strict=True)}
     record["candidates"] = json.loads(record["candidates"])
+    record["place"] = (record["at"], record["id"])
     return record
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,18 +65,9 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
     return Shell(tmp_path)
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[Sandbox]:
-    """One sandbox for the tests of a module."""
-    with Sandbox() as sandbox:
-        yield sandbox
-
-
 @pytest.fixture
-def openai(running: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
-    """A sandbox with an empty bill and no faults; OpenAI, and nobody else, is reached there."""
-    running.reset()
-    running.configure(key=None)
+def openai(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
+    """The provider; OpenAI, and nobody else, is reached there."""
     monkeypatch.setenv("OPENAI_API_KEY", "a-secret-key")
-    monkeypatch.setenv("OPENAI_BASE_URL", running.openai_url)
-    return running
+    monkeypatch.setenv("OPENAI_BASE_URL", sandbox.openai_url)
+    return sandbox

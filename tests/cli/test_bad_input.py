@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -17,12 +15,13 @@ FILES = {
     "missing.txt": (None, "There is no file"),
     "program.exe": (b"MZ", "files ending in '.exe' are not supported"),
     "texts": (b"a", "not supported"),
-    "pack.zip": (b"PK", "Unpack it"),
+    "pack.zip": (b"PK", "broken zip"),
     "nothing.txt": (b"", "is empty"),
     "blank.txt": (b"\n \n\n", "all of its 3 rows are empty"),
     "header.csv": (b"id,text\n", "it has no rows"),
     "other.csv": (b"id,words\n1,a\n", "no column 'text'"),
-    "broken.jsonl": (b'{"text": "a"}\n{"text": }\n', "line 2"),
+    "broken.jsonl": (b'\n{"text": }\n', "line 2: It is not valid JSON"),
+    "broken.json": (b'["a",\n"b"', "line 2"),
     "number.jsonl": (b'{"text": 5}\n', "line 1"),
     "picture.txt": (b"\x89PNG\r\n\x1a\n", "a picture"),
     "broken.parquet": (b"PAR1", "broken Parquet"),
@@ -52,7 +51,8 @@ OPTIONS = {
     "--dimensions 4000": "does not serve 4000 dimensions",
     "--dimensions many": "valid integer",
     "--long-texts shred": "'shred'",
-    "--collection books": "Collections come with a later version",
+    "--collection books --role query": "a role and a policy of its own",
+    "--collection books --long-texts cut": "a role and a policy of its own",
     "--out v.csv": "v.csv",
     "--out nowhere/v.parquet": "no folder nowhere",
     "--out texts.jsonl": "the file to read",
@@ -95,13 +95,13 @@ def test_a_folder_is_no_file(shell) -> None:
     assert shell("embed", "folder.txt").code == 2
 
 
-def test_a_zip_of_texts_is_not_promised(shell) -> None:
-    """Zips are for uploads into collections."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("a.txt", "a")
-    said = shell("embed", shell.write("a.zip", buffer.getvalue()))
-    assert (said.code, "Unpack it" in said.err) == (2, True)
+@pytest.mark.parametrize("command", ["embed", "quote"])
+def test_no_file_at_all_is_exit_2(shell, command: str) -> None:
+    """Nor a collection that is not there."""
+    said = shell(command)
+    assert (said.code, "There is no FILE" in said.err) == (2, True)
+    said = shell(command, "--collection", "none")
+    assert (said.code, "There is no collection 'none'" in said.err) == (2, True)
 
 
 def test_no_key_for_a_paid_model_is_refused(shell) -> None:
@@ -150,7 +150,7 @@ def test_no_error_ever_shows_a_traceback(shell, monkeypatch: pytest.MonkeyPatch,
     def fail(path: Path) -> None:
         raise error
 
-    monkeypatch.setattr(embed_command, "read_file", fail)
+    monkeypatch.setattr(embed_command, "read_files", fail)
     said = shell("embed", "a.txt")
     assert said.code == code
     assert said.err.startswith(words)

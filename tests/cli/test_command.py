@@ -53,11 +53,11 @@ def test_the_sandbox_serves_until_it_is_told_to_end() -> None:
             variables = dict(word.split("=", 1) for word in line.split() if "=" in word)
             url = variables["OPENAI_BASE_URL"].removesuffix("/openai/v1")
             assert f"sandbox at {url};" in line
-            with urllib.request.urlopen(f"{url}/sandbox/config", timeout=30) as reply:
+            with urllib.request.urlopen(f"{url}/sandbox/config", timeout=120) as reply:
                 config = json.load(reply)
             assert (config["requests_per_minute"], config["vectors"]) == (600, "hash")
             process.send_signal(signal.SIGINT)
-            _, err = process.communicate(timeout=30)
+            _, err = process.communicate(timeout=120)
         finally:
             process.kill()
     assert (process.returncode, err) == (0, "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from decimal import Decimal
 from pathlib import Path
 
@@ -195,6 +196,40 @@ def test_a_document_is_chunked(shell, openai: Sandbox) -> None:
     ids = [json.loads(line)["id"] for line in (shell.folder / "v.jsonl").read_text().splitlines()]
     assert found["texts"] == len(ids) > 2
     assert ids == [f"guide.md#{n}" for n in range(1, len(ids) + 1)]
+
+
+def test_a_broken_line_is_named_and_the_others_are_written(shell, openai: Sandbox, tmp_path: Path, monkeypatch) -> None:
+    """Exit 2, the others are embedded, the sums include it; of many only the first are named."""
+    file = shell.write("x.jsonl", '{"text": "a"}\n{"text": }\n{"text": "b"}\n' + "5\n" * 3)
+    said = shell("embed", file, "--model", SMALL, "--out", "v.parquet", "--json")
+    assert said.code == 2
+    found = said.json
+    assert (found["texts"], found["distinct"], found["refused"]) == (6, 2, 4)
+    assert found["problems"][0] == {"id": "2", "row": 2, "reason": "It is not valid JSON: Expecting value."}
+    assert list(vectors_in(tmp_path / "v.parquet")) == ["1", "3"]
+    monkeypatch.setattr("router.cli.rows.MOST_BROKEN", 2)
+    people = shell("embed", file, "--model", SMALL)
+    assert people.err.splitlines()[0] == "line 2 (id 2): It is not valid JSON: Expecting value."
+    assert people.err.splitlines()[2:] == ["... and 2 more.", "4 of 6 texts were not embedded."]
+    assert shell("quote", file, "--model", SMALL, "--json").code == 2
+
+
+def test_several_files_folders_and_zips_are_one_request(shell, openai: Sandbox, tmp_path: Path) -> None:
+    """Ids tell the files apart; a file that cannot be read is named, exit 2, and the others go on."""
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    (folder / "guide.md").write_text("# A guide to the mending of kettles\n")
+    (folder / "broken.pdf").write_bytes(b"%PDF-1.4 and nothing of one")
+    archive = tmp_path / "more.zip"
+    with zipfile.ZipFile(archive, "w") as made:
+        made.writestr("lines.txt", "one\ntwo\n")
+    said = shell("embed", shell.jsonl(["a"]), str(folder), str(archive), "--model", SMALL, "--out", "v.npz", "--json")
+    assert said.code == 2
+    assert [p["id"] for p in said.json["problems"]] == ["broken.pdf"]
+    ids = np.load(tmp_path / "v.npz", allow_pickle=False)["id"].tolist()
+    assert ids == ["texts.jsonl#t0", "guide.md#1", "lines.txt#1", "lines.txt#2"]
+    assert openai.bill().texts == 4
+    assert shell("quote", str(folder), "--model", SMALL, "--json").json["texts"] == 1
 
 
 def test_people_are_told_route_cost_and_what_was_skipped(shell, openai: Sandbox) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from router.sandbox import Fault, Sandbox
@@ -44,6 +45,50 @@ def test_a_corpus_is_quoted_first_and_embedded_when_asked(shell: Shell, openai: 
     assert [job["id"] for job in shell("jobs", "list", "--json").json["jobs"]] == [1]
     assert shell("collections", "delete", "letters").code == 0
     assert shell("collections", "list", "--json").json == {"collections": []}
+
+
+def test_embed_fills_a_collection_and_runs_its_job(shell: Shell, openai: Sandbox, letters: str, tmp_path: Path) -> None:
+    """What it says of a file it says of a collection; again it costs nothing; `--out` has every vector."""
+    guide = shell.write("guide.md", "# A guide\n\nto the mending of kettles and of pans\n")
+    options = ("--collection", "all things", "--json")
+    quoted = shell("quote", letters, guide, *options, "--model", MODEL, "--policy", "quality")
+    assert quoted.code == 0
+    assert (quoted.json["texts"], quoted.json["chosen"], quoted.json["job"]) == (31, MODEL, None)
+    assert shell("collections", "list", "--json").json == {"collections": []}
+    said = shell("embed", letters, guide, *options, "--model", MODEL, "--policy", "quality", "--out", "v.parquet")
+    assert said.code == 0
+    found = said.json
+    [candidate] = [c for c in quoted.json["candidates"] if c["model"] == MODEL]
+    assert found["cost_usd"] == candidate["cost_usd"] == found["job"]["spent_usd"]
+    assert (found["texts"], found["distinct"], found["refused"], found["out"]) == (31, 31, 0, "v.parquet")
+    assert found["routes"] == {"cache": 0, "local": 0, "api": 31, "batch": 0}
+    assert pq.read_metadata(tmp_path / "v.parquet").num_rows == 31
+    bill = openai.bill()
+    more = shell.jsonl(["a letter that is new"], "more.jsonl")
+    assert shell("quote", more, *options).json["distinct"] == 1
+    assert shell("quote", *options).json["texts"] == 31
+    again = shell("embed", more, letters, *options).json
+    assert again["routes"] == {"cache": 31, "local": 0, "api": 1, "batch": 0}
+    assert [file["state"] for file in again["files"]] == ["added", "unchanged"]
+    assert openai.bill().texts == bill.texts + 1
+    assert shell("embed", *options).json["routes"]["cache"] == 32
+    assert "by api" in shell("embed", "--collection", "all things").out
+    for wrong in (("--policy", "local"), ("--dimensions", "256"), ("--model", "openai/text-embedding-3-large")):
+        assert shell("embed", more, "--collection", "all things", *wrong).code == 2
+
+
+def test_embed_ends_with_the_codes_of_a_file(shell: Shell, openai: Sandbox, letters: str) -> None:
+    """3 where money stops the job, 2 where a file cannot be read, and it says which."""
+    openai.faults.add(Fault("quota", times=None))
+    said = shell("embed", letters, "--collection", "letters", "--model", MODEL, "--policy", "quality", "--json")
+    assert (said.code, said.json["job"]["state"], said.json["refused"]) == (3, "paused", 30)
+    openai.faults.clear()
+    assert shell("embed", "--collection", "letters", "--json").json["refused"] == 0
+    broken = shell.write("broken.pdf", b"%PDF-1.4 and nothing of one")
+    said = shell("embed", broken, "--collection", "letters")
+    assert (said.code, "broken.pdf" in said.err) == (2, True)
+    said = shell("embed", broken, "--collection", "new", "--policy", "local")
+    assert (said.code, "broken.pdf cannot be read" in said.err) == (2, True)
 
 
 def test_a_paused_job_is_told_and_goes_on(shell: Shell, openai: Sandbox, letters: str) -> None:

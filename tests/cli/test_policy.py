@@ -104,7 +104,13 @@ def test_the_account_budget_counts_what_was_spent_before(shell, openai: Sandbox)
         ("20/month", f"{spent / 1e9:.9f}"),
         ("1/day:soft", f"{spent / 1e9:.9f}"),
     }
-    assert shell("budget", "set", "none", "--json").json == {"budgets": [], "paid": True}
+    assert shell("budget", "set", "none", "--json").json == {"budgets": [], "timezone": "UTC", "paid": True}
+    tokyo = shell("budget", "set", "10/day", "--timezone", "Asia/Tokyo", "--json").json
+    assert tokyo["timezone"] == "Asia/Tokyo"
+    assert tokyo["budgets"][0]["resets"].endswith("15:00:00+00:00")
+    assert shell("budget", "set", "none", "--timezone", "Mars").code == 2
+    assert "those of Asia/Tokyo" in shell("budget", "show").out
+    assert shell("budget", "set", "none", "--timezone", "UTC").code == 0
     assert "no account budget" in shell("budget", "show").out
 
 

@@ -66,6 +66,8 @@ async def test_days_are_those_of_the_zone_and_none_is_missing(tmp_path: Path) ->
 
         assert texts("UTC") == {"18": 1, "19": 2, "20": 0, "21": 4}
         assert texts("Europe/Paris") == {"18": 0, "19": 3, "20": 0, "21": 4}
+        evening = reckon(router, start_of("63h", NOW, "UTC"), NOW, "day", "UTC")  # from 00:30 on the 19th
+        assert [row.texts for row in evening.rows] == [2, 0, 4]
         everything = reckon(router, start_of("all", NOW, "UTC"), NOW, "day", "UTC")
         assert [row.key for row in everything.rows] == ["2026-11-18", "2026-11-19", "2026-11-20", "2026-11-21"]
 
@@ -75,7 +77,7 @@ def test_spending_adds_up_in_every_grouping(shell, openai: Sandbox) -> None:
     shell("embed", shell.jsonl(["a", "b", "c"]), "--model", SMALL)
     shell("embed", shell.jsonl(["a", "b", "c", "d"]), "--model", SMALL, "--policy", "quality")
     bill = openai.bill()
-    for by in ("route", "model", "policy", "collection", "day"):
+    for by in ("route", "provider", "model", "policy", "collection", "day"):
         said = shell("spend", "--by", by, "--since", "3d", "--json").json
         assert Decimal(said["settled_usd"]) * 10**9 == bill.nanodollars
         assert (said["texts"], said["hit_rate"]) == (7, round(3 / 7, 6))
@@ -87,6 +89,8 @@ def test_spending_adds_up_in_every_grouping(shell, openai: Sandbox) -> None:
             assert len(said["rows"]) == 3
         elif by == "route":
             assert {row["route"]: row["texts"] for row in said["rows"]} == {"api": 4, "cache": 3}
+        elif by == "provider":
+            assert {row["provider"]: row["texts"] for row in said["rows"]} == {"openai": 7}
         elif by == "policy":
             assert {row["policy"]: row["texts"] for row in said["rows"]} == {"default": 3, "quality": 4}
     assert "42.9 % from the cache" in shell("spend").out
@@ -107,7 +111,7 @@ def test_nothing_spent_has_no_hit_rate(shell) -> None:
     assert (said["texts"], said["hit_rate"], said["rows"]) == (0, None, [])
 
 
-@pytest.mark.parametrize("options", ["--since soon", "--by provider", "--timezone Mars"])
+@pytest.mark.parametrize("options", ["--since soon", "--by month", "--timezone Mars"])
 def test_a_wrong_question_is_exit_2(shell, options: str) -> None:
     """Said, not guessed."""
     said = shell("spend", *options.split())

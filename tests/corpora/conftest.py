@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from router.sandbox import Sandbox, SandboxConfig
-
-
-@pytest.fixture(scope="session")
-def one_sandbox() -> Iterator[Sandbox]:
-    """One provider for all tests of the folder."""
-    with Sandbox(batch_seconds=0.05) as sandbox:
-        yield sandbox
+from router.sandbox import Sandbox
 
 
 @pytest.fixture
-def provider(one_sandbox: Sandbox) -> Sandbox:
-    """The provider with an empty bill, no faults and its usual settings."""
-    one_sandbox.reset()
-    usual = SandboxConfig(batch_seconds=0.05)
-    one_sandbox.configure(**{name: getattr(usual, name) for name in SandboxConfig.__dataclass_fields__})
-    return one_sandbox
+def provider(sandbox: Sandbox) -> Sandbox:
+    """The provider, whose batches are done in a moment."""
+    sandbox.configure(batch_seconds=0.05)
+    return sandbox

@@ -118,6 +118,25 @@ async def test_rows_are_taken_exactly_and_bad_ones_are_skipped(tmp_path: Path) -
         assert [c.key for c in here.library.chunks(document.id)] == ["rows.jsonl#0", "rows.jsonl#4"]
 
 
+async def test_a_broken_line_is_reported_and_the_others_are_taken(tmp_path: Path) -> None:
+    """With its number and its reason, of the first twenty; a file of nothing else says why."""
+    lines = ['{"text": "a good row"}', *["{broken"] * 30, '{"text": "another good row"}']
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines), "utf-8")
+    (tmp_path / "none.jsonl").write_text("{broken\n" * 3, "utf-8")
+    (tmp_path / "table.csv").write_text("id,text\n1,fine\n2,Hello, world\n3,fine too\n", "utf-8")
+    async with opened(tmp_path / "data") as here:
+        await here.library.create("rows")
+        reports = by_name(await here.library.add_files("rows", sorted(tmp_path.glob("*.*"))))
+        rows, none, table = (reports[name] for name in ("rows.jsonl", "none.jsonl", "table.csv"))
+        assert (rows.state, rows.chunks, rows.skipped, len(rows.reasons)) == ("added", 2, 30, 20)
+        assert rows.reason.startswith("Row 2 (line 2) is not valid JSON: ")
+        assert rows.reasons[19].startswith("Row 21 (line 21)")
+        assert (table.chunks, table.skipped) == (2, 1)
+        assert table.reason.startswith("Row 2 (line 3) has 3 cells")
+        assert none.state == "failed"
+        assert "all of its 3 rows are empty or broken. Row 1 (line 1) is not valid JSON" in none.reason
+
+
 async def test_a_long_row_is_split_and_its_chunks_are_told_apart(tmp_path: Path) -> None:
     """No chunk is over the limit by the model's own tokenizer; short rows stay whole."""
     path = jsonl(tmp_path / "rows.jsonl", ["short", "word " * 2_000, "also short"])

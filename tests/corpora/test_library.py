@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from router.domain.errors import BadInput, Refused
+from router.domain.errors import BadInput, Refused, StoreBusy
 from router.domain.values import Policy
 from router.request.intake import digest
 from router.sandbox import Sandbox, expected_vectors
-from tests.corpora.libraries import LARGE, SMALL, assert_right, billed, jsonl, opened, texts
+from tests.corpora.libraries import LARGE, SMALL, assert_right, billed, jsonl, opened, texts, vectors
 
 
 @pytest.fixture
@@ -157,10 +157,39 @@ async def test_erasing_a_text_takes_it_out_everywhere(tmp_path: Path, provider: 
             assert key not in digests
             assert len(digests) // 32 == len(counts) // 4 == len(copies) // 4, request
         assert await here.library.erase(secret) == type(erased)(chunks=(), vectors=0, requests=0)
-    for name in ("corpora.db", "router.db"):
-        data = (tmp_path / "data" / name).read_bytes()
-        assert secret.encode() not in data
-        assert name == "router.db" or key not in data
+
+
+async def test_an_erased_text_leaves_no_byte_on_disk(
+    tmp_path: Path, provider: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither its words, nor its digest, nor its vector, in any file or log, while the program runs on."""
+    rows = texts(800)
+    gone = rows[::100]
+
+    def left() -> set[str]:
+        data = b"".join(path.read_bytes() for path in (tmp_path / "data").rglob("*") if path.is_file())
+        wanted = {
+            "words": [text.encode() for text in gone],
+            "digest": [digest(text) for text in gone],
+            "vector": [vector.tobytes() for vector in kept],
+        }
+        return {what for what, some in wanted.items() if any(one in data for one in some)}
+
+    async with opened(tmp_path / "data", provider) as here:
+        await here.embed("letters", jsonl(tmp_path / "letters.jsonl", rows))
+        kept = vectors(here.router, gone)
+        assert left() == {"words", "digest", "vector"}
+        for text in gone:
+            await here.library.erase(text)
+        assert left() == set()
+        monkeypatch.setattr("router.corpora.erase.LOG_TRIES", 1)
+        reader = here.router.database.reader()
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM requests").fetchone()
+        with pytest.raises(StoreBusy, match=r"router\.db is being read"):
+            await here.library.erase(rows[1])
+        reader.execute("ROLLBACK")
+        assert (await here.library.erase(rows[1])).vectors == 0
 
 
 async def test_an_over_long_text_is_erased_with_its_pieces(tmp_path: Path, provider: Sandbox) -> None:
@@ -241,10 +270,12 @@ async def test_a_wrong_row_is_refused_and_the_others_are_kept(tmp_path: Path) ->
         {"text": "role", "model": SMALL, "role": "poet", "vector": good.tolist()},
     ]
     path = vector_file(tmp_path / "vectors.jsonl", rows)
+    path.write_text(f"{path.read_text('utf-8')}\n{{broken\n", "utf-8")
     async with opened(tmp_path / "data") as here:
         report = await here.library.import_vectors(path)
-        assert (report.stored, report.refused) == (1, 12)
-        assert sorted(report.reasons) == list(range(2, 14))
+        assert (report.stored, report.refused) == (1, 13)
+        assert sorted(report.reasons) == list(range(2, 15))
+        assert report.reasons[14] == "Line 14 is not valid JSON."
         said = {row: report.reasons[row] for row in report.reasons}
         assert "(512,)" in said[2]
         assert "length 3" in said[5]
@@ -264,7 +295,7 @@ async def test_an_imported_vector_never_takes_the_place_of_a_paid_one(tmp_path: 
         assert_right(here.router, ["mine"])
 
 
-@pytest.mark.parametrize(("name", "content"), [("a.csv", "x"), ("a.jsonl", "{"), ("a.parquet", "not parquet")])
+@pytest.mark.parametrize(("name", "content"), [("a.csv", "x"), ("a.parquet", "not parquet")])
 async def test_a_file_that_is_not_of_vectors_is_refused(tmp_path: Path, name: str, content: str) -> None:
     """With its name."""
     path = tmp_path / name

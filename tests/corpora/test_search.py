@@ -8,19 +8,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from router.corpora.vectors import Embedded
 from router.domain.errors import BadInput, Refused
+from router.request.intake import digest
 from router.sandbox import Sandbox, expected_vector, expected_vectors
 from tests.corpora.libraries import SMALL, billed, jsonl, opened, texts
 
 VOYAGE = "voyage/voyage-4"
 
 
-@pytest.mark.parametrize(("model", "size"), [(SMALL, None), (SMALL, 256), (VOYAGE, None), (VOYAGE, 2048)])
+@pytest.mark.parametrize(
+    ("model", "size", "held"),
+    [(SMALL, None, True), (SMALL, 256, True), (SMALL, 256, False), (VOYAGE, None, False), (VOYAGE, 2048, True)],
+)
 async def test_the_nearest_are_those_of_a_plain_sum(
-    tmp_path: Path, provider: Sandbox, model: str, size: int | None, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, provider: Sandbox, model: str, size: int | None, held: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever the pages, the size and the model's roles: NumPy over all the provider's vectors says the same."""
-    monkeypatch.setattr("router.corpora.chunks.PAGE", 7)
+    """Whatever the blocks, the size, the model's roles, and whether it fits in memory: NumPy says the same."""
+    monkeypatch.setattr("router.corpora.held.BLOCK", 7)
+    if not held:
+        monkeypatch.setattr("router.corpora.held.MOST_BYTES", 100)
     rows = texts(100)
     async with opened(tmp_path / "data", provider) as here:
         await here.embed("letters", jsonl(tmp_path / "letters.jsonl", [*rows, rows[3]]), model=model, dimensions=size)
@@ -38,6 +45,49 @@ async def test_the_nearest_are_those_of_a_plain_sum(
             assert found.dimensions == (size or here.router.catalog.get(model).default_dimensions)
         [hit] = (await here.library.search("letters", rows[3], k=1)).hits
         assert (hit.copies, hit.chunk.document, hit.chunk.key) == (2, "letters.jsonl", "letters.jsonl#r3")
+
+
+async def test_the_second_query_reads_no_vector(
+    tmp_path: Path, provider: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither of another collection that fits beside it; the one searched longest ago makes room for a third."""
+    reads: list[int] = []
+    fetch = Embedded.fetch
+    monkeypatch.setattr(Embedded, "fetch", lambda self, rows: reads.append(len(rows)) or fetch(self, rows))
+    monkeypatch.setattr("router.corpora.held.MOST_BYTES", 25 * 4 * 1536)
+    async with opened(tmp_path / "data", provider) as here:
+        for name in ("one", "two", "three"):
+            await here.embed(name, jsonl(tmp_path / f"{name}.jsonl", texts(10, name)))
+        read: dict[str, list[int]] = {}
+        for name in ("one", "two", "one", "three", "one", "two"):
+            reads.clear()
+            await here.library.search(name, "anything at all", k=3)
+            read.setdefault(name, []).extend(reads or [0])
+        assert read == {"one": [10, 0, 0], "two": [10, 10], "three": [10]}
+
+
+async def test_what_changes_is_seen_by_the_next_query(tmp_path: Path, provider: Sandbox) -> None:
+    """A text that is added is found at once, one that is erased never again, whoever did it."""
+    rows = texts(10)
+    async with opened(tmp_path / "data", provider) as here, opened(tmp_path / "data", provider) as other:
+
+        async def search() -> tuple[set[str], int, int]:
+            found = await here.library.search("letters", "anything at all", k=20)
+            return {hit.chunk.text for hit in found.hits}, found.searched, found.missing
+
+        await here.embed("letters", jsonl(tmp_path / "letters.jsonl", rows))
+        assert await search() == (set(rows), 10, 0)
+        await other.library.add_files("letters", [jsonl(tmp_path / "more.jsonl", ["a text that is new"])])
+        await other.library.confirm("letters")
+        assert await search() == (set(rows), 10, 1)
+        await other.worker.run_all()
+        assert await search() == ({*rows, "a text that is new"}, 11, 0)
+        await other.library.erase(rows[3])
+        assert await search() == ({*rows, "a text that is new"} - {rows[3]}, 10, 0)
+        await other.router.cache.erase([digest(rows[4])])  # the vector alone, behind everybody's back
+        assert await search() == ({*rows, "a text that is new"} - {rows[3], rows[4]}, 9, 1)
+        await other.library.delete_documents("letters", ["more.jsonl"])
+        assert await search() == (set(rows) - {rows[3], rows[4]}, 8, 1)
 
 
 async def test_a_query_costs_once_and_says_so(tmp_path: Path, provider: Sandbox) -> None:

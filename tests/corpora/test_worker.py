@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from router.domain.errors import NotConfigured, StoreFull
 from router.sandbox import Fault, Sandbox
 from tests.corpora.libraries import LARGE, SMALL, Clock, Opened, assert_right, billed, jsonl, opened, texts
 from tests.faults.books import audit
+from tests.waits import until
 
 
 @pytest.fixture
@@ -70,6 +70,33 @@ async def test_adding_a_file_embeds_only_what_is_new(
         assert here.library.job(job.id).total == 250
 
 
+async def test_editing_one_document_of_a_thousand_pays_for_its_changed_chunks(
+    tmp_path: Path, provider: Sandbox
+) -> None:
+    """The file is read again; its other chunks, of this document and of the others, cost nothing."""
+    documents = [[f"Document {at} says what to do."] for at in range(1_000)]
+    documents[500] = [f"Part {n} of a long document says what is to be done about it. " for n in range(8)]
+    async with opened(tmp_path / "data", provider, block=1_000) as here:
+        await here.library.create("documents", model=SMALL, policy="quality", chunk_tokens=16)
+        path = tmp_path / "documents.jsonl"
+
+        async def upload() -> int:
+            jsonl(path, ["".join(parts) for parts in documents])
+            [report] = await here.library.add_files("documents", [path])
+            await here.library.confirm("documents")
+            await here.worker.run_all()
+            return report.chunks
+
+        chunks = await upload()
+        assert chunks >= 1_007
+        assert billed(provider) == (chunks, 1)
+        documents[500][4] = "This sentence stands there in its place, and says something else. "
+        again = await upload()
+        assert 1 <= billed(provider)[0] - chunks <= 3
+        assert billed(provider)[1] == 1
+        assert await here.library.coverage("documents") == (again, again)
+
+
 async def test_the_price_of_a_query_is_not_the_jobs(tmp_path: Path, provider: Sandbox, file: Path) -> None:
     """A search is charged to the collection, and no job's `spent` moves."""
     async with opened(tmp_path / "data", provider) as here:
@@ -108,28 +135,6 @@ async def test_out_of_money_it_waits_or_stops_and_never_changes_space(
         await here.worker.run_all()
         assert here.library.job(number).state == "done"
         assert billed(provider) == (230, 1)
-
-
-@pytest.mark.parametrize("fault", ["quota", "key_revoked"])
-async def test_what_only_a_person_can_mend_pauses_the_job(
-    tmp_path: Path, provider: Sandbox, file: Path, fault: str
-) -> None:
-    """No money at the provider, a revoked key: 0 retries, the reason, and on request it goes on."""
-    async with opened(tmp_path / "data", provider) as here:
-        provider.faults.add(Fault(fault, skip=2, times=None))  # type: ignore[arg-type]  # one of its kinds
-        number = await here.embed("letters", file)
-        job = here.library.job(number)
-        assert (job.state, job.done) == ("paused", 100)
-        assert job.reason
-        assert len(provider.received()) == 3
-        await here.worker.run_all()
-        assert len(provider.received()) == 3
-        provider.faults.clear()
-        await here.library.resume(number)
-        await here.worker.run_all()
-        assert here.library.job(number).state == "done"
-        assert billed(provider) == (230, 1)
-        assert audit(here.router.database.reader()).held == 0
 
 
 async def test_the_kill_switch_pauses_the_job(tmp_path: Path, provider: Sandbox, file: Path) -> None:
@@ -363,14 +368,6 @@ async def test_a_dead_runners_job_is_taken_over(tmp_path: Path, provider: Sandbo
         clock.now += LEASE_S + 1
         await here.worker.run_all()
         assert here.library.job(job.id).state == "done"
-
-
-async def until(true: object, seconds: float = 20.0) -> None:
-    """Return as soon as something is true."""
-    end = time.monotonic() + seconds
-    while not true():  # type: ignore[operator]  # a function without arguments
-        assert time.monotonic() < end, "it never came"
-        await asyncio.sleep(0.01)
 
 
 def test_errors_for_people_are_all_judged() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from streamlit.testing.v1 import AppTest
@@ -22,7 +23,7 @@ def enter(data: Path) -> Enter:
     """`enter("spend", "a@b.c")` opens a page as this person, where people have to sign in; "" has not signed in."""
 
     def run(name: str, address: str, *, verified: bool | None = True, **query: str) -> AppTest:
-        app = AppTest.from_file(MAIN, default_timeout=30)
+        app = AppTest.from_file(MAIN, default_timeout=120)
         app.secrets.update({"auth": {"client_id": "x"}, "access": ALLOWED})
         app.user = {"is_logged_in": bool(address)}
         if address:
@@ -112,7 +113,7 @@ def test_an_editor_does_everything(enter: Enter) -> None:
 
 def test_without_a_section_nobody_has_to_sign_in(data: Path) -> None:
     """Off by default; secrets with keys alone do not turn it on."""
-    app = AppTest.from_file(MAIN, default_timeout=30)
+    app = AppTest.from_file(MAIN, default_timeout=120)
     app.secrets["OPENAI_API_KEY"] = "k"
     app.run()
     assert not app.exception
@@ -157,3 +158,45 @@ def test_a_public_address_needs_sign_in(address: str | None, loopback: bool) -> 
         refused = access.why_not_listen(address, sign_in=False, env={access.ALLOW_PUBLIC: word})
         assert (refused == "") is loopback
         assert loopback or access.ALLOW_PUBLIC in refused
+
+
+@pytest.mark.parametrize(
+    ("server", "passes"),
+    [
+        (("127.0.0.1", 8501), True), (("::1", 8501), True), (("::ffff:127.0.0.1", 8501), True),
+        (("192.168.1.4", 8501), False), (("::ffff:192.168.1.4", 8501), False), (("fe80::1%eth0", 8501), False),
+        (("/run/app.sock", None), False), (None, False),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+@pytest.mark.parametrize("open_by", ["", "sign-in", "words"])
+async def test_a_server_that_asks_nobody_where_to_listen_is_gated(
+    kind: str, server: tuple[str, int | None] | None, passes: bool, open_by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`uvicorn app:app --host 0.0.0.0`: what comes in at another address than loopback is refused, as at the start."""
+    monkeypatch.setattr(access, "signs_in", lambda: open_by == "sign-in")
+    if open_by == "words":
+        monkeypatch.setenv(access.ALLOW_PUBLIC, "yes")
+    reached, sent = [], []
+
+    async def inner(scope: object, receive: object, send: object) -> None:
+        reached.append(scope)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await access.Gate(inner)({"type": kind, "server": server}, None, send)  # type: ignore[arg-type]  # never received
+    assert bool(reached) is (passes or open_by != "")
+    assert bool(sent) is not bool(reached)
+    if sent and kind == "http":
+        assert sent[0]["status"] == 403
+        assert access.ALLOW_PUBLIC.encode() in sent[1]["body"]
+    elif sent:
+        assert sent[0]["type"] == "websocket.close"
+
+
+def test_the_gate_stands_before_the_app() -> None:
+    """The app that any server imports has it, outermost."""
+    import app
+
+    assert app.app._user_middleware[0].cls is access.Gate

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ async def test_a_model_on_disk_is_loaded_from_its_folder(tmp_path: Path) -> None
     assert (mine.model, mine.space) == ("local/mine", "local/mine")
     assert packaged.counts.cache == 0
     assert float(np.dot(mine.vectors[0], packaged.vectors[0])) > 0.999
+    assert gc.get_freeze_count() > 200_000  # else every run of a page goes through all that torch has
 
 
 def test_a_name_that_is_no_folder_and_no_hub_name_is_not_there() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -52,6 +53,23 @@ async def test_a_vector_comes_back_bit_for_bit_with_its_tokens(cache: Cache) -> 
     fetched = cache.fetch([rows[key(n)][0] for n in order], 4)
     assert fetched.dtype == np.float32
     assert np.array_equal(fetched, some(order))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+async def test_storing_and_looking_up_map_nothing_of_the_file(cache: Cache) -> None:
+    """Else a long job holds ever more of a large file in memory; only fetching maps it, which is faster for it."""
+    path = str(cache.database.path)
+
+    def mapped() -> bool:
+        return any(line.endswith(path) for line in Path("/proc/self/maps").read_text().splitlines())
+
+    await cache.store(SMALL, [key(n) for n in range(2_000)], [1] * 2_000, some(list(range(2_000))))
+    cache.database.reader(mapped=False).execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    found = cache.lookup([key(n) for n in range(2_000)])
+    assert not mapped()
+    [rows] = found.values()
+    cache.fetch([row for row, _ in rows.values()], 4)
+    assert mapped()
 
 
 async def test_nothing_is_found_by_less_than_all_that_shaped_it(cache: Cache) -> None:

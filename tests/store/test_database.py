@@ -57,7 +57,7 @@ async def test_writes_that_arrive_together_share_a_commit(database: Database) ->
 
     def slow(conn: Connection) -> None:
         inside.set()
-        assert gate.wait(10)
+        assert gate.wait(60)
 
     def note(conn: Connection) -> None:
         transactions.append(conn.execute("SELECT count(*) FROM settings").fetchone()[0])
@@ -185,7 +185,7 @@ def test_two_programs_may_create_a_file_at_once(tmp_path: Path) -> None:
     failures: list[Exception] = []
 
     def start() -> None:
-        gate.wait(10)
+        gate.wait(60)
         try:
             with open_database(tmp_path):
                 pass

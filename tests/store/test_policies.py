@@ -119,6 +119,26 @@ async def test_a_moved_zone_counts_what_falls_into_its_windows(
     audit(database.reader())
 
 
+async def test_the_account_has_a_zone_of_its_own(
+    policies: Policies, ledger: Ledger, database: Database, clock: Clock
+) -> None:
+    """Moved, its running windows count what every policy spent in them; without a zone given it stays where it is."""
+    budget, edge = Budget(amount=100, window="day"), datetime(2027, 1, 1, tzinfo=ZoneInfo("Asia/Tokyo")).timestamp()
+    assert policies.account_zone() == "UTC"
+    for clock.now, name, tokens in ((edge - 1, "a", 10), (edge + 1, "b", 20), (edge + 2, "c", 40)):
+        await ledger.settle((await hold(ledger, unit(name, tokens), policy=name)).holds[0], tokens, tokens)
+    await policies.set_account_budgets([budget], "Asia/Tokyo")
+    assert ledger.states("p")[0].used == 60
+    audit(database.reader())
+    with pytest.raises(BadInput):
+        await policies.set_account_budgets([], "Mars/Olympus")
+    await policies.set_account_budgets([budget])
+    assert policies.account_zone() == "Asia/Tokyo"
+    await policies.set_account_budgets([budget], "UTC")
+    assert ledger.states("p")[0].used == 70
+    audit(database.reader())
+
+
 async def test_the_switch_is_seen_by_every_program(policies: Policies, database: Database, clock: Clock) -> None:
     """Off and on, at once, on another connection."""
     with open_database(database.path.parent) as other:

@@ -47,7 +47,7 @@ def books(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Connection
     conn.close()
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(everywhere, everywhere, some_filters, st.sets(st.sampled_from((*DIMENSIONS, "quarter"))))
 def test_a_stretch_is_the_sum_of_its_quarter_hours(
     books: tuple[Connection, list[tuple[Key, int, int]]], first: int, end: int, filters: dict[str, str], by: set[str]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import random
+from typing import Any
+
 import pytest
 
 from router.domain.values import Avoided, RouteCounts
 from router.store.database import Database
+from router.store.entries import Purpose
 from router.store.ledger import Ledger
-from router.store.usage import QUARTER_S, REPLAY_DAYS, Outcome, Usage
+from router.store.usage import MOST_ROWS, QUARTER_S, REPLAY_DAYS, Outcome, Usage
 from tests.faults.books import MODEL, hold, unit
 from tests.store.conftest import Clock
 
@@ -107,3 +111,85 @@ async def test_digests_are_forgotten_and_sums_are_not(usage: Usage, database: Da
     await usage.forget()
     assert [row[1] for row in database.reader().execute("SELECT * FROM replay")] == [b"e" * 32]
     assert usage.total(since=0, until=clock.now + QUARTER_S).requests == 2
+
+
+# ---- the requests of a list, and behind a bar --------------------------------------------------
+
+
+async def test_a_list_of_requests_goes_on_where_the_page_before_ended(usage: Usage, clock: Clock) -> None:
+    """Newest first, also among those of one moment; none twice, none left out, and no page without an end."""
+    for n in range(7):
+        clock.now += n % 2
+        await usage.record(outcome(), **{**WHO, "policy": "pq"[n % 3 == 0]})  # type: ignore[arg-type]  # its own
+    span: dict[str, Any] = {"since": 0, "until": clock.now + 1}
+    for where in ({}, {"policy": "p"}):
+        whole = [r["id"] for r in usage.requests(**span, where=where)]
+        assert whole == sorted(whole, reverse=True)
+        paged, place = [], None
+        while page := usage.requests(**span, where=where, limit=2, before=place):
+            paged += [r["id"] for r in page]
+            place = page[-1]["place"]
+        assert paged == whole
+        assert len(whole) == (4 if where else 7)
+    assert len(usage.requests(**span, limit=10**9)) <= MOST_ROWS
+
+
+BARS = {"policy": ("p", "q"), "model": ("a/x", "a/y", "b/z"), "route": ("api", "batch"), "collection": ("", "wiki")}
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_the_requests_behind_a_bar_add_up_to_it(usage: Usage, ledger: Ledger, clock: Clock, seed: int) -> None:
+    """Whatever hour they began in: settled late, broken off, swept, confirmed, struck; and each of them once."""
+    dice, start = random.Random(seed), clock.now
+    other = Ledger(ledger.database, clock)
+    for n in range(30):
+        clock.now += dice.choice([1, 20, 900])
+        await ledger.renew()
+        bar = {name: dice.choice(values) for name, values in BARS.items()}
+        who = {"policy": bar["policy"], "version": 1, "collection": bar["collection"], "role": "document"}
+        number = await usage.begin(**who)  # type: ignore[arg-type]  # its own arguments
+        for part in range(dice.choice([1, 1, 3])):
+            purpose = Purpose(request=number, kind="k", **(bar | {"model": dice.choice(BARS["model"])}))  # type: ignore[arg-type]  # the same
+            units = [[unit(f"{n}.{part}", dice.randrange(1, 99))]]
+            opened = await ledger.open(units, purpose, price=lambda t: t, stored=lambda _: set(), sent=True)
+            hold_of = opened.holds[0]
+            clock.now += dice.choice([0, 1, 700])
+            match dice.randrange(4):
+                case 0:
+                    await ledger.fail(hold_of, "lost", billed=None, price=lambda t: t)
+                case 1 if clock.now - start > 60:  # taken for dead by another process, then settled after all
+                    clock.now += 60
+                    await other.renew()
+                    await other.sweep()
+                    await ledger.settle(hold_of, 7, 7)
+                case _:
+                    await ledger.settle(hold_of, hold_of.amount, 7)
+        for charge in ledger.unconfirmed():
+            if dice.random() < 0.2:
+                await ledger.reconcile(charge.id, confirm=dice.random() < 0.5)
+    hours = range(int(start), int(clock.now) + 3600, 3600)
+    seen = 0
+    for since in hours:
+        span: dict[str, Any] = {"since": since, "until": since + 3600}
+        for name, values in BARS.items():
+            sums = {key[0]: s for key, s in usage.sums(**span, by=[name])}
+            for value in values:
+                seen += same(usage, span, {name: value}, [sums[value]] if value in sums else [])
+        both = [s for (model, _), s in usage.sums(**span, by=["model", "policy"], where={"policy": "p"}) if model < "b"]
+        seen += same(usage, span, {"model": ("a/x", "a/y"), "policy": "p"}, both)
+    assert seen > 100
+    assert {kind for (kind,) in usage.database.reader().execute("SELECT kind FROM charges")} > {"struck", "settled"}
+
+
+def same(usage: Usage, span: dict[str, Any], where: dict[str, Any], bar: list[Any]) -> int:
+    """Hold the requests behind a bar, page by page, against the bar; how many there are."""
+    found: list[dict[str, Any]] = []
+    place = None
+    while page := usage.behind(**span, where=where, limit=2, before=place):
+        found += page
+        place = page[-1]["place"]
+    assert len({r["id"] for r in found}) == len(found)
+    assert [r["place"] for r in found] == sorted((r["place"] for r in found), reverse=True)
+    assert sum(r["paid"] for r in found) == sum(s.charged for s in bar)
+    assert sum(r["unsure"] for r in found) == sum(s.unconfirmed for s in bar)
+    return len(found)

@@ -1,0 +1,72 @@
+"""Exports of collections, written when they are asked for and streamed from disk.
+
+`st.download_button` would keep the file in memory for as long as the page is open, and its server copies it twice more
+on the way out. So an export is a link; it is signed, since the route behind it is open to whoever has it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from typing import BinaryIO
+from urllib.parse import quote, urlencode
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+
+from router.corpora.library import UPLOADS
+from router.domain.errors import RouterError
+from router.host import host
+
+LIFE_H = 12
+_BLOCK = 1 << 18
+_KEY = secrets.token_bytes(32)  # links end with the process
+
+
+def link(collection: str, ending: str) -> str:
+    """Where the vectors of a collection can be fetched, for some hours; `ending` as `export.open_writer` knows it."""
+    until = str(int(time.time() // 3600) + LIFE_H)
+    asked = {"collection": collection, "ending": ending, "until": until}
+    return f"/export?{urlencode({**asked, 'signature': _sign(collection, ending, until)})}"
+
+
+async def export(request: Request) -> Response:
+    """A whole collection as a file; 403 where the link was not made here, or too long ago."""
+    collection, ending, until, signature = (
+        request.query_params.get(name, "") for name in ("collection", "ending", "until", "signature")
+    )
+    right = _sign(collection, ending, until)
+    if not hmac.compare_digest(right.encode(), signature.encode()) or int(until) < time.time() // 3600:
+        return PlainTextResponse("This link has ended. Open the page again, and take the new one.\n", 403)
+    try:
+        engine = await asyncio.to_thread(host)
+        folder = engine.router.settings.data / UPLOADS  # what a crash leaves here is swept up
+        folder.mkdir(exist_ok=True)
+        path = folder / f"{secrets.token_hex(8)}{ending}"
+        try:
+            await engine.arun(engine.library.export(collection, path))
+            file = path.open("rb")
+        finally:
+            path.unlink(missing_ok=True)  # the open file lives on until it is sent
+    except RouterError as error:
+        return PlainTextResponse(f"{error.message} {error.hint}\n", 409)
+    headers = {
+        "content-length": str(os.fstat(file.fileno()).st_size),
+        "content-disposition": f"attachment; filename*=utf-8''{quote(collection + ending, safe='')}",
+        "content-encoding": "identity",  # vectors do not pack
+    }
+    return StreamingResponse(_blocks(file), media_type="application/octet-stream", headers=headers)
+
+
+def _sign(*asked: str) -> str:
+    return hmac.digest(_KEY, "\0".join(asked).encode(), "sha256").hex()
+
+
+def _blocks(file: BinaryIO) -> Iterator[bytes]:
+    with file:
+        while block := file.read(_BLOCK):
+            yield block
