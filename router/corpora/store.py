@@ -109,7 +109,6 @@ class Corpora:
         """Delete a collection with its documents, chunks and generations."""
 
         def write(conn: Connection) -> None:
-            _secure_delete(conn)
             conn.execute("DELETE FROM collections WHERE id = ?", (collection,))
 
         await self.database.write(write, patience_s=PATIENCE_S)
@@ -225,7 +224,6 @@ class Corpora:
         now = self.clock()
 
         def write(conn: Connection) -> int:
-            _secure_delete(conn)
             conn.execute(
                 "DELETE FROM documents WHERE collection = ? AND (name = ? AND state IN ('added', 'failed')"
                 " OR state = 'adding' AND added < ?)",
@@ -284,7 +282,6 @@ class Corpora:
         """Make what was added ready to be embedded; it takes the place of documents of the same names."""
 
         def write(conn: Connection) -> int:
-            _secure_delete(conn)
             conn.execute(
                 "DELETE FROM documents WHERE collection = ? AND state IN ('ready', 'failed') AND name IN"
                 " (SELECT name FROM documents WHERE collection = ? AND state = 'added')",
@@ -301,7 +298,6 @@ class Corpora:
         """Delete documents by name, or all in some states. Returns how many there were."""
 
         def write(conn: Connection) -> int:
-            _secure_delete(conn)
             gone = 0
             for name in names:
                 gone += conn.execute(
@@ -319,7 +315,6 @@ class Corpora:
         """Delete every chunk of these texts, in all collections. Returns (collection, document) of each."""
 
         def write(conn: Connection) -> list[tuple[str, str]]:
-            _secure_delete(conn)
             gone: list[tuple[str, str]] = []
             for digest in digests:
                 rows = conn.execute(
@@ -334,8 +329,3 @@ class Corpora:
             return gone
 
         return await self.database.write(write, patience_s=PATIENCE_S)
-
-
-def _secure_delete(conn: Connection) -> None:
-    """Overwrite what is deleted from now on: people's texts do not stay behind in free pages."""
-    conn.execute("PRAGMA secure_delete = ON")
