@@ -6,13 +6,14 @@ import streamlit as st
 
 st.title("Models")
 
-from pages.components import tables  # noqa: E402  # the title is on the screen before these load
+from pages.components import access, draw, prices, spending  # noqa: E402  # the title is on the screen before these load
 from pages.components.format import md, plural  # noqa: E402
-from router import reports  # noqa: E402
+from router import crosscheck, reports  # noqa: E402
 from router.dispatch.lane import BREAK_AFTER, BREAK_S  # noqa: E402
 from router.host import host  # noqa: E402
 
-router = host().router
+engine = host()
+router = engine.router
 catalog = router.catalog
 today = reports.today(router.clock(), "UTC")
 ready = sum(router.configured(model) for model in catalog.models)
@@ -24,18 +25,19 @@ st.caption(
 with st.container(horizontal=True, vertical_alignment="bottom"):
     only = st.segmented_control("Show", ["All", "Ready"], default="All", required=True, key="show", bind="query-params")
     st.page_link("connections.py", label="Add a key", icon=":material/power:")
-    st.page_link("policies.py", label="Account budget", icon=":material/tune:")
 
 shown = [model for model in catalog.models if only == "All" or router.configured(model)]
-rows = tables.models(shown, today=today, configured=router.configured, scale=catalog.scale)
+overrides = crosscheck.overrides(catalog, today)
+rows = prices.models(shown, today=today, configured=router.configured, scale=catalog.scale, overrides=overrides)
 st.dataframe(
     rows,
     column_config={
         "model": st.column_config.TextColumn("model", pinned=True),
         "state": st.column_config.MultiselectColumn(
-            "state", options=list(tables.STATES.values()), color=["green", "gray", "gray"]
+            "state", options=list(prices.STATES.values()), color=["green", "gray", "gray"]
         ),
         "now": st.column_config.TextColumn("now", help="USD per million tokens, answered at once.", alignment="right"),
+        "was": st.column_config.TextColumn("was", help="The catalog's price, overridden in router.toml."),
         "batch": st.column_config.TextColumn("batch", help="USD per million tokens, within a day.", alignment="right"),
         "read": st.column_config.TextColumn("read", help="The day on which the price was read."),
         "price from": st.column_config.TextColumn("price from", width="medium"),
@@ -53,8 +55,25 @@ st.caption(
     " read second-hand, and not at its origin."
 )
 
+if overrides:
+    st.subheader("Price overrides")
+    st.dataframe(prices.overrides(overrides), hide_index=True, alt="Prices that router.toml sets")
+    st.caption("Set under \\[\\[prices\\]\\] in router.toml: the catalog's price → the one that holds from its day on.")
+
+if st.toggle("Compare with genai-prices", key="compare", bind="query-params"):
+    checked = crosscheck.crosscheck(catalog, today)
+    verdicts = [c.verdict for c in checked]
+    st.dataframe(
+        prices.crosschecked(checked, overrides), hide_index=True, height="content",
+        alt="Our prices beside those of genai-prices",
+    )  # fmt: skip
+    st.caption(
+        f"{verdicts.count('same')} of {plural(len(checked), 'price')} are those of the package genai-prices, a copy of"
+        f" which came with this program; different: {verdicts.count('differs')}. It knows no batch prices."
+    )
+
 st.subheader("Providers")
-states = tables.providers(router.health(), router.settings.endpoints.values(), now=router.clock())
+states = prices.providers(router.health(), router.settings.endpoints.values(), now=router.clock())
 st.dataframe(
     states,
     column_config={
@@ -71,3 +90,18 @@ st.caption(
     f"After {BREAK_AFTER} failures in a row a provider is left alone for {BREAK_S:.0f} s, then tried by one call."
     " Times in UTC."
 )
+
+st.subheader("Account budget")
+for state in router.ledger.states(""):
+    draw.budget(state, router.policies.account_zone())
+paid = router.policies.paid_enabled()
+with st.container(horizontal=True, vertical_alignment="center"):
+    st.page_link("policies.py", label="Change it", icon=":material/tune:")
+    st.button(
+        "Stop all paid calls" if paid else "Allow paid calls again",
+        icon=":material/block:" if paid else ":material/play_arrow:", key="switch",
+        on_click=lambda: engine.run(router.policies.set_paid(not paid)), **access.only_editors(),
+    )  # fmt: skip
+if not paid:
+    st.caption("Paid calls are stopped, of every program on this data folder. Cache and local models go on.")
+spending.unconfirmed(engine)

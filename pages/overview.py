@@ -9,15 +9,16 @@ import streamlit as st
 st.title("Overview")
 
 from pages.components import bars, charts, draw, jobs, start  # noqa: E402  # the title is on the screen before these load
-from pages.components.format import count, latency, md, percent, plural, usd  # noqa: E402
+from pages.components.format import count, exact_usd, latency, md, percent, usd  # noqa: E402
 from router import reports  # noqa: E402
 from router.host import host  # noqa: E402
 
-ZONE = "UTC"  # the account's windows are reckoned in it
 DAYS = 30
+FEW = 10  # requests, up to which people are still shown where to go
 
 engine = host()
 router = engine.router
+ZONE = router.policies.account_zone()
 now = router.clock()
 last = reports.today(now, ZONE)
 month_first, month_last = reports.window_days("month", now, ZONE)
@@ -36,13 +37,16 @@ else:
     )
     p95 = reports.p95_by_day(router.usage, first=history[0].day, last=last, zone=ZONE)
 
+    start.hint(router)
+    st.caption(f"{last:%B} so far; under each figure the last {DAYS} days. Times in {ZONE}.")
     with st.container(horizontal=True, key="figures"):
         limit = f"of {usd(budget.budget.amount)}" if budget else "no account budget"
         draw.figure(
-            "Spent this month", usd(month.spent), below=limit, series=[d.spent for d in history], colour="orange"
-        )
+            "Spent this month", usd(month.spent), below=limit, series=[d.spent for d in history], colour="orange",
+            help=md(exact_usd(month.spent)) if 0 < month.spent < 1_000 else "",
+        )  # fmt: skip
         draw.figure(
-            "Avoided", usd(month.avoided.total), below="this month", series=[d.avoided for d in history],
+            "Avoided", usd(month.avoided.total), below="not spent", series=[d.avoided for d in history],
             colour="green", help="What cache, repeats, smaller vectors, local models and batch saved.",
         )  # fmt: skip
         draw.figure(
@@ -50,11 +54,18 @@ else:
             series=[d.hit_rate or 0.0 for d in history], colour="green",
             help="Distinct texts that the cache answered, of all that were answered this month.",
         )  # fmt: skip
+        requests = f"{count(month.requests)} request{'s' * (month.requests != 1)}"
         draw.figure(
-            "Texts", count(month.asked), below=plural(month.requests, "request"), series=[d.texts for d in history]
-        )
-        errors = f"{month.errors:,} not answered" if month.errors else "all answered"
-        draw.figure("p95", latency(month.p95_ms), below=errors, series=p95, help="95 of 100 requests were faster.")
+            "Texts", count(month.asked), below=requests, series=[d.texts for d in history],
+            help="Texts that were asked for, repeats included.",
+        )  # fmt: skip
+        draw.figure("p95", latency(month.p95_ms), below="to answer", series=p95, help="95 of 100 were faster.")
+        failed = month.errors / month.requests if month.requests else None
+        draw.figure(
+            "Errors", count(month.errors), below=f"{percent(failed)} of all",
+            series=[start.errors_of(d) for d in history], colour="red" if month.errors else "gray",
+            help="Requests of this month that were refused or failed.",
+        )  # fmt: skip
 
     if budget:
         share = month.spent / budget.budget.amount if budget.budget.amount else 1.0
@@ -68,7 +79,9 @@ else:
         free = start.amounts(history, start.avoided_of)
         spent, avoided = sum(d.spent for d in history), sum(d.avoided for d in history)
         finding = f"In {DAYS} days {usd(spent)} was spent and {usd(avoided)} avoided."
-        if paid or free:
+        if not (paid or free):
+            finding = f"Nothing was spent, and nothing avoided, in {DAYS} days."
+        else:
             figure = charts.spent_and_avoided([d.day for d in history], paid, free)
             st.plotly_chart(figure, config=charts.CONFIG, key="daily", alt=finding)
             finding += " Spent stands above the line, avoided hangs below it, hatched."
@@ -78,13 +91,10 @@ else:
         st.html(bars.parts(start.route_shares(history)))
         st.caption(f"Distinct texts of the last {DAYS} days, by route.")
         st.subheader("Budgets of the policies")
-        for policy in router.policies.all():
-            for state in router.ledger.states(policy.name):
-                if state.owner != "account" and state.budget.window != "request":
-                    draw.budget(state, policy.timezone, name=policy.name)
+        start.budgets(router)
 
     if engine.library.jobs.all(open_only=True, limit=1):
-        st.subheader("Running jobs")
+        st.subheader("Jobs under way")
         jobs.running(engine, every_s=2.0, most=10)
 
     st.subheader("Latest decisions")
@@ -92,3 +102,6 @@ else:
     draw.requests(
         rows, ZONE, key="latest", alt="The latest requests", columns=["time", "texts", "answered by", "cost", "why"]
     )
+    if everything.requests < FEW:
+        st.subheader("What next")
+        start.steps()

@@ -8,7 +8,6 @@ st.title("Policies")
 
 from pages.components import draw, editor, replaying  # noqa: E402  # the title is on the screen before these load
 from pages.components.format import md  # noqa: E402
-from router.domain.values import Policy  # noqa: E402
 from router.host import host  # noqa: E402
 
 NEW = "new policy"  # no policy is called so: the editor refuses the name
@@ -38,8 +37,8 @@ if named is not None and (named in policies or named == NEW):
     st.subheader(md(named) if saved else "A new policy")
     main, side = st.columns([3, 2], gap="large")
     with main:
-        draft = editor.form(router, saved or Policy(name=""), new=saved is None)
-    with side:
+        draft = editor.form(router, saved) if saved else editor.new(router)
+    with side.container(key="beside"):
         if (kept := editor.review(engine, saved, draft)) is not None:
             st.session_state["said"] = f"Saved: {kept.name}, version {kept.version}. Its budgets count from now on."
             open_editor(kept.name)
@@ -48,7 +47,9 @@ if named is not None and (named in policies or named == NEW):
         if saved is not None:
             st.subheader("Budgets now")
             for state in router.ledger.states(saved.name):
-                draw.budget(state, saved.timezone, name="account" if state.owner == "account" else "")
+                own = state.owner != "account"
+                zone = saved.timezone if own else router.policies.account_zone()
+                draw.budget(state, zone, name="" if own else "account")
             editor.history(router, saved.name)
             if editor.delete(engine, saved.name):
                 st.session_state["said"] = f"Deleted: {saved.name}. What it spent stays in the books."
@@ -59,10 +60,9 @@ else:
         st.error(f"There is no policy “{md(named)}”.", icon=":material/block:")
     st.caption("A policy says how good vectors must be, what they may cost, and what happens when the money is gone.")
     st.button("New policy", icon=":material/add:", type="primary", on_click=open_editor, args=(NEW,))
-    columns = st.columns(2, gap="medium")
-    for place, policy in enumerate(policies.values()):
-        with columns[place % 2].container(border=True):
+    for policy, place in draw.cards(list(policies.values())):
+        with place:
             editor.card(router, policy, open_editor)
     st.subheader("Account budget")
-    st.caption("Stands over all policies together; times in UTC.")
+    st.caption("Stands over all policies together.")
     editor.account(engine)

@@ -6,7 +6,7 @@ import streamlit as st
 
 st.title("Spend")
 
-from pages.components import charts, draw, spending, tables  # noqa: E402  # the title is on the screen before these load
+from pages.components import charts, draw, drill, spending, tables  # noqa: E402  # the title is on the screen before these load
 from pages.components.format import ROUTES, count, latency, md, percent, plural, usd  # noqa: E402
 from router import reports  # noqa: E402
 from router.host import host  # noqa: E402
@@ -20,10 +20,7 @@ if not figures.requests:
     draw.empty(f"No requests in {md(asked.words)}.")
     st.page_link("route.py", label="Route a text", icon=":material/alt_route:")
 else:
-    report = reports.days(
-        router.usage, first=asked.first, last=asked.last, zone=asked.zone, by=asked.by, where=asked.where
-    )
-    routes = reports.days(router.usage, first=asked.first, last=asked.last, zone=asked.zone, where=asked.where)
+    report, routes = asked.report(router, asked.by), asked.report(router, "route")
     dates = [d.day for d in report]
 
     with st.container(key="figures"):
@@ -41,25 +38,30 @@ else:
         )
         draw.figure(
             "Hit rate", percent(figures.hit_rate), below=f"{count(figures.cached)} cached", colour="green",
-            series=[d.hit_rate or 0.0 for d in routes],
+            series=[d.hit_rate for d in routes if d.hit_rate is not None],
         )  # fmt: skip
         draw.figure(
             "Texts", count(figures.asked), below=plural(figures.requests, "request"), series=[d.texts for d in report]
         )
         errors = f"{figures.errors:,} not answered" if figures.errors else "all answered"
-        draw.figure("p95", latency(figures.p95_ms), below=errors)
+        slowest = reports.p95s(router.usage, report, zone=asked.zone, where=asked.where)
+        draw.figure(
+            "p95", latency(figures.p95_ms), below=errors, series=slowest, help="95 of 100 requests were faster."
+        )
 
     left, right = st.columns([3, 2], gap="large")
     with left:
-        st.subheader(f"Spent a day, by {asked.by}")
+        st.subheader(f"Spent {'an hour' if asked.hourly else 'a day'}, by {asked.by}")
         groups = {name: [spending.spent_of(d, name) for d in report] for name in reports.group_names(report)}
         groups = {name: amounts for name, amounts in groups.items() if any(amounts)}
-        finding = spending.finding(report, groups, asked.by)
+        finding = spending.finding(report, groups, asked.by, asked.step)
         if groups:
-            st.plotly_chart(charts.spent(dates, groups), config=charts.CONFIG, key="spent", alt=finding)
-        st.caption(md(f"{finding} Days in {asked.zone}."))
+            drill.chart(asked, report, groups, finding)
+            finding += " Click a bar for the requests behind it."
+        st.caption(md(f"{finding} Times in {asked.zone}."))
     with right:
         spending.month(router, asked)
+    below = st.container()  # where the requests behind a bar come, as near to it as can be
 
     left, right = st.columns([3, 2], gap="large")
     with left:
@@ -67,7 +69,7 @@ else:
         rate = charts.shares(dates, [d.hit_rate for d in routes], "hit rate", ROUTES["cache"].hue)
         said = f"The cache answered {percent(figures.hit_rate)} of the distinct texts."
         st.plotly_chart(rate, config=charts.CONFIG, key="rate", alt=said)
-        st.caption(f"{said} Days without requests are left open.")
+        st.caption(f"{said} Where nothing was asked, the line is open.")
     with right:
         st.subheader("Avoided, by cause")
         causes = tables.causes(figures.avoided)
@@ -77,29 +79,16 @@ else:
             st.plotly_chart(shown, config=charts.CONFIG, key="causes", alt=most)
         st.caption("At the normal price of the model that answered, else of the cheapest paid model allowed.")
 
-    st.subheader("Latency by route")
-    slow = tables.latencies(router.usage, since=asked.since, until=asked.until, where=asked.where)
-    config = {"route": draw.words_column("route")}
-    st.dataframe(slow, column_config=config, hide_index=True, alt="Latency of requests by route")
-    st.caption(
-        "Half of the requests, and 95 of 100, ended within so long: bounds of a histogram whose steps are 1.4 wide."
-        " Batches, which take hours by design, are not in it."
-    )
+    left, right = st.columns([2, 3], gap="large")
+    with left:
+        spending.latencies(router, asked)
+    with right:
+        spending.collections(router, asked)
 
-    st.subheader("Latest requests")
-    rows = router.usage.requests(since=asked.since, until=asked.until, where=asked.where, limit=100)
-    columns = ["time", "texts", "answered by", "cost", "avoided", "took", "policy", "model", "why"]
-    draw.requests(rows, asked.zone, key="requests", alt="The latest requests", columns=columns)
+    with below if asked.bar else st.container():
+        drill.requests(router, asked, report)
     spending.unconfirmed(engine)
 
-    with st.expander("The days as a table"):
-        st.dataframe(tables.by_day(report, asked.by), hide_index=True, alt=f"Sums a day and {asked.by}")
-    with st.container(horizontal=True):
-        st.download_button(
-            "CSV", tables.by_day_csv(report, asked.by), file_name=f"spend-by-{asked.by}.csv", mime="text/csv",
-            icon=":material/download:", on_click="ignore",
-        )  # fmt: skip
-        st.download_button(
-            "Parquet", lambda: tables.by_day_parquet(report, asked.by), file_name=f"spend-by-{asked.by}.parquet",
-            icon=":material/download:", on_click="ignore",
-        )  # fmt: skip
+    with st.expander(f"The {asked.step}s as a table"):
+        drill.table(asked, report)
+    spending.exports(asked, report)

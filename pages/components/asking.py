@@ -22,6 +22,8 @@ from router.request.results import Quote
 
 EXAMPLE = "How do I cancel an invoice that was already sent?\nSteps for stopping a paid plan"
 MOST_TEXTS = 50_000
+NAMED = 5
+"""Broken rows that are named; the others are counted."""
 FORMATS = {"Parquet": ".parquet", "NPZ": ".npz", "JSON lines": ".jsonl"}
 
 
@@ -67,7 +69,7 @@ def form(router: Router) -> Asked:
 
 
 def _file() -> tuple[list[str], list[str]]:
-    """The texts and ids of an uploaded file; empty rows are skipped and counted."""
+    """The texts and ids of an uploaded file; empty rows are skipped and counted, broken ones are named."""
     upload = st.file_uploader("File", type=["txt", "jsonl", "csv"], key="file", help="A text a row; column `text`.")
     if upload is None:
         return [], []
@@ -79,21 +81,31 @@ def _file() -> tuple[list[str], list[str]]:
             kept = st.session_state["rows"] = ((upload.name, digest), *_rows(upload.name, upload.getvalue()))
     if kept is None or kept[0] != (upload.name, digest):
         return [], []
-    _, texts, ids, skipped = kept
+    _, texts, ids, skipped, broken = kept
+    if broken:
+        some = "; ".join(f"line {line} {problem}" for line, problem in broken[:NAMED])
+        more = f"; and {len(broken) - NAMED:,} more" if broken[NAMED:] else ""
+        st.error(
+            md(f"{plural(len(broken), 'row')} cannot be read, left out: {some}{more}. Correct the file, or go on."),
+            icon=":material/block:",
+        )
     if skipped:
         st.caption(f"{plural(skipped, 'empty row')} skipped.")
     return texts, ids
 
 
-def _rows(name: str, body: bytes) -> tuple[list[str], list[str], int]:
+def _rows(name: str, body: bytes) -> tuple[list[str], list[str], int, list[tuple[int, str]]]:
     texts: list[str] = []
     ids: list[str] = []
+    broken: list[tuple[int, str]] = []
     skipped = 0
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"upload{Path(name).suffix.lower()}"
         path.write_bytes(body)
         for row in read_rows(path):
-            if not row.text:
+            if row.problem:
+                broken.append((row.line, row.problem))
+            elif not row.text:
                 skipped += 1
             elif len(texts) == MOST_TEXTS:
                 st.warning(f"Only the first {MOST_TEXTS:,} texts of the file are taken here.", icon=":material/info:")
@@ -101,7 +113,7 @@ def _rows(name: str, body: bytes) -> tuple[list[str], list[str], int]:
             else:
                 texts.append(row.text)
                 ids.append(row.id)
-    return texts, ids, skipped
+    return texts, ids, skipped, broken
 
 
 def confirm(quote: Quote) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
+from pages.components.format import md
 from router.domain.errors import RouterError
 from router.domain.money import parse_usd, to_json
 from router.domain.policy import WINDOWS
@@ -31,19 +32,19 @@ def budget_rows(saved: Sequence[Budget], *, key: str) -> tuple[Budget, ...] | Ro
                 "Dollars", _plain(usual.amount), key=f"amount {row} {key}", icon=":material/attach_money:"
             )
             window = st.selectbox(
-                "per",
+                "Per",
                 WINDOWS,
                 index=WINDOWS.index(usual.window),
                 format_func=_PER.__getitem__,
                 key=f"window {row} {key}",
             )
             hard = st.selectbox(
-                "kind",
+                "Kind",
                 [True, False],
                 index=0 if usual.hard else 1,
                 format_func=_KIND.__getitem__,
                 key=f"hard {row} {key}",
-                help="A hard budget is never passed; a soft one only counts in the pace of the goal `balanced`.",
+                help="A hard budget is never passed; a soft one only slows the goal `balanced` down.",
             )
             st.button(
                 "Remove", icon=":material/close:", key=f"remove {row} {key}", on_click=rows.remove, args=(row,),
@@ -52,6 +53,7 @@ def budget_rows(saved: Sequence[Budget], *, key: str) -> tuple[Budget, ...] | Ro
         try:
             out.append(Budget(amount=parse_usd(amount), window=window, hard=hard))
         except RouterError as error:
+            st.markdown(f":small[:red[:material/error: {md(error.message)}]]")
             wrong = wrong or error
     st.button(
         "Add a budget",

@@ -39,24 +39,26 @@ def spent_and_avoided(
         bar = _bar(days, [-a for a in amounts], name, "avoided", hue_of(name, names))
         bar["marker"] |= {"opacity": 0.45, "pattern": {"shape": "/", "size": 5, "solidity": 0.45}}
         figure.add_bar(**bar)
-    for word, y, anchor in (("spent", 1.0, "top"), ("avoided", 0.0, "bottom")):
-        figure.add_annotation(
-            text=word, xref="paper", x=0, xanchor="left", yref="paper", y=y, yanchor=anchor, showarrow=False,
-            font={"size": 12, "color": QUIET},
-        )  # fmt: skip
     _dollars(figure, [*spent.values(), *([-a for a in amounts] for amounts in avoided.values())])
     figure.add_hline(y=0, line_width=1, line_color=QUIET)
     figure.update_layout(barmode="relative", bargap=0.25)
     return figure
 
 
-def spent(days: Sequence[date], groups: Mapping[str, Sequence[int]]) -> Figure:
-    """A day a column, stacked by group. Nanodollars."""
+def spent(days: Sequence[date], groups: Mapping[str, Sequence[int]], chosen: tuple[date, str] | None = None) -> Figure:
+    """A day or an hour a column, stacked by group; all but the `chosen` bar are dimmed. Nanodollars.
+
+    Each bar is pointed at by itself, and not with its whole column, so that a click is on one of them.
+    """
     figure = _figure(days, height=260)
     for name, amounts in groups.items():
-        figure.add_bar(**_bar(days, amounts, name, "", hue_of(name, list(groups))))
+        bar = _bar(days, amounts, name, "", hue_of(name, list(groups)))
+        if chosen is not None:
+            bar["marker"]["opacity"] = [1.0 if (day, name) == chosen else 0.3 for day in days]
+        bar["hovertemplate"] = "%{fullData.name}<br>%{x}<br>%{customdata}<extra></extra>"
+        figure.add_bar(**bar)
     _dollars(figure, list(groups.values()))
-    figure.update_layout(barmode="stack", bargap=0.25)
+    figure.update_layout(barmode="stack", bargap=0.25, hovermode="closest")
     return figure
 
 
@@ -109,7 +111,8 @@ def shares(days: Sequence[date], values: Sequence[float | None], name: str, hue:
     figure = _figure(days, height=180)
     percents = [None if v is None else 100 * v for v in values]
     figure.add_scatter(
-        x=days, y=percents, name=name, mode="lines+markers", line={"color": hue, "width": 2}, marker={"size": 4},
+        x=_places(days), y=percents, name=name, mode="lines+markers", line={"color": hue, "width": 2},
+        marker={"size": 4},
         hovertemplate="%{y:.0f} %",
     )  # fmt: skip
     figure.update_yaxes(range=[0, 104], tickvals=[0, 50, 100], ticktext=["0 %", "50 %", "100 %"])
@@ -162,21 +165,32 @@ def _figure(days: Sequence[date], *, height: int) -> Figure:
         showlegend=True,
         dragmode=False,
     )
-    figure.update_xaxes(showgrid=False, zeroline=False, fixedrange=True, automargin=True, tickformat="%-d %b", nticks=7)
-    half = timedelta(hours=13)
-    midnight = datetime.min.time()
-    ends = [datetime.combine(days[0], midnight) - half, datetime.combine(days[-1], midnight) + half]
-    figure.update_xaxes(type="date", range=ends)
+    hourly = isinstance(days[0], datetime)
+    figure.update_xaxes(
+        showgrid=False, zeroline=False, fixedrange=True, automargin=True, nticks=7,
+        tickformat="%H:%M\n%-d %b" if hourly else "%-d %b", hoverformat="%-d %b %H:%M" if hourly else "%-d %b",
+    )  # fmt: skip
+    half = timedelta(minutes=35) if hourly else timedelta(hours=13)
+    places = _places([days[0], days[-1]])
+    figure.update_xaxes(type="date", range=[places[0] - half, places[1] + half])
+    if hourly:  # whose labels have two lines
+        figure.update_layout(legend_y=-0.26)
     figure.update_yaxes(
         gridcolor=GRID, gridwidth=1, zeroline=False, fixedrange=True, automargin=True, nticks=5, title=None
     )
     return figure
 
 
+def _places(days: Sequence[date]) -> list[datetime]:
+    """Where on the axis days and hours stand: the clock on the wall, which is all that Plotly knows."""
+    midnight = datetime.min.time()
+    return [d.replace(tzinfo=None) if isinstance(d, datetime) else datetime.combine(d, midnight) for d in days]
+
+
 def _bar(days: Sequence[date], amounts: Sequence[int], name: str, kind: str, hue: str) -> dict[str, Any]:
     word = ROUTES[name].word if name in ROUTES else name or "(none)"
     return {
-        "x": list(days),
+        "x": _places(days),
         "y": [a / NANO for a in amounts],
         "name": _plain(f"{word}, {kind}" if kind else word),
         "marker": {"color": hue, "line": {"width": 0}},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import streamlit as st
 
@@ -14,6 +14,8 @@ from router.domain.errors import RouterError
 from router.domain.explain import budget_name
 from router.domain.policy import describe_budget, find_zone
 from router.domain.values import BudgetState
+
+T = TypeVar("T")
 
 WORDS = {look.word: look.colour for look in ROUTES.values()} | {"running": "gray"}
 
@@ -50,8 +52,11 @@ def figure(
     )
 
 
-def budget(state: BudgetState, zone: str, *, name: str = "") -> None:
-    """A budget as a bar with its figures: how much of it is used, and when it starts anew; `name` is whose it is."""
+def budget(state: BudgetState, zone: str, *, name: str = "", then: str = "") -> None:
+    """A budget as a bar with its figures: how much of it is used, and when it starts anew; `name` is whose it is.
+
+    `then`: a sentence under the bar, said instead of when it starts anew.
+    """
     limit = state.budget.amount
     share = state.used / limit if limit else 1.0
     if state.budget.window == "request":
@@ -60,12 +65,14 @@ def budget(state: BudgetState, zone: str, *, name: str = "") -> None:
     words = f"{usd(state.used)} of {describe_budget(state.budget)}"
     whose = f"**{md(name)}** · " if name else ""
     resets = ""
-    if state.resets is not None:
+    if state.resets is not None and not then:
         resets = f" · resets {day(state.resets.astimezone(find_zone(zone)).date())}"
     spent = " · **spent**" if share >= 1 else ""
     with st.container(gap="xxsmall"):
         st.caption(f"{whose}{md(words)} · {percent(share)}{spent}{resets}")
         st.html(bars.gauge(share, f"{name} {budget_name(state)}: {words}"))
+        if then:
+            st.caption(md(then))
 
 
 def route_badge(route: str, number: int | None = None) -> None:
@@ -139,6 +146,14 @@ def candidates(rows: Sequence[tables.Record], *, alt: str) -> None:
     }
     shown = [row | {"": [row[""]] if row[""] else []} for row in rows]
     st.dataframe(shown, column_config=config, hide_index=True, alt=alt)
+
+
+def cards(things: Sequence[T]) -> Iterator[tuple[T, Any]]:
+    """Each thing with a card to draw it in: two in a row, of one height, and one below the other on a narrow screen."""
+    for start in range(0, len(things), 2):
+        columns = st.columns(2)
+        for thing, column in zip(things[start : start + 2], columns, strict=False):
+            yield thing, column.container(border=True, height="stretch")
 
 
 def empty(sentence: str, icon: str = ":material/info:") -> None:

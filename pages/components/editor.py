@@ -6,6 +6,7 @@ in. Its widgets carry the policy's name and version in their keys: a saved or an
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -14,7 +15,8 @@ import streamlit as st
 
 from pages.components import access, draw
 from pages.components.budgets import budget_rows
-from pages.components.format import md, plural, when
+from pages.components.format import md, percent, plural, when
+from pages.components.format import quality as score
 from router.domain.catalog import quality
 from router.domain.errors import RouterError
 from router.domain.policy import DEADLINES, GOALS, LONG_TEXTS, QUERIES, WHEN_EXHAUSTED, differences, validate
@@ -38,6 +40,8 @@ LONG_WORDS = {
     "refuse": "Refuse",
     "cut": "Cut, and say so",
 }
+NAMED = 6
+"""Models named under the slider; the others are counted."""
 QUERY_WORDS = {"same": "the model of its documents", "cheapest": "the cheapest of its family"}
 
 
@@ -70,29 +74,59 @@ def card(router: Router, policy: Policy, edit: Callable[[str], None]) -> None:
         draw.budget(state, policy.timezone)
     if not own and not policy.local_only:
         st.caption("No budget of its own: it stands under the account budget alone.")
+    _week(router, policy)
+
+
+def _week(router: Router, policy: Policy) -> None:
+    """What it chose in the last seven days."""
     now = router.clock()
-    week = router.usage.sums(since=now - 7 * 86_400, until=now, by=("route",), where={"policy": policy.name})
-    texts = {str(key[0]): s.texts for key, s in week}
-    if any(texts.values()):
-        draw.route_badges({name: texts.get(name, 0) for name in ("cache", "local", "api", "batch")})
-        st.caption("Distinct texts of the last seven days.")
+    sums = router.usage.sums(since=now - 7 * 86_400, until=now, by=("route", "model"), where={"policy": policy.name})
+    routes: Counter[str] = Counter()
+    models: Counter[str] = Counter()
+    for (route, model), s in sums:
+        routes[str(route)] += s.texts
+        models[str(model)] += s.texts
+    answered = {name: routes[name] for name in ("cache", "local", "api", "batch")}
+    if any(answered.values()):
+        draw.route_badges(answered)
+        (most, texts), *_ = models.most_common(1)
+        share = percent(texts / models.total())
+        st.caption(f"Distinct texts of the last seven days; {share} with {md(most)}.")
+    else:
+        st.caption("Not used in the last seven days.")
 
 
 # ---- the form ----------------------------------------------------------------------------------
 
 
-def form(router: Router, saved: Policy, *, new: bool) -> Policy | RouterError:
-    """The draft that the form's fields make, or what is wrong with a field."""
-    at = f"{saved.name}/{saved.version}"
-    name = st.text_input("Name", max_chars=64, key=f"name {at}") if new else saved.name
-    goal = st.radio(
-        "Goal",
-        GOALS,
-        index=GOALS.index(saved.goal),
-        format_func=lambda g: GOAL_WORDS[g][0],
-        captions=[GOAL_WORDS[g][1] for g in GOALS],
-        key=f"goal {at}",
+def new(router: Router) -> Policy | RouterError:
+    """A draft with a name of its own, that begins as the defaults or as another policy is."""
+    one, other = st.columns(2)
+    name = one.text_input("Name", max_chars=64, key="name /0").strip()
+    like = other.selectbox(
+        "Begin as",
+        [policy.name for policy in router.policies.all()],
+        index=None,
+        placeholder="the defaults",
+        key="like",
     )
+    start = Policy(name="") if like is None else replace(router.policies.get(like), name="", version=0)
+    draft = form(router, start, like=like or "")
+    return draft if isinstance(draft, RouterError) else replace(draft, name=name)
+
+
+def form(router: Router, saved: Policy, *, like: str = "") -> Policy | RouterError:
+    """The draft that the form's fields make, or what is wrong with a field."""
+    at = f"{saved.name}/{saved.version}{like}"
+    with st.container(key="goals"):  # three cards; see style.css
+        goal = st.radio(
+            "Goal",
+            GOALS,
+            index=GOALS.index(saved.goal),
+            format_func=lambda g: GOAL_WORDS[g][0],
+            captions=[GOAL_WORDS[g][1] for g in GOALS],
+            key=f"goal {at}",
+        )
     local_only = st.toggle(
         "Local models only", saved.local_only, key=f"local {at}", help="Nothing leaves this machine."
     )
@@ -115,6 +149,8 @@ def form(router: Router, saved: Policy, *, new: bool) -> Policy | RouterError:
         index=WHEN_EXHAUSTED.index(saved.when_exhausted),
         format_func=EXHAUSTED_WORDS.__getitem__,
         key=f"exhausted {at}",
+        help="A collection in a paid space never falls to the local model: what is cached is served, the rest waits or"
+        " is refused.",
     )
     one, other = st.columns(2)
     deadline = one.selectbox(
@@ -123,6 +159,7 @@ def form(router: Router, saved: Policy, *, new: bool) -> Policy | RouterError:
         index=DEADLINES.index(saved.deadline),
         format_func=DEADLINE_WORDS.__getitem__,
         key=f"deadline {at}",
+        help="The batch tier costs about half, where a provider has one.",
     )
     long_texts = other.selectbox(
         "Texts longer than the model takes",
@@ -156,7 +193,7 @@ def form(router: Router, saved: Policy, *, new: bool) -> Policy | RouterError:
     if isinstance(budgets, RouterError):
         return budgets
     return replace(
-        saved, name=name.strip(), goal=goal, min_quality=floor, allow=tuple(allow), local_only=local_only,
+        saved, goal=goal, min_quality=floor, allow=tuple(allow), local_only=local_only,
         budgets=budgets, when_exhausted=exhausted, deadline=deadline, long_texts=long_texts, normalise=normalise,
         timezone=zone, queries=queries,
     )  # fmt: skip
@@ -181,10 +218,13 @@ def _quality(router: Router, saved: Policy, at: str, allow: Sequence[str], local
         if any(fnmatchcase(m.id, pattern) for pattern in allow) and (m.local or not local_only)
         if not value or (quality(m, scale) or 0.0) >= value
     ]
-    ready = [m.id for m in left if router.configured(m)]
-    words = f"{plural(len(left), 'model')} left"
+    ready = [(m.id, quality(m, scale)) for m in left if router.configured(m)]
+    ready.sort(key=lambda one: -(one[1] or 0.0))
+    names = [name if mark is None else f"{name} ({score(mark)})" for name, mark in ready[:NAMED]]
+    names += [f"and {len(ready) - NAMED} more"] * (len(ready) > NAMED)
+    words = f"**{plural(len(left), 'model')} left**, {len(ready)} of them with a key or installed"
     st.caption(
-        f"**{words}**, {len(ready)} of them with a key or installed{': ' + md(', '.join(ready)) if ready else ''}."
+        f"{words}{': ' + md(', '.join(names)) if names else ''}."
         if left
         else "**No model is left**: lower the floor or allow more."
     )
@@ -264,15 +304,19 @@ def account(host: Host) -> None:
     """The budgets over all policies, with their bars."""
     router = host.router
     for state in router.ledger.states(""):
-        draw.budget(state, "UTC")
-    saved = router.policies.account_budgets()
+        draw.budget(state, router.policies.account_zone())
+    saved = Policy(name="account", budgets=router.policies.account_budgets(), timezone=router.policies.account_zone())
     with st.expander("Change the account budget"):
-        budgets = budget_rows(saved, key=f"account/{hash(saved)}")
+        budgets = budget_rows(saved.budgets, key=f"account/{hash(saved)}")
+        zone = st.selectbox(
+            "Time zone", zones(saved.timezone), key=f"zone account/{hash(saved)}", width=320,
+            help="Where its days, weeks and months begin. What is spent in them is counted anew when it changes.",
+        )  # fmt: skip
         if isinstance(budgets, RouterError):
             draw.say_no(budgets)
         else:
-            draft = Policy(name="account", budgets=budgets)
-            lines = differences(Policy(name="account", budgets=saved), draft)
+            draft = Policy(name="account", budgets=budgets, timezone=zone)
+            lines = differences(saved, draft)
             for line in lines:
                 st.markdown(f"- {md(line)}")
             if not budgets:
@@ -281,6 +325,6 @@ def account(host: Host) -> None:
             if st.button("Save the account budget", icon=":material/save:", **options):
                 with draw.in_words():
                     validate(draft, ["*"])
-                    host.run(router.policies.set_account_budgets(budgets))
+                    host.run(router.policies.set_account_budgets(budgets, zone))
                     st.session_state["said"] = "Saved: the account budget. It counts from the next call on."
                     st.rerun()

@@ -14,7 +14,7 @@ from typing import Any
 import streamlit as st
 
 from pages.components import access, bars, draw, tables
-from pages.components.format import count, estimate, md, plural, seconds, usd
+from pages.components.format import count, estimate, exact_usd, md, plural, seconds, tokens, usd
 from pages.components.work import Task, wait_for
 from router.corpora.extract import ROWS, columns
 from router.corpora.ingest import TEXT_COLUMNS, FileReport
@@ -25,6 +25,8 @@ from router.domain.values import Refusal
 from router.host import Host
 
 TYPES = ["txt", "md", "csv", "tsv", "jsonl", "json", "parquet", "pdf", "docx", "html", "zip"]
+PREVIEW_HEIGHT = 380
+"""Pixels; what is longer scrolls."""
 VERDICTS = {"added": "read", "unchanged": "unchanged", "failed": "not read"}
 POLICY, NOW, BATCH = "as the policy says", "now", "within a day, at the batch price"
 
@@ -104,6 +106,7 @@ def _verdicts(reports: list[FileReport]) -> None:
         }
         for report in sorted(reports, key=lambda r: r.state != "failed")
     ]
+    columns = ["file", "verdict", "chunks", *["rows skipped"] * any(row["rows skipped"] for row in rows), "why"]
     good = sum(report.state != "failed" for report in reports)
     st.caption(f"{good:,} of {plural(len(reports), 'file')} could be read.")
     config = {
@@ -112,7 +115,7 @@ def _verdicts(reports: list[FileReport]) -> None:
         ),
         "why": st.column_config.TextColumn("why", width="large"),
     }
-    st.dataframe(rows, column_config=config, hide_index=True, alt="What became of each file")
+    st.dataframe(rows, column_order=columns, column_config=config, hide_index=True, alt="What became of each file")
 
 
 # ---- the quote ---------------------------------------------------------------------------------
@@ -142,19 +145,23 @@ def offer(host: Host, info: CollectionInfo) -> None:
         st.error(f"{md(quote.outcome.reason)} {md(quote.outcome.hint)}", icon=":material/block:")
     else:
         st.text(quote.decision)
-    draw.candidates(tables.corpus(quote.candidates), alt="The models that could embed this collection, with their cost")
+    shown, pinned = quote.candidates, ""
+    if info.active is not None:
+        shown = tuple(c for c in quote.candidates if c.model.space == info.active.space)
+        pinned = f" It is pinned to the space {md(info.active.space)}; other models cannot serve it."
+    draw.candidates(tables.corpus(shown), alt="The models that could embed this collection, with their cost")
     scale = host.router.catalog
     st.caption(
         f"Costs are of what is not cached. A year is that and {plural(int(queries), 'query', 'queries')} a month."
-        f" Quality is {md(scale.scale)}, English retrieval, 0 to 100: {md(scale.note)}."
+        f" Quality is {md(scale.scale)}, English retrieval, 0 to 100: {md(scale.note)}.{pinned}"
     )
     if chosen is not None:
         _effect(chosen)
         if chosen.warning:
             st.warning(md(chosen.warning), icon=":material/warning:")
-    with st.expander("See the first chunks"):
+    with st.expander("See the first chunks"), st.container(border=False, height=PREVIEW_HEIGHT):
         for chunk in quote.preview[:6]:
-            st.caption(md(f"{chunk.key} · {chunk.tokens:,} tokens"))
+            st.caption(md(f"{chunk.key} · {tokens(chunk.tokens)}"))
             st.text(chunk.text)
     _confirm(host, info, quote, model, route)
 
@@ -181,8 +188,8 @@ def _sums(quote: CorpusQuote) -> None:
     left_out += [f"{quote.near_empty:,} nearly empty"] * bool(quote.near_empty)
     less = f", less {' and '.join(left_out)}" if left_out else ""
     new = f" ({quote.new_documents:,} new)" if quote.new_documents else ""
-    tokens = next((c.verdict.tokens for c in quote.candidates if c.verdict.chosen), None)
-    size = "" if tokens is None else f", {count(tokens)} tokens to embed"
+    needed = next((c.verdict.tokens for c in quote.candidates if c.verdict.chosen), None)
+    size = "" if needed is None else f", {count(needed)} tokens to embed"
     st.markdown(
         md(
             f"{plural(quote.documents, 'document')}{new}, {plural(quote.chunks, 'chunk')}{less}:"
@@ -197,13 +204,13 @@ def _effect(chosen: CorpusCandidate) -> None:
         name = "account" if one.owner == "account" else one.owner.removeprefix("policy/")
         window = {"request": "a request", "total": "in total"}.get(one.window, f"a {one.window}")
         fits = "" if one.fits else " · **too small**"
-        st.caption(
-            f"**{md(name)}** · {md(usd(one.before))} left of {md(usd(one.amount))} {window}, {md(usd(one.after))}"
-            f" after it{fits}"
-        )
-        st.html(
-            bars.gauge(1 - one.after / one.amount if one.amount else 1.0, f"{name}: {usd(one.after)} left after it")
-        )
+        with st.container(gap="xxsmall"):
+            st.caption(
+                f"**{md(name)}** · {md(usd(one.before))} left of {md(usd(one.amount))} {window}, {md(usd(one.after))}"
+                f" after it{fits}"
+            )
+            share = 1 - one.after / one.amount if one.amount else 1.0
+            st.html(bars.gauge(share, f"{name}: {usd(one.after)} left after it"))
 
 
 def _confirm(host: Host, info: CollectionInfo, quote: CorpusQuote, model: str | None, route: Any) -> None:
@@ -213,7 +220,8 @@ def _confirm(host: Host, info: CollectionInfo, quote: CorpusQuote, model: str | 
             cost = chosen.batch_cost if route == "batch" and chosen.batch_cost is not None else chosen.verdict.cost
             label = f"Embed {plural(quote.distinct, 'text')} with {chosen.model.name}: {estimate(cost)}"
             paid = None if chosen.model.local else route
-            options = access.only_editors(help=f"Expected to take {seconds(chosen.verdict.seconds)}.")
+            exact = "" if cost is None else f"{exact_usd(cost)} at most. "
+            options = access.only_editors(help=md(f"{exact}Expected to take {seconds(chosen.verdict.seconds)}."))
             if st.button(md(label), type="primary", icon=":material/play_arrow:", key="order", **options):
                 _go(host, name, lambda: host.library.confirm(name, model=model, route=paid))
         if (night := quote.overnight) is not None and (model is None or model == night.start.id):

@@ -52,7 +52,8 @@ def foot(who: access.Person) -> None:
     with st.sidebar:
         states = [s for s in router.ledger.states("") if s.budget.window != "request"]
         if states:
-            _account(max(states, key=lambda s: (s.budget.hard, s.budget.window == "month", -s.left)))
+            most = max(states, key=lambda s: (s.budget.hard, s.budget.window == "month", -s.left))
+            _account(most, router.policies.account_zone())
         else:
             st.caption("No account budget is set. Policies stand under their own budgets alone.")
         jobs.running(host(), every_s=2.0)
@@ -64,13 +65,13 @@ def foot(who: access.Person) -> None:
             st.button("Sign out", icon=":material/logout:", type="tertiary", on_click=st.logout)
 
 
-def _account(state: BudgetState) -> None:
+def _account(state: BudgetState, zone: str) -> None:
     share = state.used / state.budget.amount if state.budget.amount else 1.0
     words = f"{usd(state.used)} of {describe_budget(state.budget)}"
     st.markdown(f"**{md(usd(state.used))}** :small[of {md(describe_budget(state.budget))}]")
     st.html(bars.gauge(share, f"Account budget: {words}"))
     left = "Spent: paid calls are refused." if state.left == 0 else f"{usd(state.left)} left"
-    anew = "" if state.resets is None else f" until {day(state.resets.astimezone(find_zone('UTC')).date())}"
+    anew = "" if state.resets is None else f" until {day(state.resets.astimezone(find_zone(zone)).date())}"
     st.caption(md(left) + md(anew))
 
 

@@ -21,13 +21,13 @@ DAYS = 30
 def panel(host: Host, saved: Policy | None, draft: Policy | RouterError) -> None:
     """The button, and the figures for this draft once they are there."""
     if isinstance(draft, RouterError):
-        return
+        return  # what is wrong with it stands above
     router = host.router
     with st.container(border=True):
         st.markdown(f"**Replayed on the last {DAYS} days**")
         names = [policy.name for policy in router.policies.all()]
         whose = saved.name if saved else st.selectbox("Requests of", names, key="replay of")
-        if st.button("Replay", icon=":material/replay:", key="replay", help="Nothing is sent and nothing is spent."):
+        if st.button("Replay", icon=":material/replay:", key="replay"):
             with draw.in_words():
                 validate(draft, [model.id for model in router.catalog.models])
                 now = router.clock()
@@ -36,18 +36,23 @@ def panel(host: Host, saved: Policy | None, draft: Policy | RouterError) -> None
                 st.session_state["replayed"] = (draft, whose, task)
         kept = st.session_state.get("replayed")
         if kept is None or kept[:2] != (draft, whose):
-            st.caption(f"What the requests of {md(whose)} would have come to under this draft.")
+            st.caption(
+                f"What the requests of {md(whose)} would have come to under this draft: cost, routes, refusals, models."
+                " Nothing is sent and nothing is spent."
+            )
         elif wait_for(kept[2], "Deciding each request again"):
             _figures(kept[2].result)
 
 
 def _figures(found: Replay) -> None:
     if found.requests:
-        st.markdown(md(sentence(found)))
+        cost, _, rest = sentence(found).partition(" instead of ")
+        st.markdown(f"**{md(cost)}** instead of {md(rest)}")
         st.html(bars.parts(_routes(found.draft), height=12))
         changed = f"{found.changed:,} of {plural(found.requests, 'request')} would have come to something else."
         about = f" {found.estimated:,} rest on estimated token counts." if found.estimated else ""
-        st.caption(md(changed + about + _served(found)))
+        st.caption(md(changed + about))
+        st.dataframe(_served(found), hide_index=True, alt="Which models would have answered, and which did")
     else:
         st.caption("No request of these days can be replayed.")
     for reason, number in found.left_out.items():
@@ -72,8 +77,10 @@ def _routes(side: Side) -> list[tuple[str, str, float]]:
     return [(ROUTES[r].word, ROUTES[r].hue, n / total if total else 0.0) for r, n in texts.items()]
 
 
-def _served(found: Replay) -> str:
-    """Which models would have answered, and which did."""
-    draft = ", ".join(f"{model} {percent(found.draft.share(model))}" for model in found.draft.models)
-    real = ", ".join(f"{model} {percent(found.real.share(model))}" for model in found.real.models)
-    return f" Served by {draft or 'nobody'}; really by {real or 'nobody'}."
+def _served(found: Replay) -> list[dict[str, str]]:
+    """Which models would have answered, and which did, as shares of the distinct texts."""
+    shares = {m: (found.draft.share(m), found.real.share(m)) for m in {**found.draft.models, **found.real.models}}
+    return [
+        {"draft": percent(draft), "really": percent(real), "model": model}
+        for model, (draft, real) in sorted(shares.items(), key=lambda item: item[1], reverse=True)
+    ]

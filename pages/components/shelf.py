@@ -7,7 +7,7 @@ from pathlib import Path
 import streamlit as st
 
 from pages.components import access, draw, jobs
-from pages.components.format import count, md, plural, tokens, usd
+from pages.components.format import md, plural, tokens, usd
 from pages.components.work import Progress, Task, wait_for
 from router.corpora.imports import Imported
 from router.corpora.jobs import Job
@@ -38,14 +38,13 @@ def cards(host: Host, infos: list[CollectionInfo]) -> None:
     """A card for each collection; without any, one click to a first one."""
     if not infos or "sampling" in st.session_state:
         _first(host)
-    columns = st.columns(2, gap="medium")
-    for place, info in enumerate(infos):
-        with columns[place % 2].container(border=True):
+    for info, place in draw.cards(infos):
+        with place:
             _card(host, info)
 
 
 def _card(host: Host, info: CollectionInfo) -> None:
-    name, active = info.collection.name, info.active
+    name = info.collection.name
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(f"**{md(name)}**", width="content")
         if info.job is not None:
@@ -55,8 +54,7 @@ def _card(host: Host, info: CollectionInfo) -> None:
             "Open", key=f"open {name}", icon=":material/arrow_forward:", type="tertiary", on_click=open_collection,
             args=(name,),
         )  # fmt: skip
-    where = f"{active.space}, {active.dimensions:,} dimensions" if active else "not embedded yet, so in no space"
-    st.caption(md(f"{plural(info.documents, 'document')} · {plural(info.chunks, 'chunk')} · {where}"))
+    st.caption(md(" · ".join(_words(info))))
     if info.new_documents:
         st.caption(f":material/hourglass_top: {plural(info.new_documents, 'file')} read, waiting for you to confirm.")
     if info.job is not None and info.job.open:
@@ -64,6 +62,13 @@ def _card(host: Host, info: CollectionInfo) -> None:
     spent = host.router.usage.total(since=0, until=host.router.clock() + 1, where={"collection": name})
     total = usd(spent.charged + spent.unconfirmed)
     st.caption(md(f"Spent on it {total}, avoided {usd(spent.avoided)} · policy {info.collection.policy}"))
+
+
+def _words(info: CollectionInfo) -> list[str]:
+    """How large it is, and in which space; nothing is counted before it is confirmed."""
+    active = info.active
+    sizes = [plural(info.documents, "document"), plural(info.chunks, "chunk")] if info.documents else []
+    return [*sizes, *([active.space, f"{active.dimensions:,} dimensions"] if active else ["In no space yet"])]
 
 
 def _first(host: Host) -> None:
@@ -184,18 +189,13 @@ def _erase(host: Host) -> None:
 
 def head(host: Host, info: CollectionInfo) -> str:
     """Its name and figures, and the tab that is chosen."""
-    collection, active = info.collection, info.active
+    collection = info.collection
     st.button("All collections", icon=":material/arrow_back:", on_click=close_collection)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.subheader(md(collection.name), width="content")
         if info.job is not None:
             jobs.badge(info.job)
-    words = [
-        plural(info.documents, "document"),
-        f"{count(info.chunks)} chunks of up to {tokens(collection.chunk_tokens)}",
-    ]
-    words.append(f"{active.space}, {active.dimensions:,} dimensions" if active else "in no space yet")
-    words.append(f"policy {collection.policy}")
+    words = [*_words(info), f"chunks of up to {tokens(collection.chunk_tokens)}", f"policy {collection.policy}"]
     st.caption(md(" · ".join(words)))
     if goes_to := st.session_state.pop("next tab", None):
         st.session_state["tab"] = goes_to

@@ -5,60 +5,101 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from typing import Any
 
 import streamlit as st
 
-from pages.components import access, charts, draw, tables
-from pages.components.format import ROUTES, day, md, plural, usd
+from pages.components import access, charts, draw, drill, tables
+from pages.components.drill import Bar
+from pages.components.format import day, md, plural, usd
 from pages.components.start import outlook
 from router import reports
 from router.engine import Router
 from router.host import Host
 from router.reports import Day
 
-RANGES = {"7d": "the last 7 days", "30d": "the last 30 days", "90d": "the last 90 days", "month": "this month"}
-GROUPS = ("route", "model", "policy", "collection")
+RANGES = {
+    "1d": "today", "7d": "the last 7 days", "30d": "the last 30 days", "90d": "the last 90 days",
+    "month": "this month", "dates": "these days",
+}  # fmt: skip
+GROUPS = ("route", "provider", "model", "policy", "collection")
+MOST_DAYS = 366
+HOURLY_DAYS = 7
+"""More hours than those of so many days are bars too thin to see."""
 UNSURE = "? marks charges without the provider's word: the reply was lost, and the call may have been billed."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What the page shows. Times in epoch seconds; `words` says the range."""
+    """What the page shows. Times in epoch seconds; `words` says the range; `bar` is the one that was clicked."""
 
     first: date
     last: date
     since: float
     until: float
     by: str
+    hourly: bool
     zone: str
     policy: str | None
     words: str
+    bar: Bar | None
 
     @property
     def where(self) -> Mapping[str, str]:
         """The filter of a usage query."""
         return {"policy": self.policy} if self.policy else {}
 
+    @property
+    def step(self) -> str:
+        """What a bar stands for."""
+        return "hour" if self.hourly else "day"
+
+    def report(self, router: Router, by: str) -> list[Day]:
+        """A bar each, by a group."""
+        read = reports.hours if self.hourly else reports.days
+        return read(router.usage, first=self.first, last=self.last, zone=self.zone, by=by, where=self.where)
+
 
 def filters(router: Router) -> Asked:
-    """Range, group and policy; they stand in the URL, so that a view can be shared."""
+    """Range, group and policy; they stand in the URL, so that a view can be shared. Each lets go of the chosen bar."""
     policies = {policy.name: policy for policy in router.policies.all()}
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        span = st.segmented_control(
-            "Range", list(RANGES), default="30d", required=True, key="range", bind="query-params"
-        )
-        by = st.segmented_control("By", GROUPS, default="route", required=True, key="by", bind="query-params")
-        policy = st.selectbox(
-            "Policy", list(policies), index=None, placeholder="All policies", key="only", bind="query-params", width=220
-        )
-    zone = policies[policy].timezone if policy else "UTC"
+    shared: dict[str, Any] = {"bind": "query-params", "on_change": drill.forget}
+    wrapped = shared | {"required": True, "wrap": True}
+    # The zone decides what today is, and the policy decides the zone; its widget comes after the range's.
+    policy = st.session_state.get("only", st.query_params.get("only"))
+    zone = policies[policy].timezone if policy in policies else router.policies.account_zone()
     now = router.clock()
-    last = reports.today(now, zone)
-    first = last.replace(day=1) if span == "month" else last - timedelta(days=int(span.removesuffix("d")) - 1)
+    today = reports.today(now, zone)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        span = st.segmented_control("Range", list(RANGES), default="30d", key="range", **wrapped)
+        first, last = _days(span, today, shared)
+        hourly = span == "1d"
+        if 1 < (last - first).days + 1 <= HOURLY_DAYS:
+            hourly = st.segmented_control("Bars", ["day", "hour"], default="day", key="step", **wrapped) == "hour"
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        by = st.segmented_control("By", GROUPS, default="route", key="by", **wrapped)
+        policy = st.selectbox(
+            "Policy", list(policies), index=None, placeholder="All policies", key="only", width=220, **shared
+        )
+    until = min(now + 1, reports.bounds_of(last, zone)[1])
+    words = f"{day(first)} to {day(last)}" if span == "dates" else RANGES[span]
     return Asked(
-        first=first, last=last, since=reports.bounds_of(first, zone)[0], until=now + 1, by=by, zone=zone,
-        policy=policy, words=RANGES[span],
+        first=first, last=last, since=reports.bounds_of(first, zone)[0], until=until, by=by, hourly=hourly, zone=zone,
+        policy=policy, words=words, bar=drill.chosen(zone),
     )  # fmt: skip
+
+
+def _days(span: str, today: date, shared: Mapping[str, Any]) -> tuple[date, date]:
+    """The first and the last day of a range."""
+    if span == "month":
+        return today.replace(day=1), today
+    if span != "dates":
+        return today - timedelta(days=int(span.removesuffix("d")) - 1), today
+    usual = (today - timedelta(days=13), today)
+    picked = st.date_input("From and to", usual, max_value=today, key="dates", width=240, **shared)
+    # While the second is still to be picked, there is one.
+    first, last = (picked[0], picked[-1]) if isinstance(picked, tuple) and picked else usual
+    return max(first, last - timedelta(days=MOST_DAYS - 1)), last
 
 
 def spent_of(report: Day, group: str) -> int:
@@ -67,15 +108,15 @@ def spent_of(report: Day, group: str) -> int:
     return 0 if s is None else s.charged + s.unconfirmed
 
 
-def finding(report: Sequence[Day], groups: Mapping[str, Sequence[int]], by: str) -> str:
+def finding(report: Sequence[Day], groups: Mapping[str, Sequence[int]], by: str, step: str) -> str:
     """The chart in a sentence."""
     total = sum(d.spent for d in report)
     if not total:
-        return f"Nothing was spent in {plural(len(report), 'day')}."
+        return f"Nothing was spent in {plural(len(report), step)}."
     most = max(report, key=lambda d: d.spent)
     name, amounts = max(groups.items(), key=lambda item: sum(item[1]))
-    word = ROUTES[name].word if by == "route" else name or "no collection"
-    head = f"{usd(total)} in {plural(len(report), 'day')}, most on {day(most.day)} ({usd(most.spent)})"
+    word = drill.name_of(name, by)
+    head = f"{usd(total)} in {plural(len(report), step)}, most on {drill.moment(most.day)} ({usd(most.spent)})"
     return f"{head}." if len(groups) == 1 else f"{head}; {word} is the largest with {usd(sum(amounts))}."
 
 
@@ -97,6 +138,45 @@ def month(router: Router, asked: Asked) -> None:
     figure = charts.cumulative([d.day for d in days], totals, limit, ahead, until=last)
     st.plotly_chart(figure, config=charts.CONFIG, key="month", alt=said)
     st.caption(md(said))
+
+
+def latencies(router: Router, asked: Asked) -> None:
+    """How long requests took, by route."""
+    st.subheader("Latency by route")
+    rows = tables.latencies(router.usage, since=asked.since, until=asked.until, where=asked.where)
+    config = {"route": draw.words_column("route")}
+    st.dataframe(rows, column_config=config, hide_index=True, alt="Latency of requests by route")
+    st.caption(
+        "Half of the requests, and 95 of 100, ended within so long: bounds of a histogram whose steps are 1.4 wide."
+        " Batches, which take hours by design, are not in it."
+    )
+
+
+def collections(router: Router, asked: Asked) -> None:
+    """Where the money went by collection, the most expensive first."""
+    st.subheader("Most expensive collections")
+    groups = reports.groups(router.usage, since=asked.since, until=asked.until, by="collection", where=asked.where)
+    rows = tables.collections(groups)
+    if rows:
+        st.dataframe(rows, hide_index=True, alt="The collections that cost most")
+        st.caption("Texts that belong to no collection are not among them.")
+    else:
+        draw.empty(f"No collection was used in {asked.words}.")
+
+
+def exports(asked: Asked, report: Sequence[Day]) -> None:
+    """The report to take away."""
+    name = f"spend-by-{asked.by}"
+    rows = {"by": asked.by, "step": asked.step}
+    with st.container(horizontal=True):
+        st.download_button(
+            "CSV", lambda: tables.by_day_csv(report, **rows), file_name=f"{name}.csv", mime="text/csv",
+            icon=":material/download:", on_click="ignore",
+        )  # fmt: skip
+        st.download_button(
+            "Parquet", lambda: tables.by_day_parquet(report, **rows), file_name=f"{name}.parquet",
+            icon=":material/download:", on_click="ignore",
+        )  # fmt: skip
 
 
 def unconfirmed(host: Host) -> None:
@@ -122,12 +202,12 @@ def unconfirmed(host: Host) -> None:
         alt="Charges that wait for the provider's invoice",
     )  # fmt: skip
     chosen = [rows[i] for i in picked.selection.rows if i < len(rows)]
-    amount = usd(sum(row.amount for row in chosen))
+    amount = f" {usd(sum(row.amount for row in chosen))}" if chosen else ""
     st.caption("Pick those that you found on the provider's invoice, or did not. Times in UTC.")
     with st.container(horizontal=True):
         options = access.only_editors(disabled=not chosen)
-        confirm = st.button(md(f"Billed: confirm {amount}"), icon=":material/check:", key="confirm", **options)
-        strike = st.button(md(f"Not billed: strike {amount}"), icon=":material/close:", key="strike", **options)
+        confirm = st.button(md(f"Billed: confirm{amount}"), icon=":material/check:", key="confirm", **options)
+        strike = st.button(md(f"Not billed: strike{amount}"), icon=":material/close:", key="strike", **options)
     if confirm or strike:
         with draw.in_words():
             done = sum(host.run(ledger.reconcile(row.id, confirm=confirm)) for row in chosen)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import streamlit as st
 
 from pages.components import access, draw, tables
 from pages.components.format import ROUTES, day, md, plural, seconds, usd
 from pages.components.work import Work, wait_for
-from router.domain.policy import window_bounds
-from router.domain.values import Budget
+from router.domain.policy import describe_budget, window_bounds
+from router.domain.values import Budget, BudgetState, Policy
 from router.engine import Router
 from router.host import host
-from router.reports import Day, Forecast
+from router.reports import LOOK_BACK, Day, Forecast, days, forecast, today
 
 SAMPLES = (
     "How do I cancel an invoice that was already sent?",
@@ -26,30 +26,52 @@ SAMPLES = (
 )
 
 
+NO_KEY = "No key for a paid provider is set, so only local models can be used."
+KEYS = "Keys are set: policies choose among paid models and the local ones."
+THRESHOLD = 80
+"""Per cent of a budget from which on an alert is more than a remark."""
+
+
 def first_steps() -> None:
-    """Nothing embedded yet: one button that shows what the program does, for free."""
+    """Nothing embedded yet: what the program does, for free, and the ways to own texts, models and money."""
     work: Work | None = st.session_state.get("samples")
-    if work is None:
-        st.markdown("**Nothing embedded yet.** Try it with sample texts: free, on this machine, a few seconds.")
-    with st.container(horizontal=True, vertical_alignment="center"):
-        clicked = st.button(
-            "Embed six sample texts (free, local)",
-            type="primary",
-            icon=":material/play_arrow:",
-            **access.only_editors(),
-        )
-        st.page_link("route.py", label="Route a text of your own", icon=":material/alt_route:")
-        st.page_link("policies.py", label="Set budgets first", icon=":material/tune:")
+    invitation = st.empty()
+    clicked = st.button(
+        "Embed six sample texts (free, local)", type="primary", icon=":material/play_arrow:", **access.only_editors()
+    )
     if clicked:
         work = st.session_state["samples"] = Work(host(), list(SAMPLES), policy="local")
-    if work is not None and wait_for(work, "Loading the local model and embedding"):
+    if work is None:
+        invitation.markdown("**Nothing embedded yet.** Try it with sample texts: free, on this machine, a few seconds.")
+    elif wait_for(work, "Loading the local model and embedding"):
         samples_result(work)
-    if not any(host().router.configured(m) for m in host().router.catalog.models if not m.local):
-        st.caption(
-            "No key for a paid provider is set, so local models answer everything, for nothing. Set OPENAI\\_API\\_KEY,"
-            " CO\\_API\\_KEY or VOYAGE\\_API\\_KEY before the start, or add a key under Connections, to let policies"
-            " choose among paid models too."
-        )
+    steps()
+
+
+def steps() -> None:
+    """Three cards: where to go with one's own texts, for models, and for budgets."""
+    texts, models, money = st.columns(3)
+    with texts.container(border=True, height="stretch"):
+        st.markdown("**Your texts**")
+        st.caption("A few lines, a file, or a corpus that you want to search. The price is shown before it is spent.")
+        st.page_link("route.py", label="Route a text of your own", icon=":material/alt_route:")
+        st.page_link("collections.py", label="Upload documents", icon=":material/folder_copy:")
+    with models.container(border=True, height="stretch"):
+        st.markdown("**Models**")
+        st.caption(f"{NO_KEY} They answer everything, for nothing." if no_key(host().router) else KEYS)
+        st.page_link("connections.py", label="Add a key", icon=":material/power:")
+        st.page_link("models.py", label="Compare models and prices", icon=":material/deployed_code:")
+    with money.container(border=True, height="stretch"):
+        st.markdown("**Money**")
+        limits = [describe_budget(s.budget) for s in host().router.ledger.states("")]
+        over = f"All together never spend more than {' and '.join(limits)}." if limits else "No account budget is set."
+        st.caption(f"{md(over)} Policies say which model may be used for what, and have budgets of their own.")
+        st.page_link("policies.py", label="Set budgets first", icon=":material/tune:")
+
+
+def no_key(router: Router) -> bool:
+    """Whether no paid provider can be reached."""
+    return not any(router.configured(model) for model in router.catalog.models if not model.local)
 
 
 def samples_result(work: Work) -> None:
@@ -77,7 +99,12 @@ def samples_result(work: Work) -> None:
 
 
 def alerts(router: Router) -> None:
-    """Thresholds that a budget has reached, or will at this pace, in a window that still runs: the highest of each."""
+    """Thresholds that a budget has reached, or will at this pace, in a window that still runs: the highest of each.
+
+    Above them, that paid calls are stopped: on a narrow screen the sidebar, whose foot says so, is closed.
+    """
+    if not router.policies.paid_enabled():
+        st.warning("Paid calls are stopped by the switch at the sidebar's foot.", icon=":material/block:")
     now = datetime.fromtimestamp(router.clock(), UTC)
     zones = {f"policy/{policy.name}": policy.timezone for policy in router.policies.all()}
     budgets = {(s.owner, s.budget) for name in [*(z[7:] for z in zones), ""] for s in router.ledger.states(name)}
@@ -85,13 +112,62 @@ def alerts(router: Router) -> None:
     ordered = sorted(router.alerts.recent(), key=lambda a: (a.kind == "actual", a.threshold), reverse=True)
     for alert in ordered:
         budget = Budget(amount=alert.amount, window=alert.window, hard=alert.hard)
-        began = window_bounds(alert.window, now, zones.get(alert.owner, "UTC"))[0].timestamp()
+        began = window_bounds(alert.window, now, zones.get(alert.owner, router.policies.account_zone()))[0].timestamp()
         if (alert.owner, budget) not in budgets or alert.start != int(began) or (alert.owner, budget) in shown:
             continue
         shown.add((alert.owner, budget))
-        spent = alert.kind == "actual" and alert.threshold >= 100
-        box = st.error if spent else st.warning
-        box(md(alert.message), icon=":material/notifications_active:")
+        if alert.threshold < THRESHOLD:
+            st.caption(f":material/notifications: {md(alert.message)}")
+        else:
+            box = st.error if alert.kind == "actual" and alert.threshold >= 100 else st.warning
+            box(md(alert.message), icon=":material/notifications_active:")
+    if shown:
+        st.page_link("policies.py", label="See or change the budgets", icon=":material/tune:")
+
+
+def hint(router: Router) -> None:
+    """Where no paid provider can be reached: how to change that."""
+    if no_key(router):
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.caption(f":material/power_off: {NO_KEY}", width="content")
+            st.page_link("connections.py", label="Add a key", icon=":material/power:")
+
+
+def budgets(router: Router) -> None:
+    """The policies' budgets that were used in their running windows, fullest first, each with where it is heading."""
+    used: list[tuple[float, Policy, BudgetState]] = []
+    idle = 0
+    for policy in router.policies.all():
+        for state in router.ledger.states(policy.name):
+            if state.owner != "account" and state.budget.window != "request":
+                if state.used:
+                    used.append((state.used / max(1, state.budget.amount), policy, state))
+                else:
+                    idle += 1
+    for _, policy, state in sorted(used, key=lambda one: one[0], reverse=True):
+        then, ahead = "", heading(router, policy, state)
+        if ahead is not None and ahead.runs_out:
+            then = f"At this pace it runs out on {day(ahead.runs_out)}."
+        elif ahead is not None:
+            then = f"At this pace {usd(ahead.expected)} by {day(ahead.ends)}."
+        draw.budget(state, policy.timezone, name=policy.name, then=then)
+    if idle:
+        others = "other " if used else ""
+        st.caption(f"Nothing is used of {plural(idle, f'{others}budget')}.")
+
+
+def heading(router: Router, policy: Policy, state: BudgetState) -> Forecast | None:
+    """The forecast of a week's or a month's budget that is not spent yet."""
+    if state.budget.window not in ("week", "month") or not state.left:
+        return None
+    now, zone = router.clock(), policy.timezone
+    last = today(now, zone)
+    history = days(
+        router.usage, first=last - timedelta(days=LOOK_BACK), last=last, zone=zone, where={"policy": policy.name}
+    )
+    return forecast(
+        history, spent=state.used, limit=state.budget.amount, now=now, window=state.budget.window, zone=zone
+    )
 
 
 def spent_of(report: Day, route: str) -> int:
@@ -104,6 +180,11 @@ def avoided_of(report: Day, route: str) -> int:
     """Nanodollars that a route avoided on a day."""
     s = report.groups.get(route)
     return 0 if s is None else s.avoided
+
+
+def errors_of(report: Day) -> int:
+    """Requests of a day that were refused or failed."""
+    return sum(s.errors for s in report.groups.values())
 
 
 def amounts(history: Sequence[Day], of: Callable[[Day, str], int]) -> dict[str, list[int]]:
@@ -121,10 +202,10 @@ def route_shares(history: Sequence[Day]) -> list[tuple[str, str, float]]:
 
 def outlook(spent: int, limit: int, ahead: Forecast | None) -> str:
     """Where the month is heading."""
-    now = f"{usd(spent)} of {usd(limit)} is spent this month."
+    now = f"{usd(spent)} of {usd(limit)} is spent this month; {usd(max(0, limit - spent))} is left."
     if ahead is None:
         return f"{now} A forecast needs one whole day of requests."
-    pace = f"at the pace of the last {plural(ahead.days, 'day')} it will be {usd(ahead.expected)} by {day(ahead.ends)}"
+    pace = f"At the pace of the last {plural(ahead.days, 'day')} it will be {usd(ahead.expected)} by {day(ahead.ends)}"
     if ahead.runs_out:
-        return f"{now} {pace.capitalize()}; the budget runs out on {day(ahead.runs_out)}."
-    return f"{now} {pace[0].upper()}{pace[1:]}."
+        return f"{now} {pace}; the budget runs out on {day(ahead.runs_out)}."
+    return f"{now} {pace}."

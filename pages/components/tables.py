@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from datetime import date
-from decimal import Decimal
+from datetime import date, datetime
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from pages.components.format import (
     ROUTES,
     charged,
+    count,
     estimate,
     exact_usd,
     latency,
@@ -28,17 +28,14 @@ from pages.components.format import (
     usd,
     when,
 )
-from router.config import Endpoint
 from router.corpora.export import safe_cell
 from router.corpora.quote import CorpusCandidate
-from router.dispatch.lane import Health
 from router.domain.money import parse_usd
-from router.domain.pricing import price_on
-from router.domain.values import Avoided, Model, Price
+from router.domain.values import Avoided
 from router.reports import Day
 from router.request.results import Quote, Result
 from router.store.reconcile import Unconfirmed
-from router.store.usage import Usage
+from router.store.usage import Slice, Usage
 
 Record = dict[str, Any]
 
@@ -58,7 +55,8 @@ def requests(rows: Iterable[Mapping[str, Any]], zone: str) -> list[Record]:
             "time": when(row["at"], zone),
             "texts": row["texts"],
             "answered by": routes_of(row),
-            "cost": charged(row["charged"], row["unconfirmed"]),
+            # Behind a bar: what of it counts there.
+            "cost": charged(row.get("paid", row["charged"]), row.get("unsure", row["unconfirmed"])),
             "avoided": usd(row["avoided"]),
             "took": latency(row["latency_ms"]),
             "policy": row["policy"],
@@ -139,11 +137,11 @@ def closest(vectors: NDArray[np.float32]) -> tuple[int, int, float]:
     return int(i), int(j), float(table[i, j])
 
 
-def by_day(report: Sequence[Day], by: str) -> list[Record]:
-    """A row a day and group, newest day first; days without requests have none."""
+def by_day(report: Sequence[Day], by: str, step: str = "day") -> list[Record]:
+    """A row a day (or hour) and group, the newest first; those without requests have none."""
     return [
         {
-            "day": f"{day.day:%Y-%m-%d}",
+            step: _place(day.day),
             by: ROUTES[name].word if by == "route" else name or "(none)",
             "requests": s.requests,
             "texts": s.texts + s.repeated,
@@ -158,28 +156,33 @@ def by_day(report: Sequence[Day], by: str) -> list[Record]:
     ]
 
 
-def by_day_csv(report: Sequence[Day], by: str) -> str:
+def _place(start: date) -> str:
+    return f"{start:%Y-%m-%d %H:%M}" if isinstance(start, datetime) else start.isoformat()
+
+
+def by_day_csv(report: Sequence[Day], by: str, step: str = "day") -> str:
     """The same as CSV with exact dollars; no cell of it is taken for a formula by a spreadsheet."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     amounts = ("spent_usd", "unconfirmed_usd", "avoided_usd")
-    writer.writerow(["day", by, "requests", "texts", "tokens", *amounts, "errors"])
+    writer.writerow([step, by, "requests", "texts", "tokens", *amounts, "errors"])
     for day in report:
+        start = day.day.isoformat()
         for name, s in day.groups.items():
             money = [exact_usd(a)[1:] for a in (s.charged, s.unconfirmed, s.avoided)]
             counts = (s.requests, s.texts + s.repeated, s.tokens)
-            writer.writerow([f"{day.day:%Y-%m-%d}", safe_cell(name), *counts, *money, s.errors])
+            writer.writerow([start, safe_cell(name), *counts, *money, s.errors])
     return out.getvalue()
 
 
-def by_day_parquet(report: Sequence[Day], by: str) -> bytes:
-    """The same as Parquet; amounts are whole nanodollars."""
+def by_day_parquet(report: Sequence[Day], by: str, step: str = "day") -> bytes:
+    """The same as Parquet; amounts are whole nanodollars, hours are in UTC."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     rows = [
         {
-            "day": day.day, by: name, "requests": s.requests, "texts": s.texts + s.repeated, "tokens": s.tokens,
+            step: day.day, by: name, "requests": s.requests, "texts": s.texts + s.repeated, "tokens": s.tokens,
             "spent_nanodollars": s.charged, "unconfirmed_nanodollars": s.unconfirmed,
             "avoided_nanodollars": s.avoided, "errors": s.errors,
         }
@@ -188,9 +191,26 @@ def by_day_parquet(report: Sequence[Day], by: str) -> bytes:
     ]  # fmt: skip
     amounts = [f"{word}_nanodollars" for word in ("spent", "unconfirmed", "avoided")]
     counts = [(name, pa.int64()) for name in ("requests", "texts", "tokens", *amounts, "errors")]
+    kind = pa.date32() if step == "day" else pa.timestamp("s", tz="UTC")
     out = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, pa.schema([("day", pa.date32()), (by, pa.string()), *counts])), out)
+    pq.write_table(pa.Table.from_pylist(rows, pa.schema([(step, kind), (by, pa.string()), *counts])), out)
     return out.getvalue()
+
+
+def collections(groups: Mapping[str, Slice], most: int = 10) -> list[Record]:
+    """The collections that cost most, by name; those that cost nothing by what they avoided."""
+    ordered = sorted(groups.items(), key=lambda item: (-item[1].charged - item[1].unconfirmed, -item[1].avoided))
+    return [
+        {
+            "collection": name,
+            "spent": charged(s.charged, s.unconfirmed),
+            "avoided": usd(s.avoided),
+            "texts": count(s.texts + s.repeated),
+            "requests": s.requests,
+        }
+        for name, s in ordered
+        if name
+    ][:most]
 
 
 def latencies(usage: Usage, *, since: float, until: float, where: Mapping[str, str]) -> list[Record]:
@@ -231,86 +251,6 @@ def causes(avoided: Avoided) -> list[Record]:
         for cause, amount in sorted(amounts.items(), key=lambda item: -item[1])
         if amount
     ]
-
-
-# ---- models ------------------------------------------------------------------------------------
-
-STATES = {"ready": "ready", "key": "no key", "weights": "not installed"}
-OTHER_SCALE = "MTEB-v2-en"
-
-
-def models(shown: Iterable[Model], *, today: date, configured: Callable[[Model], bool], scale: str) -> list[Record]:
-    """The catalog: what is ready first shown as such, price, scores, limits, and where each was read."""
-    return [_model(model, price_on(model, today), configured(model), scale) for model in shown]
-
-
-def _model(model: Model, price: Price | None, ready: bool, scale: str) -> Record:
-    limits, hand = model.limits, " *"
-    return {
-        "model": model.id,
-        "state": [STATES["ready" if ready else "weights" if model.local else "key"]],
-        "now": per_million(price and price.now) + (hand if price and price.second_hand else ""),
-        "batch": "–" if model.local or price is None or price.batch is None
-        else per_million(price.batch) + (hand if price.batch_second_hand else ""),
-        "read": "–" if model.local or price is None else f"{price.checked:%-d %b %Y}",
-        scale: _score(model, scale),
-        OTHER_SCALE: _score(model, OTHER_SCALE),
-        "dimensions": f"{model.dimensions:,}{_sizes(model)}",
-        "space": model.space,
-        "languages": "English" if model.languages == "en" else "many",
-        "tokens a text": _limit(limits.tokens_per_text),
-        "texts a call": _limit(limits.texts_per_call),
-        "tokens a call": _limit(limits.tokens_per_call),
-        "price from": price.source if price else "unknown, so it is never paid for",
-    }  # fmt: skip
-
-
-def per_million(price: Decimal | None) -> str:
-    """A price in dollars per million tokens, as it was read: `$0.02`, `free`."""
-    if price is None:
-        return "unknown"
-    return f"${price:f}" if price else "free"
-
-
-def _score(model: Model, scale: str) -> str:
-    score = next((s for s in model.scores if s.scale == scale), None)
-    return "–" if score is None else quality(score.value) + (" *" if score.second_hand else "")
-
-
-def _sizes(model: Model) -> str:
-    if model.sizes == "any":
-        return ", any lower"
-    return "".join(f", {size:,}" for size in sorted(model.sizes, reverse=True))
-
-
-def _limit(number: int | None) -> str:
-    return "–" if number is None else f"{number:,}"
-
-
-def providers(lanes: Iterable[Health], endpoints: Iterable[Endpoint], *, now: float) -> list[Record]:
-    """The way to each paid provider: whether it has a key, whether it is left alone just now, and why."""
-    keyed = {endpoint.name for endpoint in endpoints if endpoint.key is not None}
-    return [
-        {
-            "provider": lane.provider,
-            "state": state_of(lane, configured=lane.provider in keyed, now=now),
-            "calls at once": f"{lane.in_flight:,} of {lane.width:,}",
-            "failures in a row": lane.failures_in_row,
-            "last error": lane.last_error or "–",
-        }
-        for lane in lanes
-    ]
-
-
-def state_of(lane: Health, *, configured: bool, now: float) -> str:
-    """A provider's state in words."""
-    if not configured:
-        return "no key"
-    if lane.open_until > now:
-        return f"left alone until {when(lane.open_until, 'UTC')}"
-    if lane.failures_in_row:
-        return "failing, still tried"
-    return "ready"
 
 
 # ---- collections -------------------------------------------------------------------------------

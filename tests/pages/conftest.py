@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,11 +24,18 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     host.close()
 
 
+@pytest.fixture(scope="session")
+def traffic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made-up traffic of the last weeks."""
+    folder = tmp_path_factory.mktemp("traffic") / "data"
+    seed.write(folder, now=time.time(), days=20, requests_a_day=3)
+    return folder
+
+
 @pytest.fixture
-def busy(data: Path) -> Path:
-    """A data folder with made-up traffic of the last weeks."""
-    seed.write(data, now=time.time(), days=20, requests_a_day=3)
-    return data
+def busy(data: Path, traffic: Path) -> Path:
+    """A data folder with the made-up traffic."""
+    return Path(shutil.copytree(traffic, data))
 
 
 @pytest.fixture
@@ -35,7 +43,7 @@ def open_page(data: Path) -> Callable[..., AppTest]:
     """`open_page("spend", by="model")` runs a page in its frame, with a query."""
 
     def run(name: str, **query: str) -> AppTest:
-        app = AppTest.from_file(MAIN, default_timeout=30)
+        app = AppTest.from_file(MAIN, default_timeout=120)
         for key, value in query.items():
             app.query_params[key] = value
         return (app if name == "overview" else app.switch_page(f"{name}.py")).run()

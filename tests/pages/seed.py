@@ -1,4 +1,4 @@
-"""Made-up traffic, written through the engine's own books: for the pages' tests and scripts/screenshots.py."""
+"""Made-up traffic, written through the engine's own books: for the tests of the pages."""
 
 from __future__ import annotations
 

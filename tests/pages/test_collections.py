@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from pages.components.inside import _file
 from router.corpora.worker import Worker
 from router.host import host
 from router.sandbox import Sandbox
@@ -22,20 +21,13 @@ SMALL = "openai/text-embedding-3-small"
 ROWS = "id,text\n1,How to cancel an invoice\n2,How to pay an invoice by card\n3,How to cancel an invoice\n4,\n"
 
 
-@pytest.fixture(scope="module")
-def provider() -> Iterator[Sandbox]:
-    """The provider on loopback."""
-    with Sandbox() as running:
-        yield running
-
-
 @pytest.fixture(autouse=True)
-def paid(data: Path, provider: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
+def paid(data: Path, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
     """Keys for the sandbox, and no worker but the one that a test runs itself."""
-    for name, value in provider.environment.items():
+    for name, value in sandbox.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("ROUTER_WORKER", "0")
-    return provider
+    return sandbox
 
 
 def run(work: Coroutine[Any, Any, Any]) -> Any:
@@ -211,7 +203,7 @@ def test_settings_export_improve_and_delete(open_page: Open, tmp_path: Path) -> 
     app = open_page("collections", collection="mine", tab="Settings")
     assert not app.exception
     assert "2 of 2 texts can be searched (100 %)." in words(app)
-    assert _file(host(), "mine", ".jsonl").count(b"\n") >= 3
+    assert [one.proto.label for one in app.get("link_button")] == ["Parquet", "NPZ", "JSON lines"]
     app.selectbox(key="improve mine").set_value("openai/text-embedding-3-large").run()
     assert not app.exception
     next(b for b in app.button if b.label.startswith("Re\\-embed 2 texts")).click().run()
@@ -228,6 +220,20 @@ def test_settings_export_improve_and_delete(open_page: Open, tmp_path: Path) -> 
     assert not app.exception
     assert "Deleted: mine." in words(app)
     assert host().library.collections() == []
+
+
+def test_a_pinned_collection_is_offered_the_models_of_its_space(open_page: Open, tmp_path: Path) -> None:
+    """The others cannot serve it, so they are not listed; what waits is told from what is confirmed."""
+    embedded(tmp_path)
+    more = tmp_path / "more.md"
+    more.write_text("How an invoice is sent again, and what becomes of the one before it.")
+    run(host().library.add_files("mine", [more]))
+    app = open_page("collections", collection="mine")
+    assert not app.exception
+    assert app.dataframe[0].value["model"].tolist() == [SMALL]
+    assert "It is pinned to the space openai/text-embedding-3-small" in words(app)
+    documents = app.dataframe[1].value.set_index("document")
+    assert documents["state"].to_dict() == {"more.md": ["to confirm"], "rows.csv": ["confirmed"]}
 
 
 def test_a_document_is_looked_into_and_deleted(open_page: Open, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from pages.components import tables
+from pages.components import prices
 from router.config import Endpoint, Secret
 from router.dispatch.lane import Health
 from router.host import host
@@ -21,20 +21,13 @@ Open = Callable[..., AppTest]
 KEY = "sk-canary-0123456789"
 
 
-@pytest.fixture(scope="module")
-def provider() -> Iterator[Sandbox]:
-    """The provider on loopback."""
-    with Sandbox() as running:
-        yield running
-
-
 @pytest.fixture
-def sandbox(provider: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
+def openai(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
     """The provider, with OpenAI's address pointing at it and no key."""
-    for name, value in provider.environment.items():
+    for name, value in sandbox.environment.items():
         if name.endswith("_URL"):
             monkeypatch.setenv(name, value)
-    return provider
+    return sandbox
 
 
 def test_the_catalog_is_a_table_with_prices_and_their_dates(data: Path, open_page: Open) -> None:
@@ -53,6 +46,47 @@ def test_the_catalog_is_a_table_with_prices_and_their_dates(data: Path, open_pag
     assert all(model.startswith("local/") for model in ready.dataframe[0].value["model"])
 
 
+def test_an_overridden_price_stands_beside_the_old_one(data: Path, open_page: Open) -> None:
+    """Today's in the catalog, one of another day in the list below; the comparison says whose the difference is."""
+    data.mkdir()
+    ours = '[[prices]]\nmodel = "{}"\nsince = {}\nnow = "{}"\nsource = "our contract"\n'
+    (data / "router.toml").write_text(
+        ours.format("openai/text-embedding-3-small", "2026-11-01", "0.017")
+        + ours.format("voyage/voyage-4", "2126-01-01", "0.05")
+    )
+    app = open_page("models", compare="true")
+    assert not app.exception
+    catalog, overridden, compared = (d.value.set_index("model") for d in app.dataframe[:3])
+    small = catalog.loc["openai/text-embedding-3-small"]
+    assert (small["now"], small["was"], small["price from"]) == ("$0.017", "$0.02", "router.toml: our contract")
+    assert catalog.loc["voyage/voyage-4"]["was"] == ""
+    assert list(overridden["now"]) == ["$0.02 → $0.017", "$0.06 → $0.05"]
+    assert list(overridden["batch"]) == ["$0.01 → not sold", "$0.0402 → not sold"]
+    assert compared.iloc[0].to_list() == ["$0.017", "$0.02", "differs: set in router.toml"]
+    assert compared.loc["voyage/voyage-4"].to_list() == ["$0.06", "$0.06", "agrees"]
+
+
+def test_the_comparison_is_not_loaded_before_it_is_asked_for(data: Path, open_page: Open) -> None:
+    """The package takes half a second; the catalog of the vendor's prices has no column of what was."""
+    app = open_page("models")
+    assert "was" not in app.dataframe[0].value.columns
+    assert len(app.dataframe) == 2
+    app.toggle(key="compare").set_value(True).run()
+    assert "12 of 14 prices are those of the package genai-prices" in words(app)
+
+
+def test_paid_calls_are_stopped_from_here(data: Path, open_page: Open) -> None:
+    """The account budget stands above the button; the foot of the sidebar agrees."""
+    app = open_page("models")
+    assert "of $10.00 a month" in words(app)
+    app.button(key="switch").click().run()
+    assert not host().router.policies.paid_enabled()
+    assert app.button(key="switch").label == "Allow paid calls again"
+    assert app.sidebar.toggle[0].value is False
+    app.button(key="switch").click().run()
+    assert host().router.policies.paid_enabled()
+
+
 def test_a_provider_that_is_left_alone_says_until_when() -> None:
     """No key, ready, failing, left alone: in words, with the last error."""
     calm = Health(provider="openai", width=32, in_flight=0, failures_in_row=0, open_until=0.0, last_error="")
@@ -60,11 +94,11 @@ def test_a_provider_that_is_left_alone_says_until_when() -> None:
     broken = Health(
         provider="openai", width=1, in_flight=0, failures_in_row=5, open_until=1_795_269_780.0, last_error="500"
     )
-    said = [tables.state_of(lane, configured=True, now=1_795_269_770.0) for lane in (calm, failing, broken)]
+    said = [prices.state_of(lane, configured=True, now=1_795_269_770.0) for lane in (calm, failing, broken)]
     assert said == ["ready", "failing, still tried", "left alone until 21 Nov 14:03"]
-    assert tables.state_of(broken, configured=False, now=0.0) == "no key"
-    assert tables.state_of(broken, configured=True, now=1_795_269_790.0) == "failing, still tried"
-    (row,) = tables.providers([failing], [Endpoint(name="openai", wire="openai", key=Secret(KEY))], now=0.0)
+    assert prices.state_of(broken, configured=False, now=0.0) == "no key"
+    assert prices.state_of(broken, configured=True, now=1_795_269_790.0) == "failing, still tried"
+    (row,) = prices.providers([failing], [Endpoint(name="openai", wire="openai", key=Secret(KEY))], now=0.0)
     assert row["calls at once"] == "1 of 1"
     assert row["last error"] == "500"
     assert KEY not in str(row)
@@ -72,10 +106,10 @@ def test_a_provider_that_is_left_alone_says_until_when() -> None:
 
 def test_an_unknown_price_is_never_shown_as_free() -> None:
     """None is unknown or not sold; zero is free; digits are as they were read."""
-    assert [tables.per_million(p) for p in (None, Decimal(0), Decimal("0.020"))] == ["unknown", "free", "$0.020"]
+    assert [prices.per_million(p) for p in (None, Decimal(0), Decimal("0.020"))] == ["unknown", "free", "$0.020"]
 
 
-def test_a_key_is_taken_for_this_process_and_never_shown(data: Path, open_page: Open, sandbox: Sandbox) -> None:
+def test_a_key_is_taken_for_this_process_and_never_shown(data: Path, open_page: Open, openai: Sandbox) -> None:
     """The field is empty again, the engine has the key, and nothing of the page or its state holds it."""
     app = open_page("connections")
     assert "no key" in words(app)
@@ -95,23 +129,23 @@ def test_a_key_is_taken_for_this_process_and_never_shown(data: Path, open_page: 
     assert host().router.settings.endpoints["openai"].key is None
 
 
-def test_a_test_is_priced_before_and_reaches_the_provider(data: Path, open_page: Open, sandbox: Sandbox) -> None:
+def test_a_test_is_priced_before_and_reaches_the_provider(data: Path, open_page: Open, openai: Sandbox) -> None:
     """The cheapest model, one call, every time anew: an answer out of the cache would prove nothing."""
     host().router.set_key("openai", KEY)
     app = open_page("connections")
-    before = sandbox.bill().calls
+    before = openai.bill().calls
     for turn in (1, 2):
         test = app.button(key="test openai")
         assert test.label.replace("\\", "") == "Test text-embedding-3-small for < $0.000001"
         test.click().run()
         assert not app.exception
         assert not app.error
-        assert sandbox.bill().calls == before + turn
+        assert openai.bill().calls == before + turn
         assert "openai/text-embedding-3-small answered in" in words(app)
         assert "1,536 dimensions, < $0.000001" in words(app)
 
 
-def test_a_provider_that_refuses_the_key_is_words(data: Path, open_page: Open, sandbox: Sandbox) -> None:
+def test_a_provider_that_refuses_the_key_is_words(data: Path, open_page: Open, openai: Sandbox) -> None:
     """What the provider said, what to do, and never the key itself."""
     host().router.set_key("openai", "a key with spaces")
     app = open_page("connections")
@@ -145,9 +179,9 @@ def test_an_endpoint_of_ones_own_has_its_card(data: Path, open_page: Open) -> No
 def test_today_is_priced_by_the_price_that_holds_today() -> None:
     """A price that begins tomorrow is not shown as today's."""
     model = host_free_model()
-    rows = tables.models([model], today=date(2026, 12, 1), configured=lambda _: True, scale="RTEB-en")
+    rows = prices.models([model], today=date(2026, 12, 1), configured=lambda _: True, scale="RTEB-en")
     assert rows[0]["now"] == "$2"
-    rows = tables.models([model], today=date(2026, 11, 30), configured=lambda _: True, scale="RTEB-en")
+    rows = prices.models([model], today=date(2026, 11, 30), configured=lambda _: True, scale="RTEB-en")
     assert rows[0]["now"] == "$1"
 
 

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import io
+import re
+import time
 from collections.abc import Callable
-from datetime import date
+from datetime import date, datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pyarrow.parquet as pq
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from pages.components import charts, tables
+from pages.components import charts, drill, tables
 from pages.components.replaying import sentence
+from router import reports
+from router.domain.money import show
 from router.domain.values import Budget, RouteCounts
 from router.host import host
 from router.replay import Replay, Side
 from router.reports import Day
 from router.sandbox import Sandbox
 from router.store.usage import Slice
+from tests.pages import seed
 from tests.pages.test_pages import button, words
 
 Open = Callable[..., AppTest]
@@ -64,6 +70,132 @@ def test_latency_is_shown_by_route(busy: Path, open_page: Open) -> None:
     table = next(d.value for d in app.dataframe if "half within" in d.value.columns)
     assert len(table) >= 1
     assert all(value.endswith("s") for value in table["p95"])
+
+
+# ---- spend -------------------------------------------------------------------------------------
+
+
+def test_a_bar_in_the_url_shows_its_requests_and_their_sum_is_the_bar(busy: Path, open_page: Open) -> None:
+    """By every group, a day or an hour a bar; taken back, all requests are there again."""
+    router = host().router
+    today = reports.today(router.clock(), "UTC")
+    days = reports.days(router.usage, first=today - timedelta(days=6), last=today, zone="UTC", by="provider")
+    day = max(days, key=lambda d: d.spent)
+    app = open_page("spend", range="7d", by="provider", bar=day.day.isoformat(), of="voyage")
+    assert not app.exception
+    (said,) = re.findall(r"(\d+) requests?, (\$[\d.]+) together", words(app))
+    paid = day.groups["voyage"].charged + day.groups["voyage"].unconfirmed
+    assert said[1] == show(paid)
+    table = next(d.value for d in app.dataframe if "why" in d.value.columns)
+    assert len(table) == int(said[0])
+    assert set(table["model"]) == {"voyage/voyage-4-large"}
+    app.button(key="all requests").click().run()
+    assert "Latest requests" in words(app)
+    assert "bar" not in app.query_params
+
+    hours = reports.hours(router.usage, first=day.day, last=day.day, zone="UTC", by="policy")
+    hour = max(hours, key=lambda d: d.spent)
+    name = max(hour.groups, key=lambda n: hour.groups[n].charged)
+    app = open_page("spend", range="7d", step="hour", by="policy", bar=f"{hour.day:%Y-%m-%dT%H:00Z}", of=name)
+    assert "Spent an hour, by policy" in words(app)
+    assert f"{show(hour.groups[name].charged + hour.groups[name].unconfirmed)} together" in words(app)
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["", "soon", "2026-99-99", "0001-01-01", "9999-12-31T23:00-14:00", "2026-11-01T10:00", "T", "2026-11-01 10"],
+)
+def test_what_is_no_bar_is_none(written: str) -> None:
+    """What somebody wrote into the URL by hand; an hour without its offset could be two."""
+    assert drill.start_of(written, "Europe/Paris") in (None, date(2026, 11, 1))
+    assert drill.start_of("2026-11-01", "Europe/Paris") == date(2026, 11, 1)
+    hour = drill.start_of("2026-11-01T10:00Z", "Europe/Paris")
+    assert f"{hour:%H:%M}" == "11:00"
+
+
+def test_a_bar_without_requests_says_so(busy: Path, open_page: Open) -> None:
+    """A link to a day of which nothing is left, and to a group that never was."""
+    app = open_page("spend", bar="2001-01-01", of="<b>")
+    assert not app.exception
+    assert "No request was charged here." in words(app)
+
+
+def test_older_requests_come_page_by_page(data: Path, open_page: Open) -> None:
+    """Older and newer, until there are no more; another view begins with its newest."""
+    seed.write(data, now=time.time(), days=20, requests_a_day=6)
+    app = open_page("spend")
+
+    def first() -> str:
+        return str(next(d.value for d in app.dataframe if "why" in d.value.columns).iloc[0].to_dict())
+
+    newest = first()
+    assert app.button(key="newer").disabled
+    app.button(key="older").click().run()
+    assert first() != newest
+    assert not app.button(key="newer").disabled
+    app.button(key="older").click().run()
+    assert app.button(key="older").disabled
+    app.button(key="newer").click().run()
+    app.button(key="newer").click().run()
+    assert first() == newest
+    app.button(key="older").click().run()
+    app.selectbox(key="only").set_value("default").run()
+    assert not app.exception
+    assert all(b.key != "newer" for b in app.button) or app.button(key="newer").disabled
+
+
+def test_days_of_ones_own_are_asked_for(busy: Path, open_page: Open) -> None:
+    """From and to; a part of the whole, with the end of its last day."""
+    router = host().router
+    today = reports.today(router.clock(), "UTC")
+    app = open_page("spend", range="dates")
+    app.date_input(key="dates").set_value((today - timedelta(days=5), today - timedelta(days=3))).run()
+    assert not app.exception
+    span = {"since": reports.bounds_of(today - timedelta(days=5), "UTC")[0]}
+    found = reports.figures(router.usage, **span, until=reports.bounds_of(today - timedelta(days=3), "UTC")[1])
+    assert app.metric[0].value.replace("\\", "") == show(found.spent)
+
+
+def test_the_account_has_a_zone(busy: Path, open_page: Open) -> None:
+    """Chosen beside its budget; days of pages that look at the whole account are then its own."""
+    app = open_page("policies")
+    (zone,) = [box for box in app.selectbox if str(box.key).startswith("zone account/")]
+    zone.set_value("Asia/Tokyo").run()
+    assert "time zone: UTC → Asia/Tokyo" in words(app)
+    button(app, "Save the account budget").click().run()
+    assert not app.exception
+    assert host().router.policies.account_zone() == "Asia/Tokyo"
+    assert "Times in Asia/Tokyo." in words(open_page("spend"))
+    assert "Times in Asia/Tokyo." in words(open_page("overview"))
+
+
+def test_an_hour_that_comes_twice_is_two_bars() -> None:
+    """The night in which the clocks go back: one place on the wall, two hours, each chosen by itself."""
+    zone = ZoneInfo("Europe/Paris")
+    twice = [datetime(2026, 10, 25, 2, tzinfo=zone, fold=fold) for fold in (0, 1)]
+    hours = [reports.hour_at(d.timestamp(), "Europe/Paris") for d in twice]
+    assert [drill.start_of(f"2026-10-25T0{n}:00Z", "Europe/Paris") for n in (0, 1)] == hours
+    assert [reports.bounds_of_bar(h, "Europe/Paris")[0] for h in hours] == [1792886400.0, 1792890000.0]
+    figure = charts.spent(hours, {"api": [1, 2]}, chosen=(hours[1], "api"))
+    assert list(figure.data[0].x) == [datetime(2026, 10, 25, 2)] * 2
+    assert list(figure.data[0].marker.opacity) == [0.3, 1.0]
+
+
+def test_the_collections_that_cost_most_come_first() -> None:
+    """What belongs to none is not one."""
+    sums = dict.fromkeys([name for name in Slice.__dataclass_fields__ if name != "key"], 0)
+    groups = {name: Slice(key="", **sums | {"charged": paid}) for name, paid in (("", 9), ("a", 1), ("b", 5), ("c", 0))}
+    assert [row["collection"] for row in tables.collections(groups, most=2)] == ["b", "a"]
+
+
+def test_hours_are_exported_as_moments() -> None:
+    """With their offset in CSV, in UTC in Parquet."""
+    sums = dict.fromkeys([name for name in Slice.__dataclass_fields__ if name != "key"], 3)
+    hour = datetime(2026, 11, 1, 14, tzinfo=ZoneInfo("Europe/Paris"))
+    report = [Day(day=hour, groups={"=1+1": Slice(key="", **sums)})]
+    assert tables.by_day_csv(report, "policy", "hour").splitlines()[1].startswith("2026-11-01T14:00:00+01:00,'=1+1,3,")
+    row = pq.read_table(io.BytesIO(tables.by_day_parquet(report, "policy", "hour"))).to_pylist()[0]
+    assert row["hour"] == hour
 
 
 def test_the_parquet_export_has_exact_amounts(busy: Path, open_page: Open) -> None:

@@ -64,14 +64,17 @@ def test_an_unused_account_says_what_to_do_next(data: Path, open_page: Open) -> 
 
 
 def test_the_overview_has_the_figures_of_the_books(busy: Path, open_page: Open) -> None:
-    """Five figures with sparklines, the chart, the bar, and the latest requests."""
+    """Six figures with sparklines, the chart, the bar, and the latest requests."""
     app = open_page("overview")
-    assert [m.label for m in app.metric] == ["Spent this month", "Avoided", "Hit rate", "Texts", "p95"]
+    assert [m.label for m in app.metric] == ["Spent this month", "Avoided", "Hit rate", "Texts", "p95", "Errors"]
     settled, unconfirmed, _ = host().router.ledger.totals()
     assert settled > 0
     assert unconfirmed > 0
     assert len(app.dataframe[0].value) == 10
     assert "At the pace of the last 7 days" in words(app)
+    assert "At this pace" in words(app)
+    assert "Nothing is used of 1 other budget." in words(app)
+    assert "No key for a paid provider is set" in words(app)
 
 
 def test_spend_groups_and_filters_by_the_url(busy: Path, open_page: Open) -> None:
@@ -92,6 +95,7 @@ def test_the_kill_switch_stops_paid_calls_and_says_so(data: Path, open_page: Ope
     app.sidebar.toggle[0].set_value(False).run()
     assert not host().router.policies.paid_enabled()
     assert "Paid calls are stopped." in words(app)
+    assert "Paid calls are stopped by the switch" in words(app)
     other = open_page("spend")
     assert other.sidebar.toggle[0].value is False
     other.sidebar.toggle[0].set_value(True).run()
@@ -166,7 +170,8 @@ def test_a_file_is_read_row_by_row_and_a_bad_one_is_named(data: Path, open_page:
     assert "2 texts" in words(app)
     app.file_uploader(key="file").upload("rows.jsonl", b'{"id": 1}\nnot json\n', "application/json").run()
     assert not app.exception
-    assert app.error
+    assert "2 rows cannot be read" in words(app)
+    assert "line 1 has no 'text', only: id; line 2 is not valid JSON" in words(app)
     assert not app.dataframe
 
 
@@ -188,11 +193,12 @@ def test_a_policy_is_edited_seen_and_saved(data: Path, open_page: Open) -> None:
 
 @pytest.mark.parametrize("amount", ["-1", "five", "0.0000000001", ""])
 def test_a_wrong_amount_is_named_and_cannot_be_saved(amount: str, data: Path, open_page: Open) -> None:
-    """Beside the form, in words; nothing is written."""
+    """Under the field and beside the form, in words; nothing is written."""
     app = open_page("policies", policy="default")
     app.text_input(key="amount 0 default/1").set_value(amount).run()
     assert not app.exception
     assert app.error
+    assert len([m for m in app.markdown if ":red[" in m.value]) == 1
     assert all(b.label != "Save" for b in app.button)
     assert len(host().router.policies.versions("default")) == 1
 
@@ -213,14 +219,17 @@ def test_budget_rows_come_and_go_one_by_one(data: Path, open_page: Open) -> None
 
 
 def test_a_policy_is_created_and_deleted(data: Path, open_page: Open) -> None:
-    """A new one needs a name that is free; deleting asks once more and says what stays."""
+    """A new one needs a name that is free, and may begin as another is; deleting asks once more."""
     app = open_page("policies", policy="new policy")
     assert "Give the policy a name." in words(app)
     app.text_input(key="name /0").set_value("default").run()
     assert "already" in words(app)
-    app.text_input(key="name /0").set_value("mine").run()
+    app.text_input(key="name /0").set_value("mine")
+    app.selectbox(key="like").set_value("economy").run()
     button(app, "Save").click().run()
-    assert host().router.policies.get("mine").version == 1
+    mine, economy = (host().router.policies.get(name) for name in ("mine", "economy"))
+    assert mine.version == 1
+    assert (mine.goal, mine.budgets) == (economy.goal, economy.budgets)
     assert app.query_params["policy"] == "mine"
     button(app, "Delete the policy").click().run()
     assert not app.exception

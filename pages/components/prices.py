@@ -1,0 +1,143 @@
+"""Rows for the tables of the Models page: the catalog with prices, what they were, and the way to each provider.
+
+No Streamlit here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import date
+from decimal import Decimal
+
+from pages.components.format import quality, when
+from pages.components.tables import Record
+from router.config import Endpoint
+from router.crosscheck import Checked, Override
+from router.dispatch.lane import Health
+from router.domain.pricing import price_on
+from router.domain.values import Model, Price
+
+STATES = {"ready": "ready", "key": "no key", "weights": "not installed"}
+OTHER_SCALE = "MTEB-v2-en"
+
+
+def models(
+    shown: Iterable[Model],
+    *,
+    today: date,
+    configured: Callable[[Model], bool],
+    scale: str,
+    overrides: Iterable[Override] = (),
+) -> list[Record]:
+    """The catalog: what is ready first shown as such, price, scores, limits, and where each was read.
+
+    Where a price was overridden, a column says what it was.
+    """
+    old = {o.model: per_million(o.old and o.old.now) for o in overrides if o.new.since <= today}
+    return [
+        _model(model, price_on(model, today), configured(model), scale, {"was": old.get(model.id, "")} if old else {})
+        for model in shown
+    ]
+
+
+def _model(model: Model, price: Price | None, ready: bool, scale: str, was: Record) -> Record:
+    limits, hand = model.limits, " *"
+    return {
+        "model": model.id,
+        "state": [STATES["ready" if ready else "weights" if model.local else "key"]],
+        "now": per_million(price and price.now) + (hand if price and price.second_hand else ""),
+        **was,
+        "batch": "–" if model.local or price is None or price.batch is None
+        else per_million(price.batch) + (hand if price.batch_second_hand else ""),
+        "read": "–" if model.local or price is None else f"{price.checked:%-d %b %Y}",
+        scale: _score(model, scale),
+        OTHER_SCALE: _score(model, OTHER_SCALE),
+        "dimensions": f"{model.dimensions:,}{_sizes(model)}",
+        "space": model.space,
+        "languages": "English" if model.languages == "en" else "many",
+        "tokens a text": _limit(limits.tokens_per_text),
+        "texts a call": _limit(limits.texts_per_call),
+        "tokens a call": _limit(limits.tokens_per_call),
+        "price from": price.source if price else "unknown, so it is never paid for",
+    }  # fmt: skip
+
+
+def overrides(rows: Iterable[Override]) -> list[Record]:
+    """The prices that router.toml puts in the place of the catalog's."""
+
+    def change(old: Decimal | None, new: Decimal | None) -> str:
+        return " → ".join("not sold" if price is None else per_million(price) for price in (old, new))
+
+    return [
+        {
+            "model": o.model,
+            "from": f"{o.new.since:%-d %b %Y}",
+            "now": change(o.old and o.old.now, o.new.now),
+            "batch": change(o.old and o.old.batch, o.new.batch),
+            "price from": o.new.source,
+        }
+        for o in rows
+    ]
+
+
+def crosschecked(rows: Iterable[Checked], overrides: Iterable[Override]) -> list[Record]:
+    """Our prices beside those of genai-prices, what differs first."""
+    words = {"same": "agrees", "unknown to them": "not in genai-prices", "unknown to us": "we have no price"}
+    ours = {o.model for o in overrides}
+    return [
+        {
+            "model": c.model,
+            "ours": per_million(c.ours),
+            "genai-prices": "–" if c.theirs is None else per_million(c.ours if c.verdict == "same" else c.theirs),
+            "": words.get(c.verdict, "differs: set in router.toml" if c.model in ours else "differs: look it up"),
+        }
+        for c in sorted(rows, key=lambda c: c.verdict != "differs")
+    ]
+
+
+def per_million(price: Decimal | None) -> str:
+    """A price in dollars per million tokens, as it was read: `$0.02`, `free`."""
+    if price is None:
+        return "unknown"
+    return f"${price:f}" if price else "free"
+
+
+def _score(model: Model, scale: str) -> str:
+    score = next((s for s in model.scores if s.scale == scale), None)
+    return "–" if score is None else quality(score.value) + (" *" if score.second_hand else "")
+
+
+def _sizes(model: Model) -> str:
+    if model.sizes == "any":
+        return ", any lower"
+    return "".join(f", {size:,}" for size in sorted(model.sizes, reverse=True))
+
+
+def _limit(number: int | None) -> str:
+    return "–" if number is None else f"{number:,}"
+
+
+def providers(lanes: Iterable[Health], endpoints: Iterable[Endpoint], *, now: float) -> list[Record]:
+    """The way to each paid provider: whether it has a key, whether it is left alone just now, and why."""
+    keyed = {endpoint.name for endpoint in endpoints if endpoint.key is not None}
+    return [
+        {
+            "provider": lane.provider,
+            "state": state_of(lane, configured=lane.provider in keyed, now=now),
+            "calls at once": f"{lane.in_flight:,} of {lane.width:,}",
+            "failures in a row": lane.failures_in_row,
+            "last error": lane.last_error or "–",
+        }
+        for lane in lanes
+    ]
+
+
+def state_of(lane: Health, *, configured: bool, now: float) -> str:
+    """A provider's state in words."""
+    if not configured:
+        return "no key"
+    if lane.open_until > now:
+        return f"left alone until {when(lane.open_until, 'UTC')}"
+    if lane.failures_in_row:
+        return "failing, still tried"
+    return "ready"
