@@ -5,11 +5,15 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from router.sandbox import Sandbox
 
 # Before anything reads them: a developer's keys, addresses and proxies must not reach a test.
 for _name in (
@@ -24,10 +28,14 @@ os.environ.update(
     HF_HUB_DISABLE_TELEMETRY="1",
     DO_NOT_TRACK="1",
     TOKENIZERS_PARALLELISM="false",
+    # A thread for each of our two processes: more of them spin, waiting for one another, on cores that are busy.
+    OMP_NUM_THREADS="1",
+    OPENBLAS_NUM_THREADS="1",
 )
 
-# The machine that runs the tests is shared: a slow example is not a failure. CI has Hypothesis's own profile.
-settings.register_profile("local", deadline=None)
+# The machine that runs the tests is shared: a slow example is not a failure. CI has Hypothesis's own profile, under
+# which the examples are the same in every run as well.
+settings.register_profile("local", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 if not os.environ.get("CI"):
     settings.load_profile("local")
 
@@ -40,6 +48,42 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="run the fault tests with their full counts (make faults)")
 
 
+BROWSER = ("tests/browser/", "tests/faults/pages/")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests in Chromium are marked, to be chosen or left out."""
+    for item in items:
+        if item.nodeid.startswith(BROWSER):
+            item.add_marker("browser")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A file's tests go to one process, with what they share; all those in Chromium count as one file, and go first.
+
+    It is here because xdist 3.8 loses its own `xdist_group` under pytest 9.2, without a word.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Files(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "browser" if nodeid.startswith(BROWSER) else nodeid.partition("::")[0]
+
+    config.option.loadscopereorder = False  # in the order of the folders, and not the longest lists first
+    return Files(config, log)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Where CI is set, a skipped browser test is a failed one: nobody would read the skip."""
+    report = yield
+    if report.skipped and os.environ.get("CI") and item.nodeid.startswith(BROWSER) and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+    return report
+
+
 @pytest.fixture(scope="session")
 def count(pytestconfig: pytest.Config) -> Callable[[int, int], int]:
     """`count(small, full)` is `small`, or `full` under `--full`."""
@@ -49,6 +93,27 @@ def count(pytestconfig: pytest.Config) -> Callable[[int, int], int]:
         return full if full_counts else small
 
     return pick
+
+
+@pytest.fixture(scope="session")
+def running() -> Iterator[Sandbox]:
+    """The provider on loopback that the tests of this process share."""
+    from router.sandbox import Sandbox
+
+    with Sandbox() as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def sandbox(running: Sandbox) -> Sandbox:
+    """The provider with an empty bill, no faults and its usual settings."""
+    from router.sandbox import SandboxConfig
+
+    running.release()
+    running.reset()
+    usual = SandboxConfig()
+    running.configure(**{field.name: getattr(usual, field.name) for field in fields(usual)})
+    return running
 
 
 def _check_address(family: int, address: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,28 +17,12 @@ from router.domain.errors import BadInput, Refused, RouterError
 from router.domain.values import Budget, Policy, Refusal, Unit
 from router.engine import Router
 from router.providers.base import EmbedCall, Reply
-from router.sandbox import Sandbox, SandboxConfig
+from router.sandbox import Sandbox
 from router.store.database import Connection
 from router.store.entries import Purpose
 from tests.faults.paid_helpers import PAID, SMALL, assert_books, every_provider, open_router, right, some_texts, wrong
 
 LOCAL = "local/all-MiniLM-L6-v2"
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Sandbox]:
-    """One provider for the tests of this module."""
-    with Sandbox() as sandbox:
-        yield sandbox
-
-
-@pytest.fixture
-def sandbox(running: Sandbox) -> Sandbox:
-    """The provider with an empty bill, no faults and its usual settings."""
-    running.reset()
-    usual = SandboxConfig()
-    running.configure(**{name: getattr(usual, name) for name in SandboxConfig.__dataclass_fields__})
-    return running
 
 
 class FakeLocal:
@@ -395,5 +379,5 @@ async def test_a_text_in_an_open_batch_is_refused_at_once(sandbox: Sandbox, tmp_
 
         await router.database.write(open_batch)
         with pytest.raises(Refused, match="batch that is under way"):
-            await asyncio.wait_for(router.embed(["in a batch"], policy="quality", model=SMALL), 5)
+            await asyncio.wait_for(router.embed(["in a batch"], policy="quality", model=SMALL), 60)
         assert sandbox.bill().requests == 0

@@ -11,8 +11,11 @@ import tomllib
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
+from tests.conftest import pytest_xdist_make_scheduler
 
 ROOT = Path(__file__).resolve().parents[1]
 PIN = re.compile(r"(?P<name>[A-Za-z0-9_.-]+)==(?P<version>[^\s;]+)(\s*;.*)?")
@@ -130,3 +133,12 @@ def test_no_key_reaches_a_test_and_the_data_folder_is_the_runs_own() -> None:
 def test_full_picks_the_full_count(count: Callable[[int, int], int], pytestconfig: pytest.Config) -> None:
     """`make test` runs the small count, `make faults` the full one."""
     assert count(3, 7) == (7 if pytestconfig.getoption("--full") else 3)
+
+
+def test_the_tests_in_chromium_stay_in_one_process() -> None:
+    """They count as one file for the processes that share the work, every other file for itself."""
+    config = SimpleNamespace(option=SimpleNamespace(), getvalue={"tx": ["2*popen"], "rsyncdir": []}.__getitem__)
+    split = pytest_xdist_make_scheduler(config, None)._split_scope
+    assert split("tests/browser/test_a.py::test_b") == split("tests/faults/pages/test_c.py::test_d[e]") == "browser"
+    assert split("tests/faults/test_f.py::test_g[h::i]") == "tests/faults/test_f.py"
+    assert not config.option.loadscopereorder

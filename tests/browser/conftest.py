@@ -1,36 +1,18 @@
-"""Fixtures of the tests that drive the app in a real Chromium. In CI a skip here is a failure."""
+"""Fixtures of the tests that drive the app in a real Chromium; tests/conftest.py keeps them in one process."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Generator, Iterator
-from contextlib import AbstractContextManager
-from pathlib import Path
+import time
+from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.browser.helpers import ROOT, find_chromium, launch, serving
+from router.sandbox import Sandbox
+from tests.browser.helpers import PATIENCE_S, ROOT, find_chromium, launch, serving
+from tests.pages import seed
 
-HERE = Path(__file__).parent
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All browser tests go to one worker, so that they share one server."""
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker("browser")
-            item.add_marker(pytest.mark.xdist_group("browser"))
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Where CI is set, a skipped browser test is a failed one: nobody would read the skip."""
-    report = yield
-    if report.skipped and os.environ.get("CI") and HERE in item.path.parents and not hasattr(report, "wasxfail"):
-        report.outcome = "failed"
-    return report
+expect.set_options(timeout=1_000 * PATIENCE_S)
 
 
 @pytest.fixture(scope="module")
@@ -49,22 +31,15 @@ def browser() -> Iterator[Browser]:
 def page(browser: Browser) -> Iterator[Page]:
     """A fresh tab without cookies or cache."""
     with browser.new_context(viewport={"width": 1280, "height": 800}) as context:
+        context.set_default_timeout(1_000 * PATIENCE_S)
         yield context.new_page()
 
 
 @pytest.fixture(scope="session")
-def fresh_app(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], AbstractContextManager[str]]:
-    """`with fresh_app() as url:` is a server of its own on a data folder of its own."""
-
-    def start() -> AbstractContextManager[str]:
-        folder = tmp_path_factory.mktemp("app")
-        return serving(ROOT / "app.py", folder / "log.txt", {"ROUTER_DATA": str(folder / "data")})
-
-    return start
-
-
-@pytest.fixture(scope="session")
-def app_url(fresh_app: Callable[[], AbstractContextManager[str]]) -> Iterator[str]:
-    """The URL of the server that the tests share."""
-    with fresh_app() as url:
+def app_url(running: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of the server that the tests share: made-up traffic of the last days, and keys for the sandbox."""
+    folder = tmp_path_factory.mktemp("app")
+    seed.write(folder / "data", now=time.time(), days=12, requests_a_day=3)
+    env = {**running.environment, "ROUTER_DATA": str(folder / "data")}
+    with serving(ROOT / "app.py", folder / "log.txt", env) as url:
         yield url

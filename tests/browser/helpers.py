@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Playwright
 
 ROOT = Path(__file__).resolve().parents[2]
+PATIENCE_S = 60.0
+"""How long a thing may take to show on a busy machine; nothing waits longer than it has to."""
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 ARGS = (
     "--no-sandbox",
@@ -69,13 +71,13 @@ def serving(script: Path, log: Path, env: Mapping[str, str], *, health: str = "/
         finally:
             process.terminate()
             try:
-                process.wait(timeout=15)
+                process.wait(timeout=PATIENCE_S)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
 
 
-def wait_until_healthy(process: subprocess.Popen[bytes], url: str, log: Path, seconds: float = 60) -> None:
+def wait_until_healthy(process: subprocess.Popen[bytes], url: str, log: Path, seconds: float = 2 * PATIENCE_S) -> None:
     """Return once `url` answers; RuntimeError with the end of the log where the process ends or time is up."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and process.poll() is None:
@@ -88,8 +90,9 @@ def wait_until_healthy(process: subprocess.Popen[bytes], url: str, log: Path, se
 
 
 def settled(page: Page) -> None:
-    """Return once the page is connected and its script has run to the end."""
+    """Return once the page is connected and its script is not running. It may not have begun yet: after a step, wait
+    for what the step brings about first (steps.py does)."""
     page.wait_for_selector(
         '[data-testid="stApp"][data-test-connection-state="CONNECTED"][data-test-script-state="notRunning"]',
-        timeout=30_000,
+        timeout=1_000 * PATIENCE_S,
     )

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from router.engine import Router
-from router.sandbox import Sandbox, SandboxConfig
 
 
 @pytest.fixture
@@ -27,22 +26,6 @@ def figure() -> Callable[[int, str], None]:
                 file.write(f"{line}\n")
 
     return note
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Sandbox]:
-    """One provider for the tests of a module."""
-    with Sandbox() as sandbox:
-        yield sandbox
-
-
-@pytest.fixture
-def sandbox(running: Sandbox) -> Sandbox:
-    """The provider with an empty bill, no faults and its usual settings."""
-    running.reset()
-    usual = SandboxConfig()
-    running.configure(**{name: getattr(usual, name) for name in SandboxConfig.__dataclass_fields__})
-    return running
 
 
 @pytest.fixture(scope="session")

@@ -21,10 +21,10 @@ from tests.faults.paid_helpers import (
     open_router,
     right,
     some_texts,
-    until,
-    within,
+    soon,
     wrong,
 )
+from tests.waits import until
 
 WIDTH = 2
 files = pytest.mark.parametrize("partial", [False, True], ids=["request", "file"])
@@ -33,13 +33,14 @@ files = pytest.mark.parametrize("partial", [False, True], ids=["request", "file"
 @every_provider
 async def test_a_call_that_has_left_is_booked_and_kept(sandbox: Sandbox, tmp_path: Path, name: str) -> None:
     """Nobody waits for it any more; it is settled and stored all the same, and the next who asks pays nothing."""
-    sandbox.configure(latency_ms=150)
+    sandbox.faults.add(Fault("hang"))
     async with open_router(tmp_path, sandbox) as router:
         task = asyncio.create_task(router.embed(["a text"], model=PAID[name], policy="quality"))
-        await until(sandbox.received)
+        await until(lambda: sandbox.bill().calls)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+        sandbox.release()
         await until(lambda: router.ledger.totals()[2] == 0 and router.ledger.totals()[0] > 0)
         books = assert_books(router, sandbox)
         assert (books.settled, books.unconfirmed) == (sandbox.bill().nanodollars, 0)
@@ -91,7 +92,7 @@ async def test_a_caller_that_goes_during_a_long_pause_holds_nothing_up(
     """A Retry-After of minutes is not sat out for nobody: the holds are released and the program can end."""
     sandbox.faults.add(Fault("rate_limited", times=None, retry_after=300))
     texts = some_texts(6)
-    with within(4):
+    with soon():
         async with open_router(tmp_path, sandbox, limits(max_texts_per_call=1, max_in_flight=WIDTH)) as router:
             task = asyncio.create_task(router.embed(texts, model=SMALL, policy="quality", partial=partial))
             await until(lambda: any(e.status == 429 for e in sandbox.received()))
@@ -109,7 +110,7 @@ async def test_a_caller_that_goes_while_the_rate_is_waited_for(sandbox: Sandbox,
     """Calls that stand in line for a rate limit of ours leave the line."""
     texts = some_texts(20)
     toml = limits(max_texts_per_call=1, requests_per_minute=6)
-    with within(5):
+    with soon():
         async with open_router(tmp_path, sandbox, toml) as router:
             task = asyncio.create_task(router.embed(texts, model=SMALL, policy="quality", partial=partial))
             await asyncio.sleep(0.2)
@@ -123,13 +124,14 @@ async def test_a_caller_that_goes_while_the_rate_is_waited_for(sandbox: Sandbox,
 
 async def test_who_waits_for_anothers_text_gets_it_though_the_payer_has_gone(sandbox: Sandbox, tmp_path: Path) -> None:
     """Two ask for the same text; the one that pays is cancelled; the other is answered, and it is paid once."""
-    sandbox.configure(latency_ms=100)
+    sandbox.faults.add(Fault("hang"))
     async with open_router(tmp_path, sandbox) as router:
         payer = asyncio.create_task(router.embed(["a text"], model=SMALL, policy="quality"))
-        await until(sandbox.received)
+        await until(lambda: sandbox.bill().calls)
         other = asyncio.create_task(router.embed(["a text"], model=SMALL, policy="quality"))
         await asyncio.sleep(0.03)
         payer.cancel()
+        sandbox.release()
         result = await other
         assert wrong(result.vectors, right(SMALL, ["a text"])) == 0
         assert (result.cost, sandbox.bill().calls) == (0, 1)
@@ -138,13 +140,15 @@ async def test_who_waits_for_anothers_text_gets_it_though_the_payer_has_gone(san
 
 async def test_who_waits_takes_over_what_the_gone_one_never_sent(sandbox: Sandbox, tmp_path: Path) -> None:
     """The payer is cancelled before its second call leaves; who waits for that text pays for it then."""
-    sandbox.configure(latency_ms=100)
+    sandbox.faults.add(Fault("hang", match="first"))
     async with open_router(tmp_path, sandbox, limits(max_texts_per_call=1, max_in_flight=1)) as router:
         payer = asyncio.create_task(router.embed(["first", "second"], model=SMALL, policy="quality"))
-        await until(sandbox.received)
+        await until(lambda: sandbox.bill().calls)
         other = asyncio.create_task(router.embed(["second"], model=SMALL, policy="quality"))
         await asyncio.sleep(0.03)
         payer.cancel()
+        await asyncio.sleep(0)  # it learns of that before the answer to its first call makes way for the second
+        sandbox.release()
         result = await other
         assert wrong(result.vectors, right(SMALL, ["second"])) == 0
         assert result.cost > 0
@@ -154,14 +158,15 @@ async def test_who_waits_takes_over_what_the_gone_one_never_sent(sandbox: Sandbo
 
 def test_a_page_that_reruns_loses_nothing(sandbox: Sandbox, tmp_path: Path) -> None:
     """A page hands its work to the engine's thread and is gone: the future is cancelled, the call settles."""
-    sandbox.configure(latency_ms=150)
+    sandbox.faults.add(Fault("hang"))
     host = Host(tmp_path, env=sandbox.environment)
     try:
         future = host.submit(host.router.embed(["a text"], model=SMALL, policy="quality"))
-        asyncio.run(until(sandbox.received))
+        asyncio.run(until(lambda: sandbox.bill().calls))
         future.cancel()
         with pytest.raises(CancelledError):
             future.result()
+        sandbox.release()
     finally:
         host.close()  # lets what is under way end
     books = assert_books(tmp_path, sandbox)
@@ -171,9 +176,10 @@ def test_a_page_that_reruns_loses_nothing(sandbox: Sandbox, tmp_path: Path) -> N
 
 async def test_closing_lets_a_call_end(sandbox: Sandbox, tmp_path: Path) -> None:
     """A program that ends while a call is under way waits for it, and books it."""
-    sandbox.configure(latency_ms=150)
+    sandbox.faults.add(Fault("hang"))
     async with open_router(tmp_path, sandbox) as router:
         task = asyncio.create_task(router.embed(["a text"], model=SMALL, policy="quality"))
-        await until(sandbox.received)
+        await until(lambda: sandbox.bill().calls)
+        asyncio.get_running_loop().call_later(0.1, sandbox.release)  # while the router is being closed
     assert (await task).cost == sandbox.bill().nanodollars
     assert assert_books(tmp_path, sandbox).settled == sandbox.bill().nanodollars

@@ -15,13 +15,14 @@ from tests.faults.paid_helpers import (
     PAID,
     SMALL,
     assert_books,
+    connected,
     every_provider,
     limits,
     open_router,
     quick_retries,
     right,
     some_texts,
-    within,
+    soon,
     wrong,
 )
 
@@ -76,8 +77,8 @@ async def test_nothing_is_lost_at_a_limit_that_nobody_told_of(
     partial: bool,
 ) -> None:  # fmt: skip
     """Many calls at once against a rate of so many requests a second: all arrive, each is paid once."""
-    n = count(60, 2_000)
-    sandbox.configure(requests_per_minute=3_000, burst_seconds=0.2, latency_ms=5)
+    n, a_second = count(20, 2_000), count(10, 50)  # so low that a slow machine meets the limit too
+    sandbox.configure(requests_per_minute=60 * a_second, burst_seconds=0.2, latency_ms=5)
     texts = some_texts(n)
     async with open_router(tmp_path, sandbox, limits(max_texts_per_call=1, max_in_flight=16)) as router:
         result = await router.embed(texts, model=SMALL, policy="quality", partial=partial)
@@ -88,7 +89,7 @@ async def test_nothing_is_lost_at_a_limit_that_nobody_told_of(
     assert refused > 0, "the limit was not met"
     assert sandbox.bill().most_often == 1
     assert too_early(received) == 0
-    figure(11, f"{n:,} calls at a limit of 50 a second: {refused} were told 429, 0 too early again, 0 lost")
+    figure(11, f"{n:,} calls at a limit of {a_second} a second: {refused} were told 429, 0 too early again, 0 lost")
 
 
 @pytest.mark.parametrize("partial", [False, True], ids=["request", "file"])
@@ -97,11 +98,12 @@ async def test_it_ends_at_the_deadline(
 ) -> None:
     """A provider that is busy for good is asked until the request's deadline, and every text is named."""
     quick_retries(monkeypatch)
-    monkeypatch.setattr("router.engine.REQUEST_S", 0.5)
-    sandbox.faults.add(Fault("rate_limited", times=None, retry_after="ms:50"))
+    monkeypatch.setattr("router.engine.REQUEST_S", 1.0)
     texts = some_texts(6)
     async with open_router(tmp_path, sandbox, limits(max_texts_per_call=2)) as router:
-        with within(1.5):
+        await connected(router, sandbox, "openai")
+        sandbox.faults.add(Fault("rate_limited", times=None, retry_after="ms:50"))
+        with soon():
             if partial:
                 result = await router.embed(texts, model=SMALL, policy="quality", partial=True)
                 errors = list(result.problems.values())
@@ -112,7 +114,7 @@ async def test_it_ends_at_the_deadline(
                 errors = [raised.value]
         for error in errors:
             assert "Nothing was billed for it. Try again later." in str(error)
-        assert 6 <= sandbox.bill().requests <= 60
+        assert 3 < sandbox.bill().requests <= 60
         assert too_early(sandbox.received()) == 0
         assert assert_books(router, sandbox).shown == 0
 
@@ -123,9 +125,9 @@ async def test_an_absurd_wait_is_told_at_once(sandbox: Sandbox, tmp_path: Path, 
     """Ten days are not waited for: the request ends at once, and later ones do not go earlier than asked."""
     sandbox.faults.add(Fault("rate_limited", retry_after=asked))
     async with open_router(tmp_path, sandbox) as router:
-        with within(3), pytest.raises(RateLimited, match=r"asked for a pause of [\d,]+ s: the request cannot wait"):
+        with soon(), pytest.raises(RateLimited, match=r"asked for a pause of [\d,]+ s: the request cannot wait"):
             await router.embed(["a text"], model=PAID[name], policy="quality")
-        with within(1), pytest.raises(Refused, match="asked to be sent nothing for"):
+        with soon(), pytest.raises(Refused, match="asked to be sent nothing for"):
             await router.embed(["a text"], model=PAID[name], policy="quality")
         assert sandbox.bill().requests == 1
         (health,) = [h for h in router.health() if h.provider == name]

@@ -1,4 +1,7 @@
-"""Fault 12: `insufficient_quota`, and a key that was revoked. Figure: requests sent after the refusal (0)."""
+"""Fault 12: `insufficient_quota`, and a key that was revoked, in a request and in mid-job.
+
+Figures: requests sent after the refusal (0); texts billed twice once the job was resumed (0).
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,11 @@ from typing import Literal
 
 import pytest
 
+from router.corpora.jobs import Job
 from router.domain.errors import KeyRejected, QuotaExhausted
 from router.sandbox import Fault, Sandbox
+from tests.corpora.libraries import Opened, assert_right, jsonl, opened, texts
+from tests.faults.books import audit
 from tests.faults.paid_helpers import (
     PAID,
     SMALL,
@@ -19,9 +25,10 @@ from tests.faults.paid_helpers import (
     open_router,
     right,
     some_texts,
-    within,
+    soon,
     wrong,
 )
+from tests.waits import until
 
 Kind = Literal["quota", "key_revoked"]
 kinds = pytest.mark.parametrize("kind", ["quota", "key_revoked"])
@@ -39,7 +46,7 @@ async def test_one_request_and_no_more(
     async with open_router(tmp_path, sandbox) as router:
         for partial in (False, True):
             before = sandbox.bill().requests
-            with within(5):
+            with soon():
                 if partial:
                     result = await router.embed(["a text"], model=PAID[name], policy="quality", partial=True)
                     error = result.problems[0]
@@ -95,3 +102,67 @@ async def test_a_new_key_is_taken_at_once(sandbox: Sandbox, tmp_path: Path) -> N
         result = await router.embed(["a text"], model=SMALL, policy="quality")
         assert wrong(result.vectors, right(SMALL, ["a text"])) == 0
         assert assert_books(router, sandbox).settled == sandbox.bill().nanodollars
+
+
+async def filled(here: Opened, tmp_path: Path, route: Literal["api", "batch"]) -> Job:
+    """A job of 230 texts that is still to run."""
+    await here.fill("letters", jsonl(tmp_path / "letters.jsonl", texts(230)))
+    return await here.library.confirm("letters", route=route)
+
+
+@kinds
+@pytest.mark.parametrize(
+    ("route", "on", "skip"), [("api", "embeddings", 2), ("batch", "POST /files", 0), ("batch", "POST /batches", 0)]
+)
+async def test_a_job_pauses_and_goes_on_once_it_is_mended(
+    sandbox: Sandbox, tmp_path: Path, kind: Kind, route: Literal["api", "batch"], on: str, skip: int,
+    figure: Callable[[int, str], None],
+) -> None:  # fmt: skip
+    """Refused once, it rests with the reason and sends nothing until it is resumed; then each text is billed once."""
+    sandbox.configure(batch_seconds=0.05)
+    sandbox.faults.add(Fault(kind, on=on, skip=skip, times=None))
+    async with opened(tmp_path / "data", sandbox) as here:
+        job = await filled(here, tmp_path, route)
+
+        async def refused() -> int:
+            await here.worker.run_all()
+            now = here.library.job(job.id)
+            assert (now.state, now.done) == ("paused", 50 * skip)
+            assert f"{WHAT_TO_DO[kind]} openai" in now.reason
+            assert audit(here.router.database.reader()).pending == 0
+            return sum(entry.fault == kind for entry in sandbox.received())
+
+        sent = await refused()
+        assert (sent, await refused()) == (1, 1)
+        await here.library.resume(job.id)  # too early: one more request, and it rests again
+        assert await refused() == 2
+        sandbox.faults.clear()
+        await here.library.resume(job.id)
+        await here.worker.run_all()
+        now = here.library.job(job.id)
+        assert (now.state, now.done, now.reason) == ("done", 230, "")
+        assert_right(here.router, texts(230))
+        bill = sandbox.bill()
+        assert (bill.texts, bill.most_often, now.spent) == (230, 1, bill.nanodollars)
+        books = audit(here.router.database.reader())
+        assert (books.settled, books.unconfirmed, books.held) == (bill.nanodollars, 0, 0)
+        figure(12, f"{kind} in a job by {route}, at {on}: {sent - 1} retries, 0 texts billed twice after it went on")
+
+
+async def test_a_key_that_is_revoked_while_a_batch_is_under_way(sandbox: Sandbox, tmp_path: Path) -> None:
+    """The money stays held and the batch is not made again; with the new key its results are fetched."""
+    sandbox.configure(batch_seconds=1e9)
+    async with opened(tmp_path / "data", sandbox) as here:
+        job = await filled(here, tmp_path, "batch")
+        here.worker.start()
+        await until(lambda: any(entry.operation.startswith("GET /batches/") for entry in sandbox.received()))
+        sandbox.configure(key="the-new-key", batch_seconds=0)
+        await until(lambda: here.library.job(job.id).state == "paused")
+        assert "Check the key of openai" in here.library.job(job.id).reason
+        assert audit(here.router.database.reader()).held > 0
+        here.router.set_key("openai", "the-new-key")
+        await here.library.resume(job.id)
+        await until(lambda: here.library.job(job.id).state == "done")
+        assert sum(entry.operation == "POST /batches" for entry in sandbox.received()) == 1
+        assert audit(here.router.database.reader()).settled == sandbox.bill().nanodollars > 0
+        assert sandbox.bill().most_often == 1

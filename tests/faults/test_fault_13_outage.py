@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from router.dispatch.lane import BREAK_AFTER
+from router.dispatch.lane import BREAK_AFTER, BREAK_S
 from router.domain.errors import Overloaded, Refused, Unreachable
 from router.domain.values import Policy
 from router.sandbox import Fault, Sandbox
@@ -22,8 +22,7 @@ from tests.faults.paid_helpers import (
     quick_retries,
     right,
     some_texts,
-    until,
-    within,
+    soon,
     wrong,
 )
 
@@ -55,7 +54,7 @@ async def test_three_sends_then_the_breaker(
             await router.embed(["another text"], model=model, policy="quality")
         assert sandbox.bill().requests == BREAK_AFTER
         for partial in (False, True):
-            with within(2), pytest.raises(Refused, match="failed 5 times in a row"):
+            with soon(), pytest.raises(Refused, match="failed 5 times in a row"):
                 await router.embed(["a third text"], model=model, policy="quality", partial=partial)
         after = sandbox.bill().requests - BREAK_AFTER
         assert after == 0
@@ -76,7 +75,7 @@ async def test_many_calls_at_once_are_not_all_sent_thrice(sandbox: Sandbox, tmp_
     sandbox.faults.add(Fault("status", times=None, bill=True))
     texts = some_texts(40)
     async with open_router(tmp_path, sandbox, limits(max_texts_per_call=1, max_in_flight=4)) as router:
-        with within(5):
+        with soon():
             result = await router.embed(texts, model=SMALL, policy="quality", partial=True)
         assert len(result.problems) == 40
         assert sandbox.bill().requests <= BREAK_AFTER + 3
@@ -84,11 +83,8 @@ async def test_many_calls_at_once_are_not_all_sent_thrice(sandbox: Sandbox, tmp_
         assert assert_books(router, sandbox).unconfirmed == result.unconfirmed == sandbox.bill().nanodollars
 
 
-async def test_one_call_tries_and_then_all_is_well_again(
-    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_one_call_tries_and_then_all_is_well_again(sandbox: Sandbox, tmp_path: Path) -> None:
     """After its time a single call is sent; while that fails no other is, and when it is answered all go."""
-    monkeypatch.setattr("router.dispatch.lane.BREAK_S", 0.3)
     sandbox.faults.add(Fault("status", status=503, times=None))
     texts = some_texts(10)
 
@@ -100,7 +96,7 @@ async def test_one_call_tries_and_then_all_is_well_again(
         for text in texts[:2]:
             with pytest.raises((Overloaded, Unreachable)):
                 await ask(text)
-        await until(lambda: not lane.unhealthy())
+        lane._open_until -= BREAK_S  # its time goes by
         sandbox.configure(latency_ms=50)
         failed = await asyncio.gather(*map(ask, texts), return_exceptions=True)
         assert {type(e) for e in failed} <= {Overloaded, Unreachable, Refused}
@@ -108,7 +104,7 @@ async def test_one_call_tries_and_then_all_is_well_again(
         assert lane.unhealthy()
 
         sandbox.faults.clear()
-        await until(lambda: not lane.unhealthy())
+        lane._open_until -= BREAK_S  # its time goes by
         answered = await asyncio.gather(*map(ask, texts))
         assert len(answered) == len(texts)
         assert lane.health().failures_in_row == 0

@@ -20,7 +20,7 @@ import pytest
 from router.corpora.library import Library
 from router.engine import Router
 from router.request.intake import digest
-from router.sandbox import Sandbox
+from router.sandbox import Fault, Sandbox
 from router.store.cache import Cache
 from router.store.ledger import LEASE_S
 from tests.corpora.libraries import jsonl
@@ -33,6 +33,8 @@ LANES, A_CALL = 4, 50
 def killed(folder: Path, sandbox: Sandbox, ahead: float, block: int, calls: int | None, moment: float = 0) -> bool:
     """Run the program, and kill it a moment (s) after so many more calls. True: it was still at work."""
     until = sandbox.bill().calls + (calls or 0)
+    if calls is not None:  # later ones are not answered, however late the signal
+        sandbox.faults.add(Fault("hang", times=None, skip=calls))
     program = subprocess.Popen(
         [sys.executable, "-m", "tests.faults.job_program", str(folder), str(ahead), str(block)],
         cwd=ROOT, env={**os.environ, **sandbox.environment}, stdout=subprocess.PIPE, text=True,
@@ -41,7 +43,7 @@ def killed(folder: Path, sandbox: Sandbox, ahead: float, block: int, calls: int 
         assert program.stdout is not None
         assert program.stdout.readline() == "running\n"
         if calls is not None:
-            while sandbox.bill().calls < until and program.poll() is None:
+            while sandbox.bill().calls <= until and program.poll() is None:
                 time.sleep(0.005)
             time.sleep(moment)
             program.send_signal(signal.SIGKILL)
@@ -49,6 +51,8 @@ def killed(folder: Path, sandbox: Sandbox, ahead: float, block: int, calls: int 
     finally:
         program.kill()
         program.communicate()
+        sandbox.faults.clear()
+        sandbox.release()
     assert ended in (0, -signal.SIGKILL)
     return ended == -signal.SIGKILL
 

@@ -19,7 +19,8 @@ from router.sandbox import Sandbox
 from router.store.database import connect
 from router.store.ledger import LEASE_S
 from tests.faults.books import audit, audit_folder
-from tests.faults.paid_helpers import SMALL, limits, right, some_texts, until, wrong
+from tests.faults.paid_helpers import SMALL, limits, right, some_texts, wrong
+from tests.waits import until
 
 FILES = ("router.db", "vectors.db")
 """In this order: vectors are stored before they are booked, so what a backup of the books knows is in that of the

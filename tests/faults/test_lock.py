@@ -12,7 +12,7 @@ import pytest
 
 from router.domain.errors import StoreBusy
 from router.engine import Router
-from router.sandbox import Sandbox
+from router.sandbox import Fault, Sandbox
 from router.store.database import Database
 from tests.faults.books import MODEL, audit_folder
 from tests.faults.racers import Racer
@@ -67,11 +67,12 @@ async def test_a_lock_that_comes_while_a_call_is_under_way_delays_its_charge_and
     async with Router.open(folder, env=sandbox.environment) as router:
         with Racer(folder) as other:
             for number, file in enumerate(("router.db", "vectors.db"), 1):
-                sandbox.configure(latency_ms=300)
+                sandbox.faults.add(Fault("hang"))
                 ask = asyncio.ensure_future(router.embed([f"under way {file}"], policy="quality", model=MODEL))
-                while sandbox.bill().calls < number:  # billed at arrival, answered 300 ms later
+                while sandbox.bill().calls < number:  # billed at arrival, answered when it is let go
                     await asyncio.sleep(0.01)
                 await asyncio.to_thread(other.ask, "lock", file=file)
+                sandbox.release()
                 done, _ = await asyncio.wait([ask], timeout=0.6)
                 assert not done
                 assert audit_folder(folder).pending == 1

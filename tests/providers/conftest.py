@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -10,25 +10,9 @@ import pytest
 from router.config import Settings, load_settings
 from router.engine import PROVIDERS
 from router.providers.base import Provider
-from router.sandbox import Sandbox, SandboxConfig
+from router.sandbox import Sandbox
 
 Connect = Callable[..., Provider]
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Sandbox]:
-    """One sandbox for the tests of a module."""
-    with Sandbox() as sandbox:
-        yield sandbox
-
-
-@pytest.fixture
-def sandbox(running: Sandbox) -> Sandbox:
-    """A sandbox with an empty bill, no faults and the default configuration."""
-    running.reset()
-    defaults = SandboxConfig()
-    running.configure(**{name: getattr(defaults, name) for name in SandboxConfig.__dataclass_fields__})
-    return running
 
 
 @pytest.fixture

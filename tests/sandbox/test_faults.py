@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import math
@@ -19,6 +20,7 @@ import voyageai.error
 
 from router.sandbox import Fault, Sandbox, expected_vectors
 from router.sandbox.faults import KINDS, BatchFault, Refusal, Shape, Transport
+from tests.waits import until
 
 MODEL = "text-embedding-3-small"
 TEXTS = ["one", "two", "poison three", "four"]
@@ -26,13 +28,13 @@ TOKENS = 6
 COST = TOKENS * 20  # nanodollars
 
 
-def post(sandbox: Sandbox, *, form: str = "base64", timeout: float = 5.0, **body: Any) -> httpx.Response:
+def post(sandbox: Sandbox, *, form: str = "base64", timeout: float = 60.0, **body: Any) -> httpx.Response:
     """One call to the OpenAI wire."""
     return httpx.post(
         f"{sandbox.openai_url}/embeddings",
         json={"model": MODEL, "input": TEXTS, "encoding_format": form} | body,
         headers={"authorization": "Bearer any"},
-        timeout=timeout,
+        timeout=httpx.Timeout(60.0, read=timeout),
     )
 
 
@@ -148,6 +150,7 @@ def test_hang_bills_and_says_nothing(sandbox: Sandbox) -> None:
     sandbox.faults.add(Fault("hang"))
     with pytest.raises(httpx.ReadTimeout):
         post(sandbox, timeout=0.1)
+    asyncio.run(until(lambda: sandbox.bill().calls))  # who gives up may be faster than the provider
     assert sandbox.bill().nanodollars == COST
     sandbox.faults.add(Fault("hang", seconds=0.05))
     assert post(sandbox).status_code == 200
@@ -195,8 +198,8 @@ def test_drip_sends_a_byte_at_a_time(sandbox: Sandbox) -> None:
             parts.append(part)
             if len(parts) == 3:
                 break
-    assert b"".join(parts) == b'{"object"'[: sum(map(len, parts))]
-    assert sum(map(len, parts)) < 6
+    assert b"".join(parts).startswith(b'{"o')
+    assert sum(map(len, parts)) < 100  # three of thousands; a busy client finds several bytes at a time
     assert post(sandbox).status_code == 200
     assert sandbox.bill().nanodollars == 2 * COST
 
@@ -326,16 +329,19 @@ def test_request_and_token_limits_refill(sandbox: Sandbox) -> None:
 
 async def test_calls_in_flight_are_capped(sandbox: Sandbox) -> None:
     """Of five calls at once, two are served and three are told to come back; the next finds a place again."""
-    sandbox.configure(max_in_flight=2, latency_ms=100)
-    import asyncio
-
+    sandbox.configure(max_in_flight=2)
+    sandbox.faults.add(Fault("hang", times=2))
     async with httpx.AsyncClient(headers={"authorization": "Bearer any"}) as client:
 
         async def call() -> int:
             body = {"model": MODEL, "input": "a"}
             return (await client.post(f"{sandbox.openai_url}/embeddings", json=body)).status_code
 
-        assert sorted(await asyncio.gather(*(call() for _ in range(5)))) == [200, 200, 429, 429, 429]
+        calls = {asyncio.ensure_future(call()) for _ in range(5)}
+        await until(lambda: sum(one.done() for one in calls) == 3)
+        assert {one.result() for one in calls if one.done()} == {429}
+        sandbox.release()
+        assert sorted(await asyncio.gather(*calls)) == [200, 200, 429, 429, 429]
         for _ in range(5):
             assert await call() == 200
     assert sandbox.bill().calls == 7

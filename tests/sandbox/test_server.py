@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ import pytest
 
 from router.sandbox import Fault, Sandbox, SandboxConfig, expected_vector, expected_vectors, run
 from router.sandbox.vectors import _local
+from tests.waits import until
 
 
 def test_bill_survives_the_end_and_hanging_calls_do_not_hold_it_up() -> None:
@@ -21,8 +23,9 @@ def test_bill_survives_the_end_and_hanging_calls_do_not_hold_it_up() -> None:
         with pytest.raises(httpx.ReadTimeout):
             httpx.post(
                 f"{sandbox.openai_url}/embeddings", json={"model": "text-embedding-ada-002", "input": "a"},
-                headers={"authorization": "Bearer any"}, timeout=0.1,
+                headers={"authorization": "Bearer any"}, timeout=httpx.Timeout(60, read=0.1),
             )  # fmt: skip
+        asyncio.run(until(lambda: sandbox.bill().calls))
     assert sandbox.bill().nanodollars == 100
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{sandbox.url}/healthz")
@@ -64,18 +67,18 @@ def test_run_prints_where_it_is_and_what_to_set() -> None:
 
 
 def test_a_call_of_many_texts_is_cheaper_than_as_many_calls(sandbox: Sandbox) -> None:
-    """500 texts in one call take less time than 500 calls, and each text has its own vector."""
-    texts = [f"text number {i}" for i in range(500)]
+    """200 texts in one call take less of the processor than 200 calls, and each text has its own vector."""
+    texts = [f"text number {i}" for i in range(200)]
     url = f"{sandbox.openai_url}/embeddings"
     body = {"model": "text-embedding-3-small", "encoding_format": "float"}
     with httpx.Client(headers={"authorization": "Bearer any"}) as client:
-        start = time.perf_counter()
+        start = time.process_time()
         together = client.post(url, json=body | {"input": texts}).json()["data"]
-        once = time.perf_counter() - start
-        start = time.perf_counter()
+        once = time.process_time() - start
+        start = time.process_time()
         for text in texts:
             client.post(url, json=body | {"input": text, "encoding_format": "base64"})
-        singly = time.perf_counter() - start
+        singly = time.process_time() - start
     assert once < singly
     found = np.array([item["embedding"] for item in together], dtype=np.float32)
     np.testing.assert_allclose(found, expected_vectors("openai/text-embedding-3-small", texts), atol=1e-7)
