@@ -1,7 +1,9 @@
-"""Embedding on this machine: shortest texts first, stored as they are done, so that a kill loses one group at most."""
+"""Embedding on this machine: shortest texts first, stored as they are done, so that a kill loses two groups at most."""
 
 from __future__ import annotations
 
+import asyncio
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -31,16 +33,24 @@ async def embed_locally(
     """Vectors of all units, by a local model; stops early when cancelled."""
     done = Delivery()
     order = sorted(units, key=lambda u: u.tokens)
-    for start in range(0, len(order), GROUP):
-        if cancelled():
-            done.failed.update((u.digest, Refused("The request was cancelled.")) for u in order[start:])
-            break
-        group = order[start : start + GROUP]
-        call = EmbedCall(model=model, texts=tuple(u.text for u in group), role=role)
-        vectors = check(call, await provider.embed(call))
-        keys = [u.digest for u in group]
-        await cache.store(kind_of(model, role, "whole"), keys, [u.tokens for u in group], vectors)
-        done.vectors.update(zip(keys, vectors, strict=True))
-        done.tokens += sum(u.tokens for u in group)
-        progress(len(done.vectors))
+    groups = deque(order[start : start + GROUP] for start in range(0, len(order), GROUP))
+
+    async def work() -> None:
+        while groups:
+            group = groups.popleft()
+            if cancelled():
+                done.failed.update((u.digest, Refused("The request was cancelled.")) for u in group)
+                continue
+            call = EmbedCall(model=model, texts=tuple(u.text for u in group), role=role)
+            vectors = check(call, await provider.embed(call))
+            keys = [u.digest for u in group]
+            await cache.store(kind_of(model, role, "whole"), keys, [u.tokens for u in group], vectors)
+            done.vectors.update(zip(keys, vectors, strict=True))
+            done.tokens += sum(u.tokens for u in group)
+            progress(len(done.vectors))
+
+    ends = await asyncio.gather(work(), work(), return_exceptions=True)  # one encodes while the other stores
+    for end in ends:
+        if end is not None:
+            raise end
     return done

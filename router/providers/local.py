@@ -1,12 +1,14 @@
 """Models on this machine, run by sentence-transformers. The packaged all-MiniLM-L6-v2 needs no download.
 
-torch is imported on the first use, in the one thread that encodes, so that neither a page nor `--help` waits for it.
-That thread has a low priority, which the threads of torch's pool inherit: pages answer while a long run goes on.
+torch is imported on the first use, in a thread that encodes, so that neither a page nor `--help` waits for it. There is
+such a thread for each core, each with batches of its own: shared out within a batch, a small model's work is too little
+for the cores to meet over. They have a low priority: pages answer while a long run goes on.
 """
 
 from __future__ import annotations
 
 import asyncio
+import copy
 import gc
 import importlib.util
 import os
@@ -30,6 +32,8 @@ STATIC = {"static-MiniLM": "all-MiniLM-L6-v2"}
 """Static models, and the model that each is distilled from."""
 BATCH = 16
 """Texts a batch. Small batches of texts of like length pad little, and stay in the processor's cache."""
+SMALL = 8
+"""Texts below which a call is not shared among the cores."""
 NICENESS = 10
 
 
@@ -49,7 +53,7 @@ def weights_of(name: str) -> Path | None:
 
 
 class LocalProvider:
-    """Encodes on the CPU, one call at a time. `data` is where choices and distilled models are remembered."""
+    """Encodes on the CPU, on every core. `data` is where choices and distilled models are remembered."""
 
     name = "local"
 
@@ -57,7 +61,9 @@ class LocalProvider:
         self._data = data
         self._models: dict[str, SentenceTransformer] = {}
         self._lock = threading.Lock()
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="encode", initializer=_step_back)
+        self._own = threading.local()
+        self._cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self._threads = ThreadPoolExecutor(self._cores, thread_name_prefix="encode", initializer=_step_back)
 
     async def embed(self, call: EmbedCall) -> Reply:
         """Encode on the CPU. The texts must fit the model: they were split, cut or refused before.
@@ -66,23 +72,43 @@ class LocalProvider:
             NotConfigured: the weights are not installed.
         """
         loop = asyncio.get_running_loop()
-        vectors = await loop.run_in_executor(self._thread, self._encode, call)
+        texts, name = call.texts, call.model.name
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        shares = min(self._cores, -(-len(texts) // SMALL))
+        dealt = [order[start::shares] for start in range(shares)]  # like lengths to each, so that all end together
+        parts = await asyncio.gather(
+            *(loop.run_in_executor(self._threads, self._encode, name, [texts[i] for i in share]) for share in dealt)
+        )
+        vectors = np.empty((len(texts), parts[0].shape[1]), dtype=np.float32)
+        for share, part in zip(dealt, parts, strict=True):
+            vectors[share] = part
         return Reply(vectors=vectors, indices=None, tokens=None, model=None)
 
     async def aclose(self) -> None:
-        """Stop the encoding thread."""
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        """Stop the encoding threads."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
 
-    def _encode(self, call: EmbedCall) -> Floats:
-        model = self._load(call.model.name)
-        vectors = model.encode(
-            list(call.texts),
+    def _encode(self, name: str, texts: list[str]) -> Floats:
+        vectors = self._mine(name).encode(
+            texts,
             batch_size=BATCH,
             normalize_embeddings=True,
             convert_to_numpy=True,
             show_progress_bar=False,
         )
         return np.asarray(vectors, dtype=np.float32)
+
+    def _mine(self, name: str) -> SentenceTransformer:
+        """This thread's copy of a model: a tokenizer of its own, since two threads cannot share one."""
+        models: dict[str, SentenceTransformer] = self._own.__dict__
+        if name not in models:
+            import torch
+
+            torch.set_num_threads(1)
+            model = self._load(name)
+            shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+            models[name] = copy.deepcopy(model, shared)
+        return models[name]
 
     def _load(self, name: str) -> SentenceTransformer:
         with self._lock:
