@@ -136,17 +136,17 @@ def units(n: int) -> list[Unit]:
 
 
 async def test_a_local_run_stops_between_groups_and_names_the_rest(tmp_path: Path) -> None:
-    """Cancelled: what is done is stored, the others have a reason, none has both."""
-    work = units(3 * GROUP)
+    """Cancelled: what is done or under way (two groups) is stored, the others have a reason, none has both."""
+    work, ends = units(4 * GROUP), 2 * GROUP
     reported: list[int] = []
     async with Router.open(tmp_path, env={}) as router:
         done = await embed_locally(
             Stub(), router.cache, router.catalog.get(LOCAL), "document", work, cancelled=lambda: len(reported) > 0,
             progress=reported.append,
         )  # fmt: skip
-        assert reported == [GROUP]
-        assert (len(done.vectors), router.cache.size()[0]) == (GROUP, GROUP)
-        assert set(done.vectors) == {u.digest for u in work[-GROUP:]}, "not the shortest first"
-        assert set(done.failed) == {u.digest for u in work[:-GROUP]}
+        assert reported == [GROUP, ends]
+        assert (len(done.vectors), router.cache.size()[0]) == (ends, ends)
+        assert set(done.vectors) == {u.digest for u in work[-ends:]}, "not the shortest first"
+        assert set(done.failed) == {u.digest for u in work[:-ends]}
         assert {type(e) for e in done.failed.values()} == {Refused}
         assert (done.charged, done.unconfirmed) == (0, 0)
