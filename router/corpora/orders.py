@@ -11,9 +11,10 @@ from router.corpora.quote import PREVIEW, SAMPLE, Census, CorpusQuote, looks_eng
 from router.corpora.records import Collection, Generation, StoredChunk
 from router.corpora.store import Corpora
 from router.corpora.vectors import coverage, embedded
-from router.domain.errors import BadInput, BudgetExceeded, Refused, RouterError
+from router.domain.errors import BadInput
 from router.domain.values import Model, Plan, Refusal
 from router.engine import Router
+from router.request.answer import to_error
 
 
 class Orders:
@@ -104,7 +105,7 @@ class Orders:
         if quote.chunks == quote.near_empty:
             raise BadInput(f"The collection '{name}' has nothing to embed.", "Add files first.")
         if isinstance(quote.outcome, Refusal):
-            raise _refusal(quote.outcome)
+            raise to_error(quote.outcome)
         chosen = self.router.catalog.get(active.model) if active else quote.outcome.model
         route = self._route(chosen, route, quote.outcome)
         generation = active or await self._pin(collection, chosen, dimensions)
@@ -129,7 +130,7 @@ class Orders:
             raise BadInput(f"The collection '{name}' is embedded by {chosen.id} already.", "Choose another model.")
         quote = await self.quote(name, model=model, anew=True)
         if isinstance(quote.outcome, Refusal):
-            raise _refusal(quote.outcome)
+            raise to_error(quote.outcome)
         wanted: JobRoute | None = route or ("batch" if self._tier().serves(chosen) else None)
         route = self._route(chosen, wanted, quote.outcome)
         check_size(chosen, dimensions)
@@ -249,8 +250,3 @@ def check_size(model: Model, dimensions: int | None) -> None:
     """Raise BadInput where the model does not serve so many dimensions."""
     if dimensions is not None and not model.serves(dimensions):
         raise BadInput(f"{model.id} does not serve {dimensions} dimensions.", "Leave them out for its usual size.")
-
-
-def _refusal(refusal: Refusal) -> RouterError:
-    kinds: dict[str, type[RouterError]] = {"budget": BudgetExceeded, "input": BadInput}
-    return kinds.get(refusal.kind, Refused)(f"Refused: {refusal.reason}", refusal.hint)

@@ -35,19 +35,26 @@ async def embed_locally(
     order = sorted(units, key=lambda u: u.tokens)
     groups = deque(order[start : start + GROUP] for start in range(0, len(order), GROUP))
 
+    async def make(group: Sequence[Unit]) -> None:
+        call = EmbedCall(model=model, texts=tuple(u.text for u in group), role=role)
+        vectors = check(call, await provider.embed(call))
+        keys = [u.digest for u in group]
+        await cache.store(kind_of(model, role, "whole"), keys, [u.tokens for u in group], vectors)
+        done.vectors.update(zip(keys, vectors, strict=True))
+        done.tokens += sum(u.tokens for u in group)
+        progress(len(done.vectors))
+
     async def work() -> None:
         while groups:
             group = groups.popleft()
             if cancelled():
                 done.failed.update((u.digest, Refused("The request was cancelled.")) for u in group)
                 continue
-            call = EmbedCall(model=model, texts=tuple(u.text for u in group), role=role)
-            vectors = check(call, await provider.embed(call))
-            keys = [u.digest for u in group]
-            await cache.store(kind_of(model, role, "whole"), keys, [u.tokens for u in group], vectors)
-            done.vectors.update(zip(keys, vectors, strict=True))
-            done.tokens += sum(u.tokens for u in group)
-            progress(len(done.vectors))
+            try:
+                await make(group)
+            except BaseException:
+                groups.clear()  # what stopped one group would stop the others
+                raise
 
     ends = await asyncio.gather(work(), work(), return_exceptions=True)  # one encodes while the other stores
     for end in ends:

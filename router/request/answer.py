@@ -109,7 +109,7 @@ class Answers:
             error=refusal.reason,
         )
         await self._usage.record(outcome, **_who(asked), **_bounds(asked, survey, facts))
-        return _to_error(refusal)
+        return to_error(refusal)
 
     async def fail(
         self,
@@ -209,7 +209,8 @@ class Answers:
         return None if price is None else price.now
 
 
-def _to_error(refusal: Refusal) -> RouterError:
+def to_error(refusal: Refusal) -> RouterError:
+    """What to raise for a refusal."""
     message, hint = f"Refused: {refusal.reason}", refusal.hint
     if refusal.kind == "budget":
         return BudgetExceeded(message, hint, shortfall=refusal.shortfall)

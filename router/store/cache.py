@@ -191,8 +191,13 @@ class Cache:
             StoreFull: it still is.
         """
         if self._full:
-            await self.database.write(lambda conn: conn.execute("CREATE TABLE probe AS SELECT zeroblob(1000000) AS x"))
-            await self.database.write(lambda conn: conn.execute("DROP TABLE probe"))
+
+            def write(conn: Connection) -> None:
+                conn.execute("DROP TABLE IF EXISTS probe")  # of a try that broke off
+                conn.execute("CREATE TABLE probe AS SELECT zeroblob(1000000) AS x")
+
+            await self.database.write(write)
+            await self.database.write(lambda conn: conn.execute("DROP TABLE IF EXISTS probe"))
             self._full = False
 
     async def erase(self, digests: Iterable[bytes]) -> int:

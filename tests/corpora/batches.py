@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from router.corpora.batch import BatchProgress, BatchTier, ChunkText
 from router.engine import Router
@@ -16,6 +17,19 @@ from router.request.intake import digest
 from router.sandbox import Sandbox, expected_vectors
 
 SMALL = "openai/text-embedding-3-small"
+TEXTS = [f"a letter about subject number {n}, sent on day {n % 28}" for n in range(40)]
+
+
+@pytest.fixture
+def sandbox(sandbox: Sandbox) -> Sandbox:
+    """The provider, whose batches move by hand only."""
+    sandbox.configure(batch_seconds=1e9)
+    return sandbox
+
+
+def batches_made(sandbox: Sandbox) -> int:
+    """Batches that the provider was asked to make, and made."""
+    return sum(entry.operation == "POST /batches" and entry.status == 200 for entry in sandbox.received())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -150,3 +150,15 @@ async def test_a_local_run_stops_between_groups_and_names_the_rest(tmp_path: Pat
         assert set(done.failed) == {u.digest for u in work[:-ends]}
         assert {type(e) for e in done.failed.values()} == {Refused}
         assert (done.charged, done.unconfirmed) == (0, 0)
+
+
+async def test_a_local_run_that_fails_does_not_go_on_with_the_rest(tmp_path: Path) -> None:
+    """What stopped one group would stop all: the error comes at once, and not after a long run."""
+    stub = Stub(_stumble)
+    async with Router.open(tmp_path, env={}) as router:
+        with pytest.raises(ZeroDivisionError):
+            await embed_locally(
+                stub, router.cache, router.catalog.get(LOCAL), "document", units(6 * GROUP), cancelled=lambda: False,
+                progress=lambda done: None,
+            )  # fmt: skip
+    assert stub.calls <= 2

@@ -176,3 +176,12 @@ def test_a_cache_is_a_dictionary(
         )
     finally:
         cache.close()
+
+
+async def test_a_try_for_room_that_broke_off_does_not_stop_the_next(cache: Cache) -> None:
+    """The disk was full again, or the program died, between the two halves of an earlier try."""
+    await cache.database.write(lambda conn: conn.execute("CREATE TABLE probe (x)"))
+    cache._full = True
+    await cache.require_room()
+    tables = cache.database.reader().execute("SELECT name FROM sqlite_master WHERE name = 'probe'").fetchall()
+    assert (cache._full, tables) == (False, [])
