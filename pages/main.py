@@ -46,11 +46,11 @@ page = st.navigation(
 )
 st.logo(LOGO, size="large", icon_image=ICON)
 st.set_page_config(page_title=f"{page.title} · Embedding Router")
-frame.top()
+above = frame.top()
 if inside:
     with draw.in_words():
         page.run()
     with draw.in_words():
-        frame.foot(who)
+        frame.foot(who, above)
 else:
     frame.door(who)

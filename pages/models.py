@@ -102,6 +102,4 @@ with st.container(horizontal=True, vertical_alignment="center"):
         icon=":material/block:" if paid else ":material/play_arrow:", key="switch",
         on_click=lambda: engine.run(router.policies.set_paid(not paid)), **access.only_editors(),
     )  # fmt: skip
-if not paid:
-    st.caption("Paid calls are stopped, of every program on this data folder. Cache and local models go on.")
 spending.unconfirmed(engine)

@@ -35,6 +35,7 @@ else:
     ahead = reports.forecast(
         history, spent=month.spent, limit=budget and budget.budget.amount, now=now, window="month", zone=ZONE
     )
+    days = [d.day for d in history]
     p95 = reports.p95_by_day(router.usage, first=history[0].day, last=last, zone=ZONE)
 
     start.hint(router)
@@ -42,28 +43,31 @@ else:
     with st.container(horizontal=True, key="figures"):
         limit = f"of {usd(budget.budget.amount)}" if budget else "no account budget"
         draw.figure(
-            "Spent this month", usd(month.spent), below=limit, series=[d.spent for d in history], colour="orange",
-            help=md(exact_usd(month.spent)) if 0 < month.spent < 1_000 else "",
+            "Spent this month", usd(month.spent), below=limit, series={d.day: d.spent for d in history},
+            colour="orange", help=md(exact_usd(month.spent)) if 0 < month.spent < 1_000 else "",
         )  # fmt: skip
         draw.figure(
-            "Avoided", usd(month.avoided.total), below="not spent", series=[d.avoided for d in history],
+            "Avoided", usd(month.avoided.total), below="not spent", series={d.day: d.avoided for d in history},
             colour="green", help="What cache, repeats, smaller vectors, local models and batch saved.",
         )  # fmt: skip
         draw.figure(
             "Hit rate", percent(month.hit_rate), below=f"{count(month.cached)} cached",
-            series=[d.hit_rate or 0.0 for d in history], colour="green",
+            series={d.day: d.hit_rate or 0.0 for d in history}, show=percent, colour="green",
             help="Distinct texts that the cache answered, of all that were answered this month.",
         )  # fmt: skip
         requests = f"{count(month.requests)} request{'s' * (month.requests != 1)}"
         draw.figure(
-            "Texts", count(month.asked), below=requests, series=[d.texts for d in history],
+            "Texts", count(month.asked), below=requests, series={d.day: d.texts for d in history}, show=count,
             help="Texts that were asked for, repeats included.",
         )  # fmt: skip
-        draw.figure("p95", latency(month.p95_ms), below="to answer", series=p95, help="95 of 100 were faster.")
+        draw.figure(
+            "p95", latency(month.p95_ms), below="to answer", series=dict(zip(days, p95, strict=True)), show=latency,
+            help="95 of 100 were faster.",
+        )  # fmt: skip
         failed = month.errors / month.requests if month.requests else None
         draw.figure(
             "Errors", count(month.errors), below=f"{percent(failed)} of all",
-            series=[start.errors_of(d) for d in history], colour="red" if month.errors else "gray",
+            series={d.day: start.errors_of(d) for d in history}, show=count, colour="red" if month.errors else "gray",
             help="Requests of this month that were refused or failed.",
         )  # fmt: skip
 
@@ -82,7 +86,7 @@ else:
         if not (paid or free):
             finding = f"Nothing was spent, and nothing avoided, in {DAYS} days."
         else:
-            figure = charts.spent_and_avoided([d.day for d in history], paid, free)
+            figure = charts.spent_and_avoided(days, paid, free)
             st.plotly_chart(figure, config=charts.CONFIG, key="daily", alt=finding)
             finding += " Spent stands above the line, avoided hangs below it, hatched."
         st.caption(md(f"{finding} Days in {ZONE}."))

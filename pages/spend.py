@@ -20,7 +20,8 @@ if not figures.requests:
     draw.empty(f"No requests in {md(asked.words)}.")
     st.page_link("route.py", label="Route a text", icon=":material/alt_route:")
 else:
-    report, routes = asked.report(router, asked.by), asked.report(router, "route")
+    report = asked.report(router, asked.by)
+    routes = report if asked.by == "route" else asked.report(router, "route")
     dates = [d.day for d in report]
 
     with st.container(key="figures"):
@@ -29,25 +30,28 @@ else:
             "Spent",
             usd(figures.spent),
             below=unsure,
-            series=[d.spent for d in report],
+            series={d.day: d.spent for d in report},
             colour="orange",
             help=spending.UNSURE,
         )
         draw.figure(
-            "Avoided", usd(figures.avoided.total), below="not spent", series=[d.avoided for d in report], colour="green"
-        )
-        draw.figure(
-            "Hit rate", percent(figures.hit_rate), below=f"{count(figures.cached)} cached", colour="green",
-            series=[d.hit_rate for d in routes if d.hit_rate is not None],
+            "Avoided", usd(figures.avoided.total), below="not spent", series={d.day: d.avoided for d in report},
+            colour="green",
         )  # fmt: skip
         draw.figure(
-            "Texts", count(figures.asked), below=plural(figures.requests, "request"), series=[d.texts for d in report]
-        )
+            "Hit rate", percent(figures.hit_rate), below=f"{count(figures.cached)} cached", colour="green",
+            series={d.day: d.hit_rate for d in routes if d.hit_rate is not None}, show=percent,
+        )  # fmt: skip
+        draw.figure(
+            "Texts", count(figures.asked), below=plural(figures.requests, "request"),
+            series={d.day: d.texts for d in report}, show=count,
+        )  # fmt: skip
         errors = f"{figures.errors:,} not answered" if figures.errors else "all answered"
         slowest = reports.p95s(router.usage, report, zone=asked.zone, where=asked.where)
         draw.figure(
-            "p95", latency(figures.p95_ms), below=errors, series=slowest, help="95 of 100 requests were faster."
-        )
+            "p95", latency(figures.p95_ms), below=errors, series=dict(zip(dates, slowest, strict=True)), show=latency,
+            help="95 of 100 requests were faster.",
+        )  # fmt: skip
 
     left, right = st.columns([3, 2], gap="large")
     with left:

@@ -12,10 +12,10 @@ from typing import Any
 import streamlit as st
 
 from pages.components import access, draw, tables
-from pages.components.format import ROUTES, charged, estimate, md, plural, seconds, tokens, usd
+from pages.components.format import ROUTES, charged, estimate, exact_usd, md, plural, seconds, tokens, usd
 from pages.components.work import Work
 from router.corpora.export import open_writer
-from router.corpora.extract import read_rows
+from router.corpora.extract import read_rows, safe_name
 from router.domain.values import Plan
 from router.engine import Router
 from router.request.results import Quote
@@ -100,7 +100,7 @@ def _rows(name: str, body: bytes) -> tuple[list[str], list[str], int, list[tuple
     broken: list[tuple[int, str]] = []
     skipped = 0
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"upload{Path(name).suffix.lower()}"
+        path = Path(folder) / safe_name(name)
         path.write_bytes(body)
         for row in read_rows(path):
             if row.problem:
@@ -133,7 +133,8 @@ def confirm(quote: Quote) -> bool:
     st.text(quote.decision)
     price = estimate(quote.outcome.cost)
     label = f"Embed {plural(quote.texts, 'text')} for {price}"
-    return st.button(md(label), type="primary", icon=":material/play_arrow:", key="embed", **access.only_editors())
+    options = access.only_editors(help=md(f"{exact_usd(quote.outcome.cost)} at most."))
+    return st.button(md(label), type="primary", icon=":material/play_arrow:", key="embed", **options)
 
 
 # ---- the answer --------------------------------------------------------------------------------

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import date
+from html import escape
 from typing import Any, TypeVar
 
 import streamlit as st
 
 from pages.components import bars, tables
-from pages.components.format import ROUTES, charged, day, latency, md, percent, plural, usd, when
+from pages.components.format import ROUTES, charged, day, latency, md, moment, percent, plural, usd, when
 from router.domain.errors import RouterError
 from router.domain.explain import budget_name
 from router.domain.policy import describe_budget, find_zone
@@ -35,9 +37,19 @@ def say_no(error: RouterError) -> None:
 
 
 def figure(
-    label: str, value: str, *, below: str = "", series: Sequence[float] = (), colour: str = "gray", help: str = ""
+    label: str,
+    value: str,
+    *,
+    below: str = "",
+    series: Mapping[date, float] | None = None,
+    show: Callable[[Any], str] = usd,
+    colour: str = "gray",
+    help: str = "",
 ) -> None:
-    """One figure with a line under it and a sparkline. `value` and `below` are plain text."""
+    """One figure with a line under it and a sparkline of `series`, whose numbers `show` puts into words.
+
+    `value` and `below` are plain text. What the sparkline shows is said for screen readers: `st.metric` takes no alt.
+    """
     st.metric(
         label,
         md(value),
@@ -45,11 +57,22 @@ def figure(
         delta_color=colour,
         delta_arrow="off",
         help=help or None,
-        chart_data=list(series) or None,
+        chart_data=list(series.values()) if series else None,
         chart_type="area",
         border=True,
         height="stretch",
     )
+    if series:
+        st.html(f'<span class="unseen">{escape(f"{label}: {course(series, show)}")}</span>')
+
+
+def course(series: Mapping[date, float], show: Callable[[Any], str]) -> str:
+    """A sparkline in a sentence: where it begins and ends, and its highest."""
+    first, last, top = min(series), max(series), max(series, key=lambda day: series[day])
+    if not series[top]:
+        return f"{show(0)} all along, {moment(first)} to {moment(last)}."
+    ends = f"{show(series[first])} on {moment(first)}, {show(series[last])} on {moment(last)}"
+    return f"{ends}, highest {show(series[top])} on {moment(top)}."
 
 
 def budget(state: BudgetState, zone: str, *, name: str = "", then: str = "") -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from pages.components import charts, draw, tables
-from pages.components.format import ROUTES, day, md, plural, usd
+from pages.components.format import ROUTES, md, moment, plural, usd
 from router import reports
 from router.engine import Router
 from router.reports import Day
@@ -73,11 +73,6 @@ def choose(bar: Bar, zone: str) -> None:
 def name_of(group: str, by: str) -> str:
     """A group in words."""
     return ROUTES[group].word if by == "route" and group in ROUTES else group or f"no {by}"
-
-
-def moment(start: date) -> str:
-    """A bar's day, or the hour that it begins: `20 November`, `20 November 14:00`."""
-    return f"{day(start)} {start:%H:%M}" if isinstance(start, datetime) else day(start)
 
 
 def chart(asked: Asked, report: Sequence[Day], groups: Mapping[str, Sequence[int]], alt: str) -> None:

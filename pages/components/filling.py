@@ -116,6 +116,10 @@ def _verdicts(reports: list[FileReport]) -> None:
         "why": st.column_config.TextColumn("why", width="large"),
     }
     st.dataframe(rows, column_order=columns, column_config=config, hide_index=True, alt="What became of each file")
+    skipped = [{"file": report.name, "why": why} for report in reports for why in report.reasons]
+    if len(skipped) > 1:
+        with st.expander(f"The first {plural(len(skipped), 'skipped row')}"):
+            st.dataframe(skipped, column_config=config, hide_index=True, alt="Rows that were skipped, and why")
 
 
 # ---- the quote ---------------------------------------------------------------------------------

@@ -36,11 +36,13 @@ AMBER, RED = ROUTES["api"].hue, ROUTES["refused"].hue
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~$:&\"'^=@/])")
 _JOINER = "\u2060"
 """Word joiner, which is not seen: it stands where Streamlit or GitHub's Markdown would find a directive or a link."""
+_SPACE = "\u00a0"
+"""No-break space: a figure and its unit stay on one line."""
 
 
 def md(text: object) -> str:
     """Text from outside so that Markdown shows it as it is: no formatting, formula, icon, emoji, link or HTML."""
-    plain = re.sub(r"\s+", " ", str(text))
+    plain = re.sub(rf"[^\S{_SPACE}]+", " ", str(text))
     escaped = _MARKDOWN.sub(r"\\\1", plain)
     return re.sub(r"(\\:(?=\\?[A-Za-z+\-/])|\\@|[wW]{3}(?=\\\.))", rf"\1{_JOINER}", escaped)
 
@@ -82,18 +84,20 @@ def size(number: int) -> str:
 
 
 def percent(share: float | None) -> str:
-    """`84 %`, `0.4 %`, and a dash where there is nothing to take a share of."""
+    """`84 %`, `0.4 %`, `< 0.1 %`, and a dash where there is nothing to take a share of."""
     if share is None:
         return "–"
     value = 100 * share
-    return f"{value:.1f} %" if 0 < value < 1 else f"{value:.0f} %"
+    number = f"{value:.0f}" if not 0 < value < 1 else f"{value:.1f}" if value >= 0.05 else "< 0.1"
+    return f"{number}{_SPACE}%"
 
 
 def seconds(value: float) -> str:
-    """`38 ms`, `1.2 s`, `4 min`."""
+    """`38 ms`, `1.2 s`, `17 s`, `4 min`, `2.5 h`."""
     if value < 0.9995:
         return f"{1000 * value:.0f} ms" if value >= 0.0005 else "< 1 ms"
-    return f"{value:.1f} s" if value < 100 else f"{value / 60:.0f} min"
+    number, unit = (value, "s") if value < 99.5 else (value / 60, "min") if value < 5_970 else (value / 3600, "h")
+    return f"{number:,.0f} {unit}" if number >= 9.95 or unit == "min" else f"{number:.1f} {unit}"
 
 
 def latency(milliseconds: float) -> str:
@@ -109,6 +113,11 @@ def when(epoch: float, zone: str) -> str:
 def day(value: date) -> str:
     """`21 November`."""
     return f"{value:%-d %B}"
+
+
+def moment(start: date) -> str:
+    """A bar's day, or the hour that it begins: `20 November`, `20 November 14:00`."""
+    return f"{day(start)} {start:%H:%M}" if isinstance(start, datetime) else day(start)
 
 
 def plural(number: int, one: str, many: str = "") -> str:

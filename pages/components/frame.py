@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from pages.components import access, bars, jobs
 from pages.components.format import day, md, usd
@@ -14,17 +15,16 @@ from router.domain.values import BudgetState
 from router.host import host
 
 DEMO = "Demo money: the providers are simulated on this machine."
-STOPPED = "Paid calls are stopped. Cache and local models go on."
-
-
+STOPPED = "Paid calls are stopped. Cache and local models go on. The switch is at the sidebar's foot."
 STYLE = Path(__file__).with_name("style.css")
 
 
-def top() -> None:
-    """Above the page: its style, and what nobody may overlook."""
+def top() -> DeltaGenerator:
+    """Above the page: its style, and what nobody may overlook; the place for what only the engine knows of that."""
     st.html(STYLE)
     if os.environ.get("ROUTER_DEMO") == "1":
         st.info(DEMO, icon=":material/science:")
+    return st.container()
 
 
 def door(who: access.Person | None) -> None:
@@ -46,9 +46,14 @@ def door(who: access.Person | None) -> None:
     st.button("Sign out", icon=":material/logout:", on_click=st.logout)
 
 
-def foot(who: access.Person) -> None:
-    """At the foot of the sidebar, on every page."""
+def foot(who: access.Person, above: DeltaGenerator) -> None:
+    """At the foot of the sidebar, on every page; `above` the page it is said that paid calls are stopped.
+
+    After the page, so that its title does not wait for the engine.
+    """
     router = host().router
+    if not router.policies.paid_enabled():
+        above.warning(STOPPED, icon=":material/block:")
     with st.sidebar:
         states = [s for s in router.ledger.states("") if s.budget.window != "request"]
         if states:
@@ -87,8 +92,6 @@ def _switch(enabled: bool) -> None:
             " Calls that have left are still booked. Cached texts and local models go on."
         ),
     )
-    if not enabled:
-        st.warning(STOPPED, icon=":material/block:")
 
 
 def _set_paid() -> None:

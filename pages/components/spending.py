@@ -11,7 +11,7 @@ import streamlit as st
 
 from pages.components import access, charts, draw, drill, tables
 from pages.components.drill import Bar
-from pages.components.format import day, md, plural, usd
+from pages.components.format import day, md, moment, plural, usd
 from pages.components.start import outlook
 from router import reports
 from router.engine import Router
@@ -116,7 +116,7 @@ def finding(report: Sequence[Day], groups: Mapping[str, Sequence[int]], by: str,
     most = max(report, key=lambda d: d.spent)
     name, amounts = max(groups.items(), key=lambda item: sum(item[1]))
     word = drill.name_of(name, by)
-    head = f"{usd(total)} in {plural(len(report), step)}, most on {drill.moment(most.day)} ({usd(most.spent)})"
+    head = f"{usd(total)} in {plural(len(report), step)}, most on {moment(most.day)} ({usd(most.spent)})"
     return f"{head}." if len(groups) == 1 else f"{head}; {word} is the largest with {usd(sum(amounts))}."
 
 

@@ -99,12 +99,7 @@ def samples_result(work: Work) -> None:
 
 
 def alerts(router: Router) -> None:
-    """Thresholds that a budget has reached, or will at this pace, in a window that still runs: the highest of each.
-
-    Above them, that paid calls are stopped: on a narrow screen the sidebar, whose foot says so, is closed.
-    """
-    if not router.policies.paid_enabled():
-        st.warning("Paid calls are stopped by the switch at the sidebar's foot.", icon=":material/block:")
+    """Thresholds that a budget has reached, or will at this pace, in a window that still runs: the highest of each."""
     now = datetime.fromtimestamp(router.clock(), UTC)
     zones = {f"policy/{policy.name}": policy.timezone for policy in router.policies.all()}
     budgets = {(s.owner, s.budget) for name in [*(z[7:] for z in zones), ""] for s in router.ledger.states(name)}

@@ -215,15 +215,11 @@ def collections(groups: Mapping[str, Slice], most: int = 10) -> list[Record]:
 
 def latencies(usage: Usage, *, since: float, until: float, where: Mapping[str, str]) -> list[Record]:
     """How long requests took, by the route of those that have any."""
-    rows = []
-    for route in ("cache", "local", "api", "batch"):
-        found = {
-            word: usage.latency(since=since, until=until, share=share, where={**where, "route": route})
-            for word, share in (("half within", 0.5), ("p95", 0.95))
-        }
-        if any(found.values()):
-            rows.append({"route": [ROUTES[route].word]} | {word: latency(ms) for word, ms in found.items()})
-    return rows
+    found = usage.latencies(since=since, until=until, shares=(0.5, 0.95), where=where)
+    return [
+        {"route": [ROUTES[route].word], "half within": latency(half), "p95": latency(p95)}
+        for route, (half, p95) in sorted(found.items(), key=lambda one: list(ROUTES).index(one[0]))
+    ]
 
 
 def unconfirmed(rows: Iterable[Unconfirmed]) -> list[Record]:

@@ -104,17 +104,25 @@ def sums(
     return {key: found[key] for key in sorted(found) if any(found[key])}
 
 
-def histogram(conn: Connection, first: int, end: int, filters: Mapping[str, str]) -> list[tuple[int, int]]:
-    """Requests by latency bucket in the quarter-hours from `first` up to `end`, lowest bucket first."""
-    counts: Counter[int] = Counter()
-    grain = _grain(set(filters))
+def histograms(
+    conn: Connection, first: int, end: int, filters: Mapping[str, str], *, by_route: bool = False
+) -> dict[str, list[tuple[int, int]]]:
+    """Requests by latency bucket in the quarter-hours from `first` up to `end`, lowest bucket first; of each route, or
+    of all together under ""."""
+    counts: Counter[tuple[str, int]] = Counter()
+    grain = _grain({*filters, *(["route"] if by_route else [])})
+    route = "route" if by_route else "''"
     for sign, span, start, stop in _stretches(conn, first, end):
         where, values = _where(span, grain, start, stop, filters)
-        for bucket, n in conn.execute(
-            f"SELECT bucket, sum(requests) FROM latencies WHERE {where} GROUP BY bucket", values
+        for name, bucket, n in conn.execute(
+            f"SELECT {route}, bucket, sum(requests) FROM latencies WHERE {where} GROUP BY 1, 2", values
         ):
-            counts[bucket] += sign * n
-    return sorted((bucket, n) for bucket, n in counts.items() if n)
+            counts[name, bucket] += sign * n
+    found: dict[str, list[tuple[int, int]]] = {}
+    for (name, bucket), n in sorted(counts.items()):
+        if n:
+            found.setdefault(name, []).append((bucket, n))
+    return found
 
 
 def _grain(asked: set[str]) -> int:

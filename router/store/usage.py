@@ -163,14 +163,16 @@ class Usage:
 
     def latency(self, *, since: float, until: float, share: float, where: Mapping[str, str] | None = None) -> float:
         """The upper bound (ms) of the bucket in which the given share (0-1) of requests ends; 0.0 if there are none."""
-        rows = rollups.histogram(self.database.reader(), *_quarters(since, until), _filters(where))
-        wanted = share * float(sum(n for _, n in rows))
-        passed = 0
-        for bucket, n in rows:
-            passed += n
-            if passed >= wanted:
-                return float(LATENCY_BOUNDS_MS[min(bucket, len(LATENCY_BOUNDS_MS) - 1)])
-        return 0.0
+        found = rollups.histograms(self.database.reader(), *_quarters(since, until), _filters(where))
+        return _within(found.get("", []), share)
+
+    def latencies(
+        self, *, since: float, until: float, shares: Sequence[float], where: Mapping[str, str] | None = None
+    ) -> dict[str, list[float]]:
+        """The same for several shares, of each route that has any requests."""
+        span = _quarters(since, until)
+        found = rollups.histograms(self.database.reader(), *span, _filters(where), by_route=True)
+        return {route: [_within(rows, share) for share in shares] for route, rows in found.items()}
 
     def requests(
         self,
@@ -249,6 +251,15 @@ def add_charge(
         (int(at) // QUARTER_S, policy, collection, model, route),
         {"texts": texts, "tokens": tokens, "charged": charged, "unconfirmed": unconfirmed},
     )
+
+
+def _within(rows: Sequence[tuple[int, int]], share: float) -> float:
+    wanted, passed = share * float(sum(n for _, n in rows)), 0
+    for bucket, n in rows:
+        passed += n
+        if passed >= wanted:
+            return float(LATENCY_BOUNDS_MS[min(bucket, len(LATENCY_BOUNDS_MS) - 1)])
+    return 0.0
 
 
 def _quarters(since: float, until: float) -> tuple[int, int]:

@@ -58,6 +58,7 @@ def test_a_stretch_is_the_sum_of_its_quarter_hours(
     columns = sorted(by)
     sums: dict[tuple[object, ...], list[int]] = {}
     buckets: Counter[int] = Counter()
+    of_routes: dict[str, Counter[int]] = {}
     for key, charged, bucket in entries:
         named = dict(zip(fields, key, strict=True))
         if first <= key[0] < end and all(named[c] == v for c, v in filters.items()):
@@ -65,11 +66,14 @@ def test_a_stretch_is_the_sum_of_its_quarter_hours(
             total[0] += 1
             total[1] += charged
             buckets[bucket] += 1
+            of_routes.setdefault(key[4], Counter())[bucket] += 1
     found = rollups.sums(conn, first, end, columns, filters)
     place = rollups.SUMS.index("charged")
     assert {key: [row[0], row[place]] for key, row in found.items()} == sums
     assert list(found) == sorted(found)
-    assert rollups.histogram(conn, first, end, filters) == sorted(buckets.items())
+    assert rollups.histograms(conn, first, end, filters).get("", []) == sorted(buckets.items())
+    by_route = rollups.histograms(conn, first, end, filters, by_route=True)
+    assert by_route == {route: sorted(counts.items()) for route, counts in of_routes.items()}
 
 
 def test_whole_days_are_not_read_by_quarter_hours(books: tuple[Connection, list[tuple[Key, int, int]]]) -> None:
@@ -81,7 +85,7 @@ def test_whole_days_are_not_read_by_quarter_hours(books: tuple[Connection, list[
     try:
         rollups.sums(conn, FIRST, FIRST + 3 * A_DAY, ["route"], {})
         rollups.sums(conn, FIRST, last + 1, ["route"], {"policy": "p"})
-        rollups.histogram(conn, FIRST, last + 1, {})
+        rollups.histograms(conn, FIRST, last + 1, {})
     finally:
         conn.set_trace_callback(None)
     read = [sql for sql in asked if "sum(" in sql]
