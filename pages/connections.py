@@ -6,7 +6,7 @@ import streamlit as st
 
 st.title("Connections")
 
-from pages.components import connecting  # noqa: E402  # the title is on the screen before these load
+from pages.components import connecting, draw  # noqa: E402  # the title is on the screen before these load
 from router.host import host  # noqa: E402
 
 engine = host()
@@ -20,8 +20,7 @@ policy = st.selectbox(
     "Tests are paid for under the policy", policies, index=policies.index("default") if "default" in policies else 0,
     key="test policy", width=320,
 )  # fmt: skip
-columns = st.columns(2, gap="medium")
-for place, endpoint in enumerate(router.settings.endpoints.values()):
-    with columns[place % 2].container(border=True):
+for endpoint, place in draw.cards(list(router.settings.endpoints.values())):
+    with place:
         connecting.card(engine, endpoint, policy)
 st.page_link("models.py", label="Models, prices and the state of each provider", icon=":material/deployed_code:")

@@ -12,7 +12,7 @@ from typing import Any
 import streamlit as st
 
 from pages.components import access, draw, tables
-from pages.components.format import ROUTES, charged, estimate, exact_usd, md, plural, seconds, tokens, usd
+from pages.components.format import ROUTES, charged, estimate, exact_usd, md, plural, seconds, tokens, unbroken, usd
 from pages.components.work import Work
 from router.corpora.export import open_writer
 from router.corpora.extract import read_rows, safe_name
@@ -130,10 +130,11 @@ def confirm(quote: Quote) -> bool:
     if not isinstance(quote.outcome, Plan):
         st.error(f"{md(quote.outcome.reason)} {md(quote.outcome.hint)}", icon=":material/block:")
         return False
-    st.text(quote.decision)
+    st.text(unbroken(quote.decision))
     price = estimate(quote.outcome.cost)
     label = f"Embed {plural(quote.texts, 'text')} for {price}"
-    options = access.only_editors(help=md(f"{exact_usd(quote.outcome.cost)} at most."))
+    exact = md(f"{exact_usd(quote.outcome.cost)} at most.") if quote.outcome.cost else None
+    options = access.only_editors(help=exact)
     return st.button(md(label), type="primary", icon=":material/play_arrow:", key="embed", **options)
 
 
@@ -150,7 +151,7 @@ def answer(work: Work) -> None:
         f"Cost **{md(charged(result.cost, result.unconfirmed))}** · avoided **{md(usd(result.avoided.total))}** ·"
         f" {tokens(result.tokens)} · {result.dimensions:,} dimensions · took {md(seconds(work.seconds))}"
     )
-    st.text(result.decision)
+    st.text(unbroken(result.decision))
     rows = tables.answers(work.texts[:1000], result)
     columns = ["text", "answered by", "vector", *(["note"] if any(row["note"] for row in rows) else [])]
     st.dataframe(

@@ -102,7 +102,7 @@ def cumulative(
             )  # fmt: skip
     figure.update_xaxes(range=[days[0], until])
     ticks = _ticks(0.0, 1.15 * top) if top else [0.0]
-    figure.update_yaxes(range=[0, 1.15 * top or 1], tickvals=ticks, ticktext=_labels(ticks))
+    figure.update_yaxes(range=[0, max(1.15 * top, ticks[-1]) or 1], tickvals=ticks, ticktext=_labels(ticks))
     return figure
 
 
@@ -208,15 +208,17 @@ def _dollars(figure: Figure, stacks: Sequence[Sequence[int]]) -> None:
         figure.update_yaxes(range=[0, 1], tickvals=[0], ticktext=[usd(0)])
         return
     ticks = _ticks(bottom, top)
-    figure.update_yaxes(range=[1.12 * bottom, 1.12 * top], tickvals=ticks, ticktext=_labels(ticks))
+    figure.update_yaxes(
+        range=[min(1.12 * bottom, ticks[0]), max(1.12 * top, ticks[-1])], tickvals=ticks, ticktext=_labels(ticks)
+    )
 
 
 def _ticks(bottom: float, top: float) -> list[float]:
-    """About five round numbers from `bottom` to `top`, zero among them."""
+    """About five round numbers from `bottom` to `top`, zero among them; a last one where it is nearly reached."""
     span = top - bottom
     step = 10.0 ** math.floor(math.log10(span / 5))
     step *= next(m for m in (1, 2, 5, 10) if span / (m * step) <= 5 or m == 10)
-    return [n * step for n in range(-int(-bottom / step), int(top / step) + 1)]
+    return [n * step for n in range(-int(-bottom / step + 0.4), int(top / step + 0.4) + 1)]
 
 
 def _labels(ticks: Sequence[float]) -> list[str]:

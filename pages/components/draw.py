@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import streamlit as st
 
 from pages.components import bars, tables
-from pages.components.format import ROUTES, charged, day, latency, md, moment, percent, plural, usd, when
+from pages.components.format import ROUTES, charged, day, latency, md, moment, percent, plural, unbroken, usd, when
 from router.domain.errors import RouterError
 from router.domain.explain import budget_name
 from router.domain.policy import describe_budget, find_zone
@@ -112,6 +112,11 @@ def route_badges(numbers: Mapping[str, int]) -> None:
                 route_badge(route, number)
 
 
+def money_column(label: str, help: str = "") -> Any:
+    """A table's column of amounts: wide enough for the smallest, which Streamlit may not see among the first rows."""
+    return st.column_config.TextColumn(label, help=help or None, width=104, alignment="right")
+
+
 def words_column(label: str, help: str = "") -> Any:
     """A table's column of routes, as coloured words."""
     return st.column_config.MultiselectColumn(label, options=list(WORDS), color=list(WORDS.values()), help=help or None)
@@ -119,7 +124,8 @@ def words_column(label: str, help: str = "") -> Any:
 
 def requests(rows: Sequence[Mapping[str, Any]], zone: str, *, key: str, columns: Sequence[str], alt: str) -> None:
     """A table of requests; the one that is picked opens under it."""
-    config = {"answered by": words_column("answered by"), "why": st.column_config.TextColumn("why", width="large")}
+    config = {name: money_column(name) for name in ("cost", "avoided")}
+    config |= {"answered by": words_column("answered by"), "why": st.column_config.TextColumn("why", width="large")}
     picked = st.dataframe(
         tables.requests(rows, zone),
         column_order=columns,
@@ -148,7 +154,7 @@ def decision(row: Mapping[str, Any], zone: str) -> None:
             f"Cost **{md(spent)}** · avoided **{md(usd(row['avoided']))}** · took {md(latency(row['latency_ms']))}"
             f" · policy {md(row['policy'])}, version {row['policy_version']}"
         )
-        st.text(row["decision"] or "No decision was written down.")
+        st.text(unbroken(row["decision"]) or "No decision was written down.")
         if row["error"]:
             st.error(md(row["error"]), icon=":material/block:")
         if row["unconfirmed"]:
@@ -161,11 +167,11 @@ def candidates(rows: Sequence[tables.Record], *, alt: str) -> None:
     """A table of candidates, with the chosen one marked."""
     config = {
         "": st.column_config.MultiselectColumn("", options=["chosen"], color=["green"], width=72),
-        "why": st.column_config.TextColumn("why not", width="large"),
+        "why": st.column_config.TextColumn("why", width="large"),
         "quality": st.column_config.TextColumn("quality", help="RTEB English retrieval, 0 to 100; see the note below."),
         "cached": st.column_config.TextColumn("cached", help="Distinct texts that are in the cache in this space."),
-        "cost now": st.column_config.TextColumn("cost now", help="Each distinct text once, cached ones free."),
-        "cost of all": st.column_config.TextColumn("cost of all", help="Every text, repeats too, without the cache."),
+        "cost now": money_column("cost now", help="Each distinct text once, cached ones free."),
+        "cost of all": money_column("cost of all", help="Every text, repeats too, without the cache."),
     }
     shown = [row | {"": [row[""]] if row[""] else []} for row in rows]
     st.dataframe(shown, column_config=config, hide_index=True, alt=alt)

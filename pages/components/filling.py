@@ -14,7 +14,7 @@ from typing import Any
 import streamlit as st
 
 from pages.components import access, bars, draw, tables
-from pages.components.format import count, estimate, exact_usd, md, plural, seconds, tokens, usd
+from pages.components.format import count, estimate, exact_usd, md, plural, seconds, tokens, unbroken, usd
 from pages.components.work import Task, wait_for
 from router.corpora.extract import ROWS, columns
 from router.corpora.ingest import TEXT_COLUMNS, FileReport
@@ -148,7 +148,7 @@ def offer(host: Host, info: CollectionInfo) -> None:
     if isinstance(quote.outcome, Refusal):
         st.error(f"{md(quote.outcome.reason)} {md(quote.outcome.hint)}", icon=":material/block:")
     else:
-        st.text(quote.decision)
+        st.text(unbroken(quote.decision))
     shown, pinned = quote.candidates, ""
     if info.active is not None:
         shown = tuple(c for c in quote.candidates if c.model.space == info.active.space)

@@ -36,15 +36,19 @@ AMBER, RED = ROUTES["api"].hue, ROUTES["refused"].hue
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~$:&\"'^=@/])")
 _JOINER = "\u2060"
 """Word joiner, which is not seen: it stands where Streamlit or GitHub's Markdown would find a directive or a link."""
-_SPACE = "\u00a0"
-"""No-break space: a figure and its unit stay on one line."""
+_UNITS = re.compile(r"(?<=\d) (?=%)|(?<=[<≈]) (?=\$)")
 
 
 def md(text: object) -> str:
     """Text from outside so that Markdown shows it as it is: no formatting, formula, icon, emoji, link or HTML."""
-    plain = re.sub(rf"[^\S{_SPACE}]+", " ", str(text))
-    escaped = _MARKDOWN.sub(r"\\\1", plain)
+    plain = re.sub(r"\s+", " ", str(text))
+    escaped = _MARKDOWN.sub(r"\\\1", unbroken(plain))
     return re.sub(r"(\\:(?=\\?[A-Za-z+\-/])|\\@|[wW]{3}(?=\\\.))", rf"\1{_JOINER}", escaped)
+
+
+def unbroken(text: str) -> str:
+    """With no-break spaces, so that a figure and its unit stay on one line."""
+    return _UNITS.sub("\u00a0", text)
 
 
 def usd(nanodollars: int) -> str:
@@ -89,7 +93,7 @@ def percent(share: float | None) -> str:
         return "–"
     value = 100 * share
     number = f"{value:.0f}" if not 0 < value < 1 else f"{value:.1f}" if value >= 0.05 else "< 0.1"
-    return f"{number}{_SPACE}%"
+    return f"{number} %"
 
 
 def seconds(value: float) -> str:

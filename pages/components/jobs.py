@@ -36,23 +36,28 @@ def badge(job: Job) -> None:
     st.badge(job.state, icon=icon, color=colour)
 
 
-def bar(job: Job) -> None:
-    """How far it is, in a bar and in words."""
+def bar(job: Job, *, brief: bool = False) -> None:
+    """How far it is, in a bar and in words; without the rate where there is little room."""
     share = job.done / job.total if job.total else 1.0
-    st.progress(min(1.0, share), text=md(words(job)))
+    st.progress(min(1.0, share), text=md(words(job, brief=brief)))
 
 
-def words(job: Job) -> str:
+def words(job: Job, *, brief: bool = False) -> str:
     """`78 of 100 texts · 12 a second · 2 s left · $0.0041 spent`."""
     parts = [f"{job.done:,} of {plural(job.total, 'text')}"]
     if job.state == "running" and job.rate > 0:
-        parts.append(f"{job.rate:,.0f} a second" if job.rate >= 1 else f"{60 * job.rate:,.0f} a minute")
+        if not brief:
+            parts.append(_rate(job.rate))
         if job.seconds_left is not None and job.done + job.failed < job.total:
             parts.append(f"{seconds(job.seconds_left)} left")
     parts.append(f"{usd(job.spent)} spent" if job.spent or job.route != "local" else "free")
     if job.failed:
         parts.append(f"{job.failed:,} failed")
     return " · ".join(parts)
+
+
+def _rate(rate: float) -> str:
+    return f"{rate:,.0f} a second" if rate >= 1 else f"{60 * rate:,.0f} a minute"
 
 
 def running(host: Host, *, every_s: float, most: int = 3) -> None:
@@ -75,7 +80,7 @@ def _in_short(host: Host, busy: bool, most: int) -> None:
                     query_params={"collection": job.collection, "tab": "Jobs"},
                 )  # fmt: skip
                 badge(job)
-            bar(job)
+            bar(job, brief=True)
     if found[most:]:
         st.caption(f"and {plural(len(found) - most, 'other job')}.")
 

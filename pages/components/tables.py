@@ -80,9 +80,9 @@ def quoted(quote: Quote) -> list[Record]:
     lines = sorted(quote.lines, key=lambda line: (not line.verdict.chosen, not line.verdict.eligible))
     return [
         {
-            "": "chosen" if line.verdict.chosen else "",
             "model": line.verdict.model.id,
             "cost now": estimate(line.verdict.cost),
+            "": "chosen" if line.verdict.chosen else "",
             "cached": f"{line.verdict.cached:,} of {line.verdict.texts:,}",
             "time": seconds(line.verdict.seconds),
             "quality": quality(line.verdict.quality),
@@ -99,9 +99,9 @@ def considered(candidates: Sequence[Mapping[str, Any]]) -> list[Record]:
     ordered = sorted(candidates, key=lambda c: (not c["chosen"], not c["eligible"]))
     return [
         {
-            "": "chosen" if c["chosen"] else "",
             "model": c["model"],
             "cost": estimate(None if c["cost_usd"] is None else parse_usd(c["cost_usd"])),
+            "": "chosen" if c["chosen"] else "",
             "cached": c["cached"],
             "time": seconds(c["seconds"]),
             "quality": quality(c["quality"]),
@@ -257,9 +257,9 @@ def corpus(candidates: Iterable[CorpusCandidate]) -> list[Record]:
     ordered = sorted(candidates, key=lambda c: (not c.verdict.chosen, not c.verdict.eligible))
     return [
         {
-            "": "chosen" if c.verdict.chosen else "",
             "model": c.model.id,
             "cost now": estimate(c.now_cost),
+            "": "chosen" if c.verdict.chosen else "",
             "batch": "–" if c.batch_cost is None else estimate(c.batch_cost),
             "a year": estimate(c.year_cost),
             "cached": percent(c.verdict.cached / c.verdict.texts if c.verdict.texts else None),

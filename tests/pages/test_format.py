@@ -40,7 +40,7 @@ def test_an_escaped_text_has_no_active_sign(text: str) -> None:
     """Each sign that Markdown knows has a backslash before it, and the text is all there."""
     shown = md(text)
     assert re.search(r"(?<!\\)(?:\\\\)*[`*_{}\[\]()#+\-.!|<>~$:&\"'^=@/]", shown) is None
-    assert re.sub(r"\\(.)", r"\1", shown).replace("\u2060", "") == re.sub(r"[^\S\u00a0]+", " ", text)
+    assert re.sub(r"\\(.)", r"\1", shown).replace("\u2060", "").replace("\u00a0", " ") == re.sub(r"\s+", " ", text)
 
 
 @pytest.mark.parametrize("text", [":material/bolt:", ":red[x]", ":smile:", "http://x.y", "www.x.y", "a@b.c"])
@@ -54,9 +54,9 @@ def test_a_directive_emoji_or_link_is_broken_up(text: str) -> None:
 def test_figures_in_words() -> None:
     """The forms that ui.md shows."""
     assert [count(n) for n in (0, 812, 9_999, 51_234, 1_240_000)] == ["0", "812", "9,999", "51.2 k", "1.24 M"]
-    shares = [percent(x).replace("\u00a0", " ") for x in (None, 0.0, 0.0002, 0.004, 0.84, 1.0)]
+    shares = [percent(x) for x in (None, 0.0, 0.0002, 0.004, 0.84, 1.0)]
     assert shares == ["–", "0 %", "< 0.1 %", "0.4 %", "84 %", "100 %"]
-    assert md(percent(0.84)) == "84\u00a0%", "a figure and its unit stay on one line"
+    assert md("84 % of < $1") == "84\u00a0% of \\<\u00a0\\$1", "a figure and its unit stay on one line"
     assert [size(n) for n in (812, 9_999, 51_234)] == ["812 B", "9,999 B", "51.2 kB"]
     times = (0.0, 0.038, 1.23, 9.96, 240, 9_000, 86_400)
     assert [seconds(x) for x in times] == ["< 1 ms", "38 ms", "1.2 s", "10 s", "4 min", "2.5 h", "24 h"]
@@ -74,7 +74,7 @@ def test_a_sparkline_is_a_sentence() -> None:
     days = [date(2026, 11, n) for n in (1, 2, 3)]
     words = draw.course(dict(zip(days, (5_000_000, 40_000_000, 0), strict=True)), format.usd)
     assert words == "$0.0050 on 1 November, $0.00 on 3 November, highest $0.0400 on 2 November."
-    assert draw.course(dict.fromkeys(days, 0.0), percent) == "0\u00a0% all along, 1 November to 3 November."
+    assert draw.course(dict.fromkeys(days, 0.0), percent) == "0 % all along, 1 November to 3 November."
 
 
 def test_every_route_has_a_look_of_its_own_and_the_theme_has_its_hue() -> None:
@@ -169,5 +169,5 @@ def test_causes_are_named_largest_first() -> None:
     """Causes without an amount are left out."""
     rows = tables.causes(Avoided(cache=1_000_000_000, local=3_000_000_000))
     assert [(r["cause"], r["avoided"], r["share"]) for r in rows] == [
-        ("Local model", "$3.00", "75\u00a0%"), ("Embedded before", "$1.00", "25\u00a0%"),
+        ("Local model", "$3.00", "75 %"), ("Embedded before", "$1.00", "25 %"),
     ]  # fmt: skip
