@@ -40,32 +40,32 @@ else:
 
     start.hint(router)
     st.caption(f"{last:%B} so far; under each figure the last {DAYS} days. Times in {ZONE}.")
-    with st.container(horizontal=True, key="figures"):
+    with draw.figures() as tile:
         limit = f"of {usd(budget.budget.amount)}" if budget else "no account budget"
-        draw.figure(
+        tile(
             "Spent this month", usd(month.spent), below=limit, series={d.day: d.spent for d in history},
             colour="orange", help=md(exact_usd(month.spent)) if 0 < month.spent < 1_000 else "",
         )  # fmt: skip
-        draw.figure(
+        tile(
             "Avoided", usd(month.avoided.total), below="not spent", series={d.day: d.avoided for d in history},
             colour="green", help="What cache, repeats, smaller vectors, local models and batch saved.",
         )  # fmt: skip
-        draw.figure(
+        tile(
             "Hit rate", percent(month.hit_rate), below=f"{count(month.cached)} cached",
             series={d.day: d.hit_rate or 0.0 for d in history}, show=percent, colour="green",
             help="Distinct texts that the cache answered, of all that were answered this month.",
         )  # fmt: skip
         requests = f"{count(month.requests)} request{'s' * (month.requests != 1)}"
-        draw.figure(
+        tile(
             "Texts", count(month.asked), below=requests, series={d.day: d.texts for d in history}, show=count,
             help="Texts that were asked for, repeats included.",
         )  # fmt: skip
-        draw.figure(
+        tile(
             "p95", latency(month.p95_ms), below="to answer", series=dict(zip(days, p95, strict=True)), show=latency,
             help="95 of 100 were faster.",
         )  # fmt: skip
         failed = month.errors / month.requests if month.requests else None
-        draw.figure(
+        tile(
             "Errors", count(month.errors), below=f"{percent(failed)} of all",
             series={d.day: start.errors_of(d) for d in history}, show=count, colour="red" if month.errors else "gray",
             help="Requests of this month that were refused or failed.",

@@ -24,9 +24,9 @@ else:
     routes = report if asked.by == "route" else asked.report(router, "route")
     dates = [d.day for d in report]
 
-    with st.container(key="figures"):
+    with draw.figures() as tile:
         unsure = f"{usd(figures.unconfirmed)} of it ?" if figures.unconfirmed else "all confirmed"
-        draw.figure(
+        tile(
             "Spent",
             usd(figures.spent),
             below=unsure,
@@ -34,21 +34,21 @@ else:
             colour="orange",
             help=spending.UNSURE,
         )
-        draw.figure(
+        tile(
             "Avoided", usd(figures.avoided.total), below="not spent", series={d.day: d.avoided for d in report},
             colour="green",
         )  # fmt: skip
-        draw.figure(
+        tile(
             "Hit rate", percent(figures.hit_rate), below=f"{count(figures.cached)} cached", colour="green",
             series={d.day: d.hit_rate for d in routes if d.hit_rate is not None}, show=percent,
         )  # fmt: skip
-        draw.figure(
+        tile(
             "Texts", count(figures.asked), below=plural(figures.requests, "request"),
             series={d.day: d.texts for d in report}, show=count,
         )  # fmt: skip
         errors = f"{figures.errors:,} not answered" if figures.errors else "all answered"
         slowest = reports.p95s(router.usage, report, zone=asked.zone, where=asked.where)
-        draw.figure(
+        tile(
             "p95", latency(figures.p95_ms), below=errors, series=dict(zip(dates, slowest, strict=True)), show=latency,
             help="95 of 100 requests were faster.",
         )  # fmt: skip

@@ -36,20 +36,34 @@ def say_no(error: RouterError) -> None:
     st.error(f"{md(error.message)} {md(error.hint)}", icon=":material/block:")
 
 
+@contextmanager
+def figures() -> Iterator[Callable[..., None]]:
+    """A row of figures, each drawn by what this gives: see `figure`.
+
+    What their sparklines show is said for screen readers under them, since `st.metric` takes no alt.
+    """
+    said: list[str] = []
+
+    def draw(label: str, value: str, *, show: Callable[[Any], str] = usd, **options: Any) -> None:
+        figure(label, value, **options)
+        if series := options.get("series"):
+            said.append(f"{label}: {course(series, show)}")
+
+    with st.container(horizontal=True, key="figures"):
+        yield draw
+    st.html(f'<p class="unseen">{escape(" ".join(said))}</p>')
+
+
 def figure(
     label: str,
     value: str,
     *,
     below: str = "",
     series: Mapping[date, float] | None = None,
-    show: Callable[[Any], str] = usd,
     colour: str = "gray",
     help: str = "",
 ) -> None:
-    """One figure with a line under it and a sparkline of `series`, whose numbers `show` puts into words.
-
-    `value` and `below` are plain text. What the sparkline shows is said for screen readers: `st.metric` takes no alt.
-    """
+    """One figure with a line under it and a sparkline. `value` and `below` are plain text."""
     st.metric(
         label,
         md(value),
@@ -62,8 +76,6 @@ def figure(
         border=True,
         height="stretch",
     )
-    if series:
-        st.html(f'<span class="unseen">{escape(f"{label}: {course(series, show)}")}</span>')
 
 
 def course(series: Mapping[date, float], show: Callable[[Any], str]) -> str:
@@ -114,7 +126,7 @@ def route_badges(numbers: Mapping[str, int]) -> None:
 
 def money_column(label: str, help: str = "") -> Any:
     """A table's column of amounts: wide enough for the smallest, which Streamlit may not see among the first rows."""
-    return st.column_config.TextColumn(label, help=help or None, width=104, alignment="right")
+    return st.column_config.TextColumn(label, help=help or None, width=104)
 
 
 def words_column(label: str, help: str = "") -> Any:
@@ -125,6 +137,7 @@ def words_column(label: str, help: str = "") -> Any:
 def requests(rows: Sequence[Mapping[str, Any]], zone: str, *, key: str, columns: Sequence[str], alt: str) -> None:
     """A table of requests; the one that is picked opens under it."""
     config = {name: money_column(name) for name in ("cost", "avoided")}
+    config |= {"texts": st.column_config.NumberColumn("texts", width=56)}
     config |= {"answered by": words_column("answered by"), "why": st.column_config.TextColumn("why", width="large")}
     picked = st.dataframe(
         tables.requests(rows, zone),
