@@ -59,9 +59,9 @@ install-dev: .venv/.installed-dev
 	$(PY) -m pip install --quiet -r requirements.txt
 	touch $@
 
-.venv/.installed-dev: requirements-dev.txt .venv/.installed
+.venv/.installed-dev: requirements.txt requirements-dev.txt | .venv/bin/python
 	$(PY) -m pip install --quiet -r requirements.txt -r requirements-dev.txt
-	touch $@
+	touch .venv/.installed $@
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

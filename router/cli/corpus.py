@@ -79,6 +79,7 @@ def embed_into(
     """`embed --collection`: add the files, embed what is missing, write all vectors to `out`; the exit code."""
 
     async def work(library: Library) -> tuple[list[FileReport], CorpusQuote, dict[str, object], Job | None]:
+        before = _avoided(library, name)
         reports = await fill(library, name, files, policy=policy, model=model, dimensions=dimensions, txt_lines=True)
         quote = await library.quote(name, model=model)
         if nothing_read(reports, quote):
@@ -89,7 +90,9 @@ def embed_into(
         active = library.info(name).active
         assert active is not None  # `confirm` has pinned it
         said = embedded_as_json(reports, quote, begun, job, active)
-        return reports, quote, {**said, "out": str(out) if out is not None and job.done else None}, job
+        said["avoided_usd"] = to_json(_avoided(library, name) - before)
+        said["out"] = str(out) if out is not None and job.done else None
+        return reports, quote, said, job
 
     reports, quote, said, job = with_library(work)
     if as_json:
@@ -99,6 +102,12 @@ def embed_into(
         if out is not None:
             say(f"written   {f'the vectors to {out}' if said.get('out') else 'nothing'}")
     return exit_code(reports, quote, job, unreadable=WRONG_USE)
+
+
+def _avoided(library: Library, name: str) -> int:
+    """Nanodollars that a collection did not cost so far."""
+    router = library.router
+    return router.usage.total(since=0, until=router.clock() + 1, where={"collection": name}).avoided
 
 
 def nothing_read(reports: Sequence[FileReport], quote: CorpusQuote) -> bool:

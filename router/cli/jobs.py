@@ -69,15 +69,15 @@ def tell_job(job: Job) -> None:
 
 
 async def run_jobs(library: Library, number: int | None = None) -> None:
-    """Run jobs until there is nothing more to do just now; `number` is the one whose progress is shown.
+    """Run jobs until there is nothing more to do just now; with `number` that one alone, and its progress is shown.
 
-    Another program on the same data folder may be running that one: then it is waited for.
+    Another program on the same data folder may be running it: then it is waited for.
     """
     import asyncio
 
     from router.corpora.worker import Worker
 
-    worker = Worker(library.router, library.corpora, library.jobs)
+    worker = Worker(library.router, library.corpora, library.jobs, only=number)
     running = asyncio.ensure_future(worker.run_all())
     try:
         with progress("Embedding") as report:

@@ -254,19 +254,19 @@ class JobStore:
 
     # ---- what runners do ----
 
-    async def claim(self, busy: Sequence[int], *, batch_only: bool = False) -> Job | None:
+    async def claim(self, busy: Sequence[int], *, batch_only: bool = False, only: int | None = None) -> Job | None:
         """The next job to work on, leased to this process; None where there is nothing to do just now.
 
         A job that was paused, cancelled or failed is handed out too while batches of it are at a provider: their
         results are paid for and must be fetched. `busy` are not handed out; with `batch_only`, only those that go by
-        batch are.
+        batch are; with `only`, no other one is.
         """
         now, owner = self.clock(), self.owner
-        if not self._ready(self.database.reader(), busy, now, batch_only):
+        if not self._ready(self.database.reader(), busy, now, batch_only, only):
             return None
 
         def write(conn: Connection) -> int | None:
-            ready = self._ready(conn, busy, now, batch_only)
+            ready = self._ready(conn, busy, now, batch_only, only)
             if not ready:
                 return None
             due = "(state = 'queued' OR state = 'waiting' AND wake <= ?)"
@@ -282,15 +282,17 @@ class JobStore:
         number = await self.database.write(write)
         return None if number is None else self.get(number)
 
-    def _ready(self, conn: Connection, busy: Sequence[int], now: float, batch_only: bool) -> list[int]:
+    def _ready(
+        self, conn: Connection, busy: Sequence[int], now: float, batch_only: bool, only: int | None
+    ) -> list[int]:
         marks = ",".join("?" * len(busy))
         batch = " AND route = 'batch'" if batch_only else ""
         rows = conn.execute(
-            f"SELECT id FROM jobs WHERE id NOT IN ({marks}){batch} AND lease_until < ?"
+            f"SELECT id FROM jobs WHERE id NOT IN ({marks}){batch} AND id = coalesce(?, id) AND lease_until < ?"
             f" AND (state IN ('queued', 'running') OR state = 'waiting' AND wake <= ?"
             f" OR state IN ('waiting', 'paused', 'cancelled', 'failed') AND route = 'batch' AND EXISTS ({_UNDER_WAY}))"
             " ORDER BY id LIMIT 1",
-            (*busy, now, now),
+            (*busy, only, now, now),
         )
         return [number for (number,) in rows]
 

@@ -51,11 +51,11 @@ class Live:
 
 
 class Worker:
-    """Takes jobs and runs them. `block` and `poll_s` are for tests."""
+    """Takes jobs and runs them; with `only`, just that one. `block` and `poll_s` are for tests."""
 
     def __init__(
         self, router: Router, corpora: Corpora, jobs: JobStore, *, block: int = BLOCK, poll_s: float = POLL_S,
-        tier: BatchTier | None = None,
+        tier: BatchTier | None = None, only: int | None = None,
     ) -> None:  # fmt: skip
         self._router = router
         self._corpora = corpora
@@ -63,6 +63,7 @@ class Worker:
         self._block = block
         self._poll_s = poll_s
         self._tier = tier or BatchTier(router)
+        self._only = only
         self._runs: dict[int, asyncio.Task[None]] = {}
         self._embedding: set[int] = set()
         self._pauses: dict[int, int] = {}
@@ -101,7 +102,7 @@ class Worker:
         """Start every job that is to be run and that there is room for."""
         while True:
             full = len(self._embedding) >= MOST_AT_ONCE
-            job = await self._jobs.claim(list(self._runs), batch_only=full)
+            job = await self._jobs.claim(list(self._runs), batch_only=full, only=self._only)
             if job is None:
                 return
             if job.route != "batch":

@@ -110,6 +110,22 @@ def test_a_paused_job_is_told_and_goes_on(shell: Shell, openai: Sandbox, letters
     assert shell("jobs", "show", "9").code == 2
 
 
+def test_embedding_into_a_collection_leaves_the_jobs_of_others_alone(
+    shell: Shell, openai: Sandbox, letters: str
+) -> None:
+    """A job that was stopped and resumed waits for `jobs work`: no other command spends its money."""
+    openai.faults.add(Fault("quota", times=None))
+    shell("collections", "add", "letters", letters, "--model", MODEL, "--policy", "quality", "--embed")
+    openai.faults.clear()
+    assert shell("jobs", "resume", "1", "--json").json["state"] == "queued"
+    other = shell.write("other.txt", "one text of somebody else")
+    said = shell("embed", other, "--collection", "other", "--policy", "local", "--json").json
+    assert (said["job"]["state"], said["distinct"], said["avoided_usd"]) == ("done", 1, "0.000000000")
+    shown = shell("jobs", "show", "1", "--json").json
+    assert (shown["state"], shown["done"]) == ("queued", 0)
+    assert openai.bill().texts == 0
+
+
 def test_a_file_that_cannot_be_read_does_not_stop_the_others(shell: Shell, letters: str) -> None:
     """It is told on stderr with its reason, and the exit code is 1."""
     broken = shell.write("broken.pdf", b"%PDF-1.4 and nothing of one")

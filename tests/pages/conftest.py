@@ -38,6 +38,20 @@ def busy(data: Path, traffic: Path) -> Path:
     return Path(shutil.copytree(traffic, data))
 
 
+@pytest.fixture(scope="session")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """More of everything than fits on a screen."""
+    folder = tmp_path_factory.mktemp("archive")
+    seed.write_large(folder / "data", texts=folder / "texts")
+    return folder / "data"
+
+
+@pytest.fixture
+def large(data: Path, archive: Path) -> Path:
+    """A data folder with a hundred thousand requests, forty policies and collections, three thousand texts."""
+    return Path(shutil.copytree(archive, data))
+
+
 @pytest.fixture
 def open_page(data: Path) -> Callable[..., AppTest]:
     """`open_page("spend", by="model")` runs a page in its frame, with a query."""

@@ -8,10 +8,12 @@ import random
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from benchmarks import dashboard
 from router import Router
+from router.corpora.library import Library
 from router.domain.money import price_tokens
 from router.domain.pricing import price_on
-from router.domain.values import Avoided, RouteCounts, Unit
+from router.domain.values import Avoided, Budget, Policy, RouteCounts, Unit
 from router.reports import today
 from router.store.entries import Purpose
 from router.store.usage import Outcome
@@ -90,6 +92,33 @@ async def _request(router: Router, clock: Turned, dice: random.Random, *, last: 
         f" balanced: 12 % of the month's budget is used, which is on pace. $4.12 of this month's $5.00 is left.",
     )  # fmt: skip
     await router.usage.record(outcome, **who, request=number)
+
+
+def write_large(path: Path, *, texts: Path) -> None:
+    """A hundred thousand requests, many policies, collections and documents."""
+    path.mkdir()
+    dashboard.fill(path / "router.db", 100_000)
+    texts.mkdir()
+    for n in range(250):
+        (texts / f"letter-{n:03}.txt").write_text(f"Letter number {n}, on the sale of {n} horses.")
+    rows = (
+        f'{{"id": "{n}", "text": "Sale number {n}, of {n % 97} horses to customer {n % 13}."}}' for n in range(3_000)
+    )
+    (texts / "sales.jsonl").write_text("\n".join(rows))
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(lambda: asyncio.run(_many(path, texts))).result()
+
+
+async def _many(path: Path, texts: Path) -> None:
+    async with Router.open(path, env={}) as router:
+        library = Library(router)
+        ids = [model.id for model in router.catalog.models]
+        for n in range(40):
+            budgets = (Budget(amount=10**9 * (n + 1), window="month"),)
+            await router.policies.save(Policy(name=f"team-{n:02}", budgets=budgets), ids)
+            await library.create(f"shelf-{n:02}", policy=f"team-{n:02}")
+        await library.add_files("shelf-00", [texts])
+        await library.aclose()
 
 
 def today_of(now: float):  # type: ignore[no-untyped-def]  # a date

@@ -40,11 +40,11 @@ def save(policy: Policy) -> None:
 
 
 @pytest.mark.parametrize("name", PAGES)
-@pytest.mark.parametrize("state", ["data", "busy"])
+@pytest.mark.parametrize("state", ["data", "busy", "large"])
 def test_a_page_is_drawn_without_an_error(
     name: str, state: str, open_page: Open, request: pytest.FixtureRequest
 ) -> None:
-    """Empty and with traffic, each page has its title, the frame's foot, and nothing that went wrong."""
+    """Empty, with traffic, and with a lot of it, each page has its title, the frame's foot, and nothing went wrong."""
     request.getfixturevalue(state)
     app = open_page(name)
     assert not app.exception
@@ -52,6 +52,20 @@ def test_a_page_is_drawn_without_an_error(
     assert len(app.title) == 1
     assert app.sidebar.toggle[0].label == "Paid calls"
     assert "of $10.00 a month" in words(app)
+
+
+def test_many_documents_come_page_by_page(large: Path, open_page: Open) -> None:
+    """A large collection is quoted whole; of its documents and requests a page is shown, with a way to the others."""
+    app = open_page("collections", collection="shelf-00")
+    assert not app.exception
+    assert "251 documents (251 new), 3,250 chunks: 3,250 texts" in words(app)
+    assert app.number_input(key="page shelf-00").max == 3
+    assert [len(table.value) for table in app.dataframe][-1] == 100
+    spend = open_page("spend", range="90d")
+    assert "90 days" in words(spend)
+    older = button(spend, "Older").click().run()
+    assert not button(older, "Newer").disabled
+    assert max(len(table.value) for table in older.dataframe) <= 90 * 4
 
 
 def test_an_unused_account_says_what_to_do_next(data: Path, open_page: Open) -> None:
