@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import streamlit as st
@@ -17,6 +18,7 @@ from router.host import Host
 SAMPLES = Path(__file__).resolve().parents[2] / "samples" / "help-centre"
 SAMPLE = "help-centre"
 TABS = ("Documents", "Search", "Jobs", "Settings")
+DOUBLE_CLICK_S = 0.7
 
 
 def open_collection(name: str, tab: str = "Documents") -> None:
@@ -197,10 +199,19 @@ def head(host: Host, info: CollectionInfo) -> str:
             jobs.badge(info.job)
     words = [*_words(info), f"chunks of up to {tokens(collection.chunk_tokens)}", f"policy {collection.policy}"]
     st.caption(md(" · ".join(words)))
-    if goes_to := st.session_state.pop("next tab", None):
-        st.session_state["tab"] = goes_to
+    _go_on()
     usual = None if "tab" in st.session_state else TABS[0]
     chosen = st.segmented_control(
         "Part", TABS, default=usual, required=True, key="tab", label_visibility="collapsed", bind="query-params"
     )
     return str(chosen)
+
+
+def _go_on() -> None:
+    """To the tab that a button leads to; the second half of a double click on it still names the one it was on."""
+    before = st.session_state.get("tab")
+    if goes_to := st.session_state.pop("next tab", None):
+        st.session_state["went"] = (before, goes_to, time.monotonic())
+        st.session_state["tab"] = goes_to
+    elif (went := st.session_state.get("went")) and before == went[0] and time.monotonic() - went[2] < DOUBLE_CLICK_S:
+        st.session_state["tab"] = went[1]

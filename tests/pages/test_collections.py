@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from pages.components import shelf
 from router.corpora.worker import Worker
 from router.host import host
 from router.sandbox import Sandbox
@@ -137,7 +138,9 @@ def test_a_quote_names_every_candidate_and_what_it_leaves(open_page: Open, tmp_p
     assert app.dataframe[0].value.iloc[0]["model"] == SMALL
 
 
-def test_a_confirmed_quote_becomes_a_job_that_can_be_watched(open_page: Open, tmp_path: Path, paid: Sandbox) -> None:
+def test_a_confirmed_quote_becomes_a_job_that_can_be_watched(
+    open_page: Open, tmp_path: Path, paid: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Confirm, pause, resume, done; what was spent is the provider's bill, and then it can be searched."""
     fill(tmp_path)
     before = paid.bill()
@@ -147,6 +150,12 @@ def test_a_confirmed_quote_becomes_a_job_that_can_be_watched(open_page: Open, tm
     app.button(key="order").click().run()
     assert not app.exception
     assert "0 of 2 texts" in words(app)
+    app.segmented_control(key="tab").set_value("Documents").run()  # as the second half of a double click has it
+    assert button(app, "Pause")
+    monkeypatch.setattr(shelf, "DOUBLE_CLICK_S", 0.0)
+    app.segmented_control(key="tab").set_value("Documents").run()
+    assert not [b for b in app.button if b.label == "Pause"]
+    app.segmented_control(key="tab").set_value("Jobs").run()
     button(app, "Pause").click().run()
     assert "paused by hand" in words(app)
     button(app, "Resume").click().run()
