@@ -73,7 +73,8 @@ if st.toggle("Compare with genai-prices", key="compare", bind="query-params"):
     )
 
 st.subheader("Providers")
-states = prices.providers(router.health(), router.settings.endpoints.values(), now=router.clock())
+zone = router.policies.account_zone()
+states = prices.providers(router.health(), router.settings.endpoints.values(), now=router.clock(), zone=zone)
 st.dataframe(
     states,
     column_config={
@@ -88,12 +89,12 @@ st.dataframe(
 )
 st.caption(
     f"After {BREAK_AFTER} failures in a row a provider is left alone for {BREAK_S:.0f} s, then tried by one call."
-    " Times in UTC."
+    f" Times in {md(zone)}."
 )
 
 st.subheader("Account budget")
 for state in router.ledger.states(""):
-    draw.budget(state, router.policies.account_zone())
+    draw.budget(state, zone)
 paid = router.policies.paid_enabled()
 with st.container(horizontal=True, vertical_alignment="center"):
     st.page_link("policies.py", label="Change it", icon=":material/tune:")

@@ -277,13 +277,13 @@ def review(host: Host, saved: Policy | None, draft: Policy | RouterError) -> Pol
 
 def history(router: Router, name: str) -> None:
     """Every version with what it changed, newest first."""
-    versions = router.policies.versions(name)
+    versions, zone = router.policies.versions(name), router.policies.zone(name)
     with st.expander(f"Versions ({len(versions)})"):
         for number in range(len(versions) - 1, -1, -1):
             policy, at, deleted = versions[number]
             changes = differences(versions[number - 1][0], policy) if number else ["the first version"]
             words = "deleted" if deleted else "; ".join(changes) or "no change"
-            st.markdown(f"**{policy.version}** · {md(when(at, 'UTC'))} UTC · {md(words)}")
+            st.markdown(f"**{policy.version}** · {md(when(at, zone))} {md(zone)} · {md(words)}")
 
 
 def delete(host: Host, name: str) -> bool:

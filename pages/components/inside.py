@@ -36,6 +36,7 @@ def documents(host: Host, info: CollectionInfo) -> None:
     pages = -(-total // PAGE)
     page = 1 if pages == 1 else int(st.number_input(f"Page, of {pages:,}", 1, pages, 1, key=f"page {name}", width=160))
     rows = host.library.documents(name, limit=PAGE, offset=(page - 1) * PAGE)
+    zone = host.router.policies.zone(info.collection.policy)
     columns = ["document", "state", "chunks", "size", "added", *["why"] * any(row.reason for row in rows)]
     picked = st.dataframe(
         [
@@ -44,7 +45,7 @@ def documents(host: Host, info: CollectionInfo) -> None:
                 "state": [STATES[row.state]],
                 "chunks": row.chunks,
                 "size": size(row.bytes),
-                "added": when(row.added, "UTC"),
+                "added": when(row.added, zone),
                 "why": row.reason,
             }
             for row in rows
@@ -62,7 +63,7 @@ def documents(host: Host, info: CollectionInfo) -> None:
         key=f"documents {name}",
         alt="The documents of this collection",
     )
-    st.caption("Times in UTC. Pick rows to look into them or to delete them.")
+    st.caption(f"Times in {md(zone)}. Pick rows to look into them or to delete them.")
     chosen = [rows[i] for i in picked.selection.rows if i < len(rows)]
     if len(chosen) == 1:
         st.markdown(f"**Chunks of {md(chosen[0].name)}**")

@@ -94,11 +94,12 @@ def of_collection(host: Host, info: CollectionInfo) -> None:
     live(host, found[0].id)
     if found[1:]:
         st.subheader("Before")
-        st.dataframe([_row(job) for job in found[1:]], hide_index=True, alt="Earlier jobs of this collection")
-        st.caption("Times in UTC.")
+        zone = host.router.policies.zone(info.collection.policy)
+        st.dataframe([_row(job, zone) for job in found[1:]], hide_index=True, alt="Earlier jobs of this collection")
+        st.caption(f"Times in {md(zone)}.")
 
 
-def _row(job: Job) -> dict[str, Any]:
+def _row(job: Job, zone: str) -> dict[str, Any]:
     return {
         "job": job.id,
         "state": job.state,
@@ -106,8 +107,8 @@ def _row(job: Job) -> dict[str, Any]:
         "texts": f"{job.done:,} of {job.total:,}",
         "failed": job.failed,
         "spent": usd(job.spent),
-        "made": when(job.created, "UTC"),
-        "ended": when(job.finished, "UTC") if job.finished else "–",
+        "made": when(job.created, zone),
+        "ended": when(job.finished, zone) if job.finished else "–",
         "why": job.reason,
     }
 
@@ -139,7 +140,8 @@ def _look(host: Host, number: int, before: str) -> None:
             )
             box(md(job.reason))
         if job.state == "waiting" and job.wake:
-            st.caption(f"It goes on by itself on {md(when(job.wake, 'UTC'))} UTC, or when you resume it.")
+            zone = host.router.policies.zone(job.policy)
+            st.caption(f"It goes on by itself on {md(when(job.wake, zone))} {md(zone)}, or when you resume it.")
         _buttons(host, job)
         if job.failed:
             _failures(host, job)

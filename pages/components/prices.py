@@ -117,13 +117,13 @@ def _limit(number: int | None) -> str:
     return "–" if number is None else f"{number:,}"
 
 
-def providers(lanes: Iterable[Health], endpoints: Iterable[Endpoint], *, now: float) -> list[Record]:
+def providers(lanes: Iterable[Health], endpoints: Iterable[Endpoint], *, now: float, zone: str) -> list[Record]:
     """The way to each paid provider: whether it has a key, whether it is left alone just now, and why."""
     keyed = {endpoint.name for endpoint in endpoints if endpoint.key is not None}
     return [
         {
             "provider": lane.provider,
-            "state": state_of(lane, configured=lane.provider in keyed, now=now),
+            "state": state_of(lane, configured=lane.provider in keyed, now=now, zone=zone),
             "calls at once": f"{lane.in_flight:,} of {lane.width:,}",
             "failures in a row": lane.failures_in_row,
             "last error": lane.last_error or "–",
@@ -132,12 +132,12 @@ def providers(lanes: Iterable[Health], endpoints: Iterable[Endpoint], *, now: fl
     ]
 
 
-def state_of(lane: Health, *, configured: bool, now: float) -> str:
+def state_of(lane: Health, *, configured: bool, now: float, zone: str) -> str:
     """A provider's state in words."""
     if not configured:
         return "no key"
     if lane.open_until > now:
-        return f"left alone until {when(lane.open_until, 'UTC')}"
+        return f"left alone until {when(lane.open_until, zone)}"
     if lane.failures_in_row:
         return "failing, still tried"
     return "ready"

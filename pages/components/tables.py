@@ -223,7 +223,7 @@ def latencies(usage: Usage, *, since: float, until: float, where: Mapping[str, s
 
 
 def unconfirmed(rows: Iterable[Unconfirmed]) -> list[Record]:
-    """Charges that nobody has reconciled yet."""
+    """Charges that nobody has reconciled yet. Times in UTC, as on the providers' invoices."""
     return [
         {
             "time": when(row.at, "UTC"),

@@ -124,6 +124,10 @@ class Policies:
         )
         return tuple(Budget(amount=a, window=w, hard=bool(h)) for a, w, h in rows)
 
+    def zone(self, name: str) -> str:
+        """The time zone that a policy's days, weeks and months are reckoned in."""
+        return zone_of(self.database.reader(), f"policy/{name}")
+
     def account_zone(self) -> str:
         """The time zone that the account's days, weeks and months are reckoned in."""
         return zone_of(self.database.reader(), ACCOUNT)

@@ -94,11 +94,14 @@ def test_a_provider_that_is_left_alone_says_until_when() -> None:
     broken = Health(
         provider="openai", width=1, in_flight=0, failures_in_row=5, open_until=1_795_269_780.0, last_error="500"
     )
-    said = [prices.state_of(lane, configured=True, now=1_795_269_770.0) for lane in (calm, failing, broken)]
-    assert said == ["ready", "failing, still tried", "left alone until 21 Nov 14:03"]
-    assert prices.state_of(broken, configured=False, now=0.0) == "no key"
-    assert prices.state_of(broken, configured=True, now=1_795_269_790.0) == "failing, still tried"
-    (row,) = prices.providers([failing], [Endpoint(name="openai", wire="openai", key=Secret(KEY))], now=0.0)
+    said = [
+        prices.state_of(lane, configured=True, now=1_795_269_770.0, zone="Europe/Paris")
+        for lane in (calm, failing, broken)
+    ]
+    assert said == ["ready", "failing, still tried", "left alone until 21 Nov 15:03"]
+    assert prices.state_of(broken, configured=False, now=0.0, zone="UTC") == "no key"
+    assert prices.state_of(broken, configured=True, now=1_795_269_790.0, zone="UTC") == "failing, still tried"
+    (row,) = prices.providers([failing], [Endpoint(name="openai", wire="openai", key=Secret(KEY))], now=0.0, zone="UTC")
     assert row["calls at once"] == "1 of 1"
     assert row["last error"] == "500"
     assert KEY not in str(row)
