@@ -10,10 +10,12 @@ import streamlit as st
 from pages.components import access, draw, jobs
 from pages.components.format import md, plural, tokens, usd
 from pages.components.work import Progress, Task, wait_for
+from router import reports
 from router.corpora.imports import Imported
 from router.corpora.jobs import Job
 from router.corpora.library import CHUNK_TOKENS, CollectionInfo
 from router.host import Host
+from router.store.usage import Slice
 
 SAMPLES = Path(__file__).resolve().parents[2] / "samples" / "help-centre"
 SAMPLE = "help-centre"
@@ -40,12 +42,14 @@ def cards(host: Host, infos: list[CollectionInfo]) -> None:
     """A card for each collection; without any, one click to a first one."""
     if not infos or "sampling" in st.session_state:
         _first(host)
+    router = host.router
+    used = reports.groups(router.usage, since=0, until=router.clock() + 1, by="collection")
     for info, place in draw.cards(infos):
         with place:
-            _card(host, info)
+            _card(info, used.get(info.collection.name))
 
 
-def _card(host: Host, info: CollectionInfo) -> None:
+def _card(info: CollectionInfo, used: Slice | None) -> None:
     name = info.collection.name
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(f"**{md(name)}**", width="content")
@@ -61,9 +65,8 @@ def _card(host: Host, info: CollectionInfo) -> None:
         st.caption(f":material/hourglass_top: {plural(info.new_documents, 'file')} read, waiting for you to confirm.")
     if info.job is not None and info.job.open:
         jobs.bar(info.job)
-    spent = host.router.usage.total(since=0, until=host.router.clock() + 1, where={"collection": name})
-    total = usd(spent.charged + spent.unconfirmed)
-    st.caption(md(f"Spent on it {total}, avoided {usd(spent.avoided)} · policy {info.collection.policy}"))
+    spent, avoided = (used.charged + used.unconfirmed, used.avoided) if used else (0, 0)
+    st.caption(md(f"Spent on it {usd(spent)}, avoided {usd(avoided)} · policy {info.collection.policy}"))
 
 
 def _words(info: CollectionInfo) -> list[str]:
