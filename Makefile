@@ -39,8 +39,11 @@ format: install-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+faults: export FAULTS_REPORT := $(CURDIR)/.faults.txt
 faults: install-dev chromium
+	rm -f $(FAULTS_REPORT)
 	$(PY) -m pytest tests/faults tests/browser/test_frame.py --full --timeout 3600 $(FULL_ARGS)
+	sort -V $(FAULTS_REPORT)
 
 bench: install-dev chromium
 	set -e; for name in $(BENCHES); do $(PY) -m benchmarks.$$name; done
