@@ -46,7 +46,8 @@ faults: install-dev chromium
 	sort -V $(FAULTS_REPORT)
 
 bench: install-dev chromium
-	set -e; for name in $(BENCHES); do $(PY) -m benchmarks.$$name; done
+	failed=; for name in $(BENCHES); do echo "== $$name"; $(PY) -m benchmarks.$$name || failed="$$failed $$name"; done; \
+	test -z "$$failed" || { echo "Missed:$$failed"; exit 1; }
 
 chromium:
 	@scripts/chromium
