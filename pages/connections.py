@@ -17,8 +17,7 @@ st.caption(
 )
 policies = [policy.name for policy in router.policies.all()]
 policy = st.selectbox(
-    "Tests are paid for under the policy", policies, index=policies.index("default") if "default" in policies else 0,
-    key="test policy", width=320,
+    "Tests are paid for under the policy", policies, index=policies.index("default"), key="test policy", width=320,
 )  # fmt: skip
 for endpoint, place in draw.cards(list(router.settings.endpoints.values())):
     with place:

@@ -46,9 +46,8 @@ def form(router: Router) -> Asked:
         lines = [(str(n), line) for n, line in enumerate(body.split("\n"), 1) if line.strip()]
         ids, texts = [n for n, _ in lines], [line for _, line in lines]
     names = [policy.name for policy in router.policies.all()]
-    usual = names.index("default") if "default" in names else 0
     one, other = st.columns(2)
-    policy = one.selectbox("Policy", names, index=usual, key="policy")
+    policy = one.selectbox("Policy", names, index=names.index("default"), key="policy")
     role = other.selectbox(
         "Role",
         ["document", "query"],

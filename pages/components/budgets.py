@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
+from pages.components import draw
 from pages.components.format import md
 from router.domain.errors import RouterError
 from router.domain.money import parse_usd, to_json
@@ -31,21 +32,11 @@ def budget_rows(saved: Sequence[Budget], *, key: str) -> tuple[Budget, ...] | Ro
             amount = st.text_input(
                 "Dollars", _plain(usual.amount), key=f"amount {row} {key}", icon=":material/attach_money:"
             )
-            window = st.selectbox(
-                "Per",
-                WINDOWS,
-                index=WINDOWS.index(usual.window),
-                format_func=_PER.__getitem__,
-                key=f"window {row} {key}",
-            )
-            hard = st.selectbox(
-                "Kind",
-                [True, False],
-                index=0 if usual.hard else 1,
-                format_func=_KIND.__getitem__,
-                key=f"hard {row} {key}",
+            window = draw.pick(st, "Per", WINDOWS, usual.window, _PER, key=f"window {row} {key}")
+            hard = draw.pick(
+                st, "Kind", (True, False), usual.hard, _KIND, key=f"hard {row} {key}",
                 help="A hard budget is never passed; a soft one only slows the goal `balanced` down.",
-            )
+            )  # fmt: skip
             st.button(
                 "Remove", icon=":material/close:", key=f"remove {row} {key}", on_click=rows.remove, args=(row,),
                 help="Takes effect when you save.",

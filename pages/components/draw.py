@@ -190,6 +190,12 @@ def candidates(rows: Sequence[tables.Record], *, alt: str) -> None:
     st.dataframe(shown, column_config=config, hide_index=True, alt=alt)
 
 
+def pick(place: Any, label: str, options: Sequence[T], begin: T, words: Mapping[T, str], **more: Any) -> T:
+    """A select box that begins at one of its options, which `words` puts into words."""
+    picked: T = place.selectbox(label, options, index=options.index(begin), format_func=words.__getitem__, **more)
+    return picked
+
+
 def cards(things: Sequence[T]) -> Iterator[tuple[T, Any]]:
     """Each thing with a card to draw it in: two in a row, of one height, and one below the other on a narrow screen."""
     for start in range(0, len(things), 2):

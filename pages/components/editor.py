@@ -143,53 +143,34 @@ def form(router: Router, saved: Policy, *, like: str = "") -> Policy | RouterErr
     floor = _quality(router, saved, at, allow, local_only)
     st.markdown("**Budgets**")
     budgets = budget_rows(saved.budgets, key=at)
-    exhausted = st.selectbox(
-        "When the money is gone",
-        WHEN_EXHAUSTED,
-        index=WHEN_EXHAUSTED.index(saved.when_exhausted),
-        format_func=EXHAUSTED_WORDS.__getitem__,
-        key=f"exhausted {at}",
+    exhausted = draw.pick(
+        st, "When the money is gone", WHEN_EXHAUSTED, saved.when_exhausted, EXHAUSTED_WORDS, key=f"exhausted {at}",
         help="A collection in a paid space never falls to the local model: what is cached is served, the rest waits or"
         " is refused.",
-    )
+    )  # fmt: skip
     one, other = st.columns(2)
-    deadline = one.selectbox(
-        "Deadline",
-        DEADLINES,
-        index=DEADLINES.index(saved.deadline),
-        format_func=DEADLINE_WORDS.__getitem__,
-        key=f"deadline {at}",
+    deadline = draw.pick(
+        one, "Deadline", DEADLINES, saved.deadline, DEADLINE_WORDS, key=f"deadline {at}",
         help="The batch tier costs about half, where a provider has one.",
-    )
-    long_texts = other.selectbox(
-        "Texts longer than the model takes",
-        LONG_TEXTS,
-        index=LONG_TEXTS.index(saved.long_texts),
-        format_func=LONG_WORDS.__getitem__,
-        key=f"long {at}",
+    )  # fmt: skip
+    long_texts = draw.pick(
+        other, "Texts longer than the model takes", LONG_TEXTS, saved.long_texts, LONG_WORDS, key=f"long {at}",
         help="Split: even pieces, averaged by their tokens. Cut: to the model's length; the answer says which.",
-    )
+    )  # fmt: skip
     zone = one.selectbox(
-        "Time zone",
-        zones(saved.timezone),
-        index=zones(saved.timezone).index(saved.timezone),
-        key=f"zone {at}",
+        "Time zone", zones(saved.timezone), key=f"zone {at}",
         help="Days, weeks and months of the budgets begin at its midnight.",
-    )
+    )  # fmt: skip
     normalise = other.toggle(
         "Normalise texts",
         saved.normalise,
         key=f"normalise {at}",
         help="Unicode NFC, line ends as \\n, no white space at the ends: texts that look the same are the same.",
     )
-    queries = other.selectbox(
-        "Queries of a collection go to",
-        QUERIES,
-        index=QUERIES.index(saved.queries),
-        format_func=QUERY_WORDS.__getitem__,
-        key=f"queries {at}",
+    queries = draw.pick(
+        other, "Queries of a collection go to", QUERIES, saved.queries, QUERY_WORDS, key=f"queries {at}",
         help="Models of one family (voyage-4) share a space: documents may be on the best, queries on the cheapest.",
-    )
+    )  # fmt: skip
     if isinstance(budgets, RouterError):
         return budgets
     return replace(

@@ -119,7 +119,7 @@ def _new(host: Host) -> None:
     names = [policy.name for policy in router.policies.all()]
     name = st.text_input("Name", key="new name", max_chars=80)
     policy = st.selectbox(
-        "Policy", names, index=names.index("default") if "default" in names else 0, key="new policy",
+        "Policy", names, index=names.index("default"), key="new policy",
         help="Which models it may use, and what it may cost. Its space is chosen when you confirm a quote.",
     )  # fmt: skip
     one, other = st.columns(2)
