@@ -20,7 +20,8 @@ from router.store.usage import Slice
 SAMPLES = Path(__file__).resolve().parents[2] / "samples" / "help-centre"
 SAMPLE = "help-centre"
 TABS = ("Documents", "Search", "Jobs", "Settings")
-DOUBLE_CLICK_S = 0.7
+DOUBLE_CLICK_S = 1.0
+"""From the first click's run to the second's, which waits for it."""
 
 
 def open_collection(name: str, tab: str = "Documents") -> None:

@@ -147,6 +147,7 @@ def test_a_confirmed_quote_becomes_a_job_that_can_be_watched(
     app = open_page("collections", collection="mine")
     app.selectbox(key="order model").set_value(SMALL)
     app.selectbox(key="order when").set_value("now").run()
+    monkeypatch.setattr(shelf, "DOUBLE_CLICK_S", 600.0)
     app.button(key="order").click().run()
     assert not app.exception
     assert "0 of 2 texts" in words(app)
