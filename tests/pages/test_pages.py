@@ -81,6 +81,8 @@ def test_the_overview_has_the_figures_of_the_books(busy: Path, open_page: Open) 
     """Six figures with sparklines, the chart, the bar, and the latest requests."""
     app = open_page("overview")
     assert [m.label for m in app.metric] == ["Spent this month", "Avoided", "Hit rate", "Texts", "p95", "Errors"]
+    (said,) = [h.proto.body for h in app.get("html") if 'class="unseen"' in h.proto.body]
+    assert all(f"{metric.label}: " in said for metric in app.metric), "what the sparklines show is not read out"
     settled, unconfirmed, _ = host().router.ledger.totals()
     assert settled > 0
     assert unconfirmed > 0
