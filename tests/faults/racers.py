@@ -187,7 +187,7 @@ def _check_then_act() -> type[Any]:
             wanted = sum(unit.tokens for group in groups for unit in group)
             if any(s.budget.hard and s.left < wanted for s in self.states(purpose.policy)):
                 raise BudgetExceeded("There is no room.")
-            await asyncio.sleep(0.002)  # what lies between checking and acting in real programs
+            await asyncio.sleep(0.01)  # what lies between checking and acting in real programs
             return await super().open(groups, purpose, **details)
 
     return CheckThenAct
