@@ -171,7 +171,7 @@ def overview(books: Books) -> Any:
     history = reports.days(usage, first=last - timedelta(days=29), last=last, zone="UTC")
     month = reports.figures(usage, since=reports.bounds_of(first, "UTC")[0], until=NOW)
     reports.forecast(history, spent=month.spent, limit=10**10, now=NOW, window="month", zone="UTC")
-    reports.p95_by_day(usage, first=history[0].day, last=last, zone="UTC")
+    reports.p95s(usage, history, zone="UTC")
     for name in ("", *(p.name for p in BUILT_IN)):
         books.ledger.states(name)
     usage.requests(since=since, until=NOW + 1, limit=10)

@@ -36,7 +36,7 @@ else:
         history, spent=month.spent, limit=budget and budget.budget.amount, now=now, window="month", zone=ZONE
     )
     days = [d.day for d in history]
-    p95 = reports.p95_by_day(router.usage, first=history[0].day, last=last, zone=ZONE)
+    p95 = reports.p95s(router.usage, history, zone=ZONE)
 
     start.hint(router)
     st.caption(f"{last:%B} so far; under each figure the last {DAYS} days. Times in {ZONE}.")

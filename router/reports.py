@@ -221,13 +221,8 @@ def behind(
     return usage.behind(since=since, until=until, where={**(where or {}), by: names}, limit=limit, before=before)
 
 
-def p95_by_day(usage: Usage, *, first: date, last: date, zone: str, where: Where | None = None) -> list[float]:
-    """The 95th percentile of each day's latency, in milliseconds; 0.0 for a day without requests."""
-    return p95s(usage, [Day(day=day, groups={}) for day in _dates(first, last)], zone=zone, where=where)
-
-
 def p95s(usage: Usage, report: Iterable[Day], *, zone: str, where: Where | None = None) -> list[float]:
-    """The same for each day or hour of a report."""
+    """The 95th percentile of latency of each day or hour of a report, in ms; 0.0 where there were no requests."""
     stretches = [bounds_of_bar(d.day, zone) for d in report]
     return [usage.latency(since=since, until=until, share=0.95, where=where) for since, until in stretches]
 

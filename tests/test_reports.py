@@ -71,8 +71,9 @@ async def test_a_day_is_the_zones_own(router: Router) -> None:
     await record(router, datetime(2026, 11, 19, 23, 30, tzinfo=UTC), cache=1)
     span = {"first": date(2026, 11, 19), "last": date(2026, 11, 20)}
     assert [d.texts for d in reports.days(router.usage, **span, zone="UTC")] == [3, 0]
-    assert [d.texts for d in reports.days(router.usage, **span, zone="Europe/Paris")] == [0, 3]
-    assert [bool(p) for p in reports.p95_by_day(router.usage, **span, zone="Europe/Paris")] == [False, True]
+    there = reports.days(router.usage, **span, zone="Europe/Paris")
+    assert [d.texts for d in there] == [0, 3]
+    assert [bool(p) for p in reports.p95s(router.usage, there, zone="Europe/Paris")] == [False, True]
 
 
 async def test_a_filter_and_a_group_are_passed_on(router: Router) -> None:

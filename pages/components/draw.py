@@ -44,13 +44,13 @@ def figures() -> Iterator[Callable[..., None]]:
     """
     said: list[str] = []
 
-    def draw(label: str, value: str, *, show: Callable[[Any], str] = usd, **options: Any) -> None:
+    def tile(label: str, value: str, *, show: Callable[[Any], str] = usd, **options: Any) -> None:
         figure(label, value, **options)
         if series := options.get("series"):
             said.append(f"{label}: {course(series, show)}")
 
     with st.container(horizontal=True, key="figures"):
-        yield draw
+        yield tile
     st.html(f'<p class="unseen">{escape(" ".join(said))}</p>')
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from router.cli.jobs import job_as_json, run_jobs, tell_job, with_library
 from router.cli.output import emit, say, table, warn
+from router.cli.quote import usd_or_none, verdict_as_json
 from router.cli.shell import FAILED, WRONG_USE
 from router.domain.errors import BadInput, Refused
 from router.domain.money import show, to_json
@@ -209,24 +210,12 @@ def embedded_as_json(
 
 
 def _candidate(candidate: CorpusCandidate) -> dict[str, object]:
-    verdict = candidate.verdict
     return {
-        "model": verdict.model.id,
-        "space": verdict.model.space,
-        "quality": verdict.quality,
-        "cached": verdict.cached,
-        "tokens": verdict.tokens,
-        "cost_usd": _usd(candidate.now_cost),
-        "batch_cost_usd": _usd(candidate.batch_cost),
-        "seconds": round(verdict.seconds, 1),
-        "eligible": verdict.eligible,
-        "reason": verdict.reason,
+        **verdict_as_json(candidate.verdict, candidate.now_cost),
+        "tokens": candidate.verdict.tokens,
+        "batch_cost_usd": usd_or_none(candidate.batch_cost),
         "warning": candidate.warning,
     }
-
-
-def _usd(cost: int | None) -> str | None:
-    return None if cost is None else to_json(cost)
 
 
 def _money(cost: int | None) -> str:

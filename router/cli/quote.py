@@ -26,6 +26,7 @@ from router.domain.money import show, to_json
 from router.domain.values import Refusal, Role
 
 if TYPE_CHECKING:
+    from router.domain.values import Verdict
     from router.engine import Router
     from router.request.results import Quote, QuoteLine
 
@@ -90,21 +91,27 @@ def _exit_code(found: Quote) -> int:
     return WRONG_USE if found.outcome.kind == "input" else Refused.exit_code
 
 
-def _candidate(line: QuoteLine) -> dict[str, object]:
-    verdict = line.verdict
+def verdict_as_json(verdict: Verdict, cost: int | None) -> dict[str, object]:
+    """A candidate of any quote, for machines; `cost` is that of what is not cached."""
     return {
         "model": verdict.model.id,
         "space": verdict.model.space,
         "quality": verdict.quality,
         "cached": verdict.cached,
-        "cost_usd": _usd(verdict.cost),
+        "cost_usd": usd_or_none(cost),
         "seconds": round(verdict.seconds, 3),
         "eligible": verdict.eligible,
         "reason": verdict.reason,
+    }
+
+
+def _candidate(line: QuoteLine) -> dict[str, object]:
+    return {
+        **verdict_as_json(line.verdict, line.verdict.cost),
         "tokens_to_pay": _to_pay(line),
         "distinct_tokens": line.distinct_tokens,
         "full_tokens": line.full_tokens,
-        "full_cost_usd": _usd(line.full_cost),
+        "full_cost_usd": usd_or_none(line.full_cost),
     }
 
 
@@ -112,7 +119,8 @@ def _to_pay(line: QuoteLine) -> int:
     return 0 if line.verdict.model.local else line.verdict.tokens
 
 
-def _usd(cost: int | None) -> str | None:
+def usd_or_none(cost: int | None) -> str | None:
+    """None where the price is unknown."""
     return None if cost is None else to_json(cost)
 
 

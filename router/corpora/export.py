@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 import zipfile
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -97,7 +98,7 @@ def safe_cell(value: str) -> str:
     return f"'{value}" if value.startswith(_ACTIVE) else value
 
 
-class Writer:
+class Writer(ABC):
     """What all kinds share: the check of what comes in."""
 
     def __init__(self, part: Path, about: dict[str, Any], with_text: bool) -> None:
@@ -117,14 +118,15 @@ class Writer:
         with disk_errors(self.part.parent.parent):
             self._append(list(ids), list(texts or ()) if self.with_text else None, np.ascontiguousarray(vectors))
 
+    @abstractmethod
     def _append(self, ids: list[str], texts: list[str] | None, vectors: NDArray[np.float32]) -> None:
-        raise NotImplementedError
+        """Write n rows that were checked."""
 
     def finish(self) -> None:
         """Write what is still to be written and close the target. Called once, when all went well."""
         self.close()
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  # the kinds that are folders have nothing open
         """Let go of the files. Called at the end in any case."""
 
 

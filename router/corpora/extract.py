@@ -314,7 +314,7 @@ def _unpack(path: Path, into: Path) -> list[FileVerdict]:
             return [_take(archive, entry, into) for entry in entries]
     except BadInput as error:
         reason = str(error)
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:  # the last: a packing unknown to it
         reason = f"{archive_name} is a broken zip archive: {error}."
     return [FileVerdict(path=None, name=archive_name, ok=False, reason=reason)]
 

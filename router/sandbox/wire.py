@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from base64 import b64encode
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -49,22 +50,22 @@ class Ask:
     cut: bool
 
 
-class Wire:
+class Wire(ABC):
     """What the vendors' wires have in common."""
 
     provider: Provider
 
+    @abstractmethod
     def payload(self, status: int, message: str, **details: Any) -> dict[str, Any]:
         """The body of an error."""
-        raise NotImplementedError
 
+    @abstractmethod
     def parse(self, data: dict[str, Any]) -> Ask:
         """The call in a JSON body. Raises WireError."""
-        raise NotImplementedError
 
+    @abstractmethod
     def answer(self, ask: Ask, rows: list[Any], tokens: int, fault: str) -> dict[str, Any]:
         """The JSON body of a good answer; `rows` are encoded vectors."""
-        raise NotImplementedError
 
     def error(self, status: int, message: str, **details: Any) -> WireError:
         """An error to raise."""

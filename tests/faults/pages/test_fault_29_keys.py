@@ -5,10 +5,7 @@ Figure: places where a key was found (0): pages, what the server sent them, addr
 
 from __future__ import annotations
 
-import json
-import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -17,6 +14,7 @@ from playwright.sync_api import Page, WebSocket, expect
 from router.sandbox import Sandbox
 from tests.browser.helpers import ROOT, free_port, serving
 from tests.browser.steps import press, visit
+from tests.faults.pages.refusing import refusing
 
 KEYS = {"OPENAI_API_KEY": "sk-canary-env-1f0a", "ECHO_KEY": "sk-canary-echo-77ab", "NOBODY_KEY": "sk-canary-down-e5d0"}
 WRONG, GOOD = "sk-canary-typed-wrong-4d2b", "sk-canary-typed-good-9c31"
@@ -26,30 +24,16 @@ VISIBLE = "text-embedding-3-small"
 PAGES = ("", "models", "spend", "route", "policies", "collections")
 
 
-class Echo(BaseHTTPRequestHandler):
-    """A provider that refuses every key and repeats it, as some do."""
-
-    def do_POST(self) -> None:
-        """401."""
-        self.rfile.read(int(self.headers.get("content-length", 0)))
-        key = self.headers.get("authorization", "").removeprefix("Bearer ")
-        body = json.dumps({"error": {"message": f"Incorrect API key provided: {key}.", "code": "invalid_api_key"}})
-        self.send_response(401)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body.encode())
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Nothing is said."""
-
-
 @pytest.fixture
 def echo() -> Iterator[str]:
-    """The URL of such a provider."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), Echo) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}/v1"
-        server.shutdown()
+    """The URL of a provider that refuses every key and repeats it, as some do."""
+
+    def repeat(headers: Mapping[str, str]) -> str:
+        key = {name.lower(): value for name, value in headers.items()}["authorization"].removeprefix("Bearer ")
+        return f"Incorrect API key provided: {key}."
+
+    with refusing(401, "invalid_api_key", repeat) as url:
+        yield url
 
 
 class Search:

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -23,6 +21,7 @@ from router.host import Host
 from router.sandbox import Sandbox
 from tests.browser.helpers import ROOT, serving
 from tests.browser.steps import press, visit, write
+from tests.faults.pages.refusing import refusing
 from tests.waits import until
 
 SMALL = "openai/text-embedding-3-small"
@@ -55,29 +54,11 @@ LOOK = """([marked, words]) => {
 }"""
 
 
-class Refuse(BaseHTTPRequestHandler):
-    """A provider whose every answer is an error that says TEXT."""
-
-    def do_POST(self) -> None:
-        """402, which is not tried again."""
-        self.rfile.read(int(self.headers.get("content-length", 0)))
-        body = json.dumps({"error": {"message": TEXT, "code": "insufficient_quota"}}).encode()
-        self.send_response(402)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Nothing is said."""
-
-
 @pytest.fixture
-def refusing() -> Iterator[str]:
-    """The URL of such a provider."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), Refuse) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}/v1"
-        server.shutdown()
+def refuser() -> Iterator[str]:
+    """The URL of a provider whose every answer is an error that says TEXT; 402 is not tried again."""
+    with refusing(402, "insufficient_quota", lambda _: TEXT) as url:
+        yield url
 
 
 def write_hostile(folder: Path, url: str, env: dict[str, str]) -> None:
@@ -170,11 +151,11 @@ def test_the_look_finds_what_is_rendered(page: Page) -> None:
 
 
 def test_hostile_text_is_text_on_every_page(
-    page: Page, refusing: str, sandbox: Sandbox, tmp_path: Path, figure: Callable[[int, str], None]
+    page: Page, refuser: str, sandbox: Sandbox, tmp_path: Path, figure: Callable[[int, str], None]
 ) -> None:
     """Every page, every part of one, with names and messages that would run, load, link, or be formatted away."""
     env = {**sandbox.environment, "ROUTER_DATA": str(tmp_path / "data")}
-    write_hostile(tmp_path / "data", refusing, env)
+    write_hostile(tmp_path / "data", refuser, env)
     page.set_viewport_size({"width": 1600, "height": 1800})
     with serving(ROOT / "app.py", tmp_path / "log.txt", env) as url:
         looker, name, broken, unknown = Looker(page, url), quote(NAME), quote(BROKEN), quote(TEXT)
