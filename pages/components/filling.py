@@ -102,7 +102,7 @@ def _verdicts(reports: list[FileReport]) -> None:
             "verdict": [VERDICTS[report.state]],
             "chunks": report.chunks,
             "rows skipped": report.skipped,
-            "why": report.reason,
+            "why": " ".join([report.reason, *report.notes]).strip(),
         }
         for report in sorted(reports, key=lambda r: r.state != "failed")
     ]

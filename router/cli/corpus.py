@@ -173,7 +173,7 @@ def added_as_json(reports: Sequence[FileReport], quote: CorpusQuote, job: Job | 
     return {
         "files": [
             {"name": r.name, "state": r.state, "chunks": r.chunks, "skipped": r.skipped, "reason": r.reason,
-             "reasons": r.reasons}
+             "reasons": r.reasons, "notes": r.notes}
             for r in reports
         ],
         "chunks": quote.chunks,
@@ -230,6 +230,8 @@ def tell_added(reports: Sequence[FileReport], quote: CorpusQuote, job: Job | Non
         elif report.skipped:
             count = "1 row is" if report.skipped == 1 else f"{report.skipped:,} rows are"
             warn(f"{report.name}: {count} skipped. {' '.join(report.reasons or ['See when it was added.'])}")
+        for note in report.notes:
+            warn(f"{report.name}: {note}")
     for state in ("added", "unchanged"):
         some = [report for report in reports if report.state == state]
         if some:

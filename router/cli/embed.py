@@ -153,6 +153,8 @@ def tell_rows(rows: Texts, problems: Mapping[int, RouterError]) -> None:
     if rows.skipped:
         one = len(rows.skipped) == 1
         warn(f"{len(rows.skipped):,} row{' is' if one else 's are'} empty and skipped: {named(rows.skipped)}")
+    for note in rows.notes:
+        warn(note)
     for broken in rows.broken:
         warn(f"line {broken.line} (id {broken.id}): {broken.reason}" if broken.line else broken.reason)
     if rows.refused > len(rows.broken):
@@ -203,6 +205,7 @@ def _as_json(rows: Texts, result: Result, out: Path | None) -> dict[str, object]
         "cut_rows": [rows.ids[at] for at in result.cut],
         "skipped_rows": rows.skipped,
         "problems": problems_of(rows, result.problems),
+        "notes": rows.notes,
     }
 
 

@@ -77,6 +77,7 @@ def quote(
             "skipped_rows": rows.skipped,
             "refused": len(found.problems) + rows.refused,
             "problems": problems_of(rows, found.problems),
+            "notes": rows.notes,
         })  # fmt: skip
     else:
         _tell(found)

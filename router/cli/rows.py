@@ -36,6 +36,7 @@ class Texts:
         ids, lines, texts: of the rows that have a text; `lines` as in `corpora.extract.Row`, for a chunk its number.
         skipped: ids of the rows that have none.
         broken: the first rows and files that cannot be read; `refused` counts them all.
+        notes: sentences on files that were read: what of them is not among the texts, or was changed.
     """
 
     ids: list[str] = field(default_factory=list)
@@ -44,6 +45,7 @@ class Texts:
     skipped: list[str] = field(default_factory=list)
     broken: list[Broken] = field(default_factory=list)
     refused: int = 0
+    notes: list[str] = field(default_factory=list)
 
     def add(self, row: Row, file: str) -> None:
         """A row of a file, whose name goes before the id where there are several."""
@@ -107,6 +109,7 @@ def _read(path: Path, name: str, into: Texts) -> None:
             into.add(row, name)
         return
     document = read_document(path)
+    into.notes += [f"{name or path.name}: {note}" for note in document.notes]
     chunks = chunk_text(document.text, tokenizer="wordpiece", limit=CHUNK_TOKENS, markdown=document.kind == "markdown")
     for number, chunk in enumerate(chunks, 1):
         into.add(Row(id=str(number), text="" if chunk.near_empty else chunk.text, line=number), name)

@@ -74,11 +74,15 @@ class FileVerdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
-    """The words of one document. `kind` "markdown" is to be chunked as Markdown, all others as plain text."""
+    """The words of one document. `kind` "markdown" is to be chunked as Markdown, all others as plain text.
+
+    `notes` are sentences on what of the file is not in the text, such as pages without text.
+    """
 
     name: str
     text: str = field(repr=False)
     kind: DocumentKind
+    notes: tuple[str, ...] = ()
 
 
 # ---- reading -----------------------------------------------------------------------------------

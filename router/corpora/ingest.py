@@ -44,7 +44,8 @@ FileState = Literal["added", "unchanged", "failed"]
 class FileReport:
     """What became of one file. `skipped` counts rows without a text that could be embedded; `reason` says why not.
 
-    `reasons` has the first of the skipped rows, at most `MOST_REASONS`.
+    `reasons` has the first of the skipped rows, at most `MOST_REASONS`; `notes` are sentences on a file that was read:
+    what of it is not in the chunks, or was changed.
     """
 
     name: str
@@ -53,6 +54,7 @@ class FileReport:
     chunks: int = 0
     skipped: int = 0
     reasons: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +149,7 @@ class Ingest:
         self._run(self._corpora.end_document(document, skipped=skipped.count))
         return FileReport(
             name=name, state="added", chunks=count, skipped=skipped.count, reason=skipped.first,
-            reasons=tuple(skipped.reasons),
+            reasons=tuple(skipped.reasons), notes=tuple(skipped.notes),
         )  # fmt: skip
 
     def _begin(self, path: Path, name: str, digest: str, size: int) -> int:
@@ -175,6 +177,7 @@ class Ingest:
         if reason:
             raise BadInput(f"{name} {reason}.", "Mend it at its source.")
         skipped.read = path.stat().st_size
+        skipped.notes += document.notes
         yield from self._split("", text, document.kind == "markdown")
 
     def _of_rows(self, path: Path, name: str, skipped: _Skipped) -> Iterator[NewChunk]:
@@ -249,11 +252,12 @@ def unusable(text: str) -> str:
 
 
 class _Skipped:
-    """Rows without a text, and how far the reading has come."""
+    """Rows without a text, what else is to be said of the file, and how far the reading has come."""
 
     def __init__(self) -> None:
         self.count = self.read = 0
         self.reasons: list[str] = []
+        self.notes: list[str] = []
 
     @property
     def first(self) -> str:
