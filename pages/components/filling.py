@@ -16,8 +16,9 @@ import streamlit as st
 from pages.components import access, bars, draw, tables
 from pages.components.format import count, estimate, exact_usd, md, plural, seconds, tokens, unbroken, usd
 from pages.components.work import Task, wait_for
+from router.corpora.columns import TEXT_COLUMNS, Columns
 from router.corpora.extract import ROWS, columns
-from router.corpora.ingest import TEXT_COLUMNS, FileReport
+from router.corpora.ingest import FileReport
 from router.corpora.library import CollectionInfo
 from router.corpora.quote import CorpusCandidate, CorpusQuote
 from router.domain.errors import BadInput
@@ -59,12 +60,16 @@ def add(host: Host, info: CollectionInfo) -> None:
         ):
             with draw.in_words():
                 saved = [host.library.upload(upload, upload.name) for upload in uploads]
-                texts = {one.name: chosen[up.name] for one, up in zip(saved, uploads, strict=True) if up.name in chosen}
+                texts = {
+                    one.name: Columns(texts=(chosen[up.name],))
+                    for one, up in zip(saved, uploads, strict=True)
+                    if up.name in chosen
+                }
                 st.session_state[f"turn {name}"] += 1  # an empty uploader: the memory of these is given back
                 st.session_state[f"reading {name}"] = Task(
                     host,
                     lambda progress: host.library.add_files(
-                        name, [one.path for one in saved], text_columns=texts, txt_lines=lines, progress=progress
+                        name, [one.path for one in saved], columns=texts, txt_lines=lines, progress=progress
                     ),
                 )
                 st.rerun()

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import shlex
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from router.cli.corpus import added_as_json, embed_all, exit_code, fill, nothing_read, tell_added
-from router.cli.embed import ModelId, PolicyName, check_out
+from router.cli.corpus import (
+    added_as_json,
+    embed_all,
+    exit_code,
+    fill,
+    nothing_read,
+    require_agreement,
+    tell_added,
+    tell_plan,
+)
+from router.cli.embed import IdColumn, ModelId, PolicyName, Replace, TextColumns, check_out
 from router.cli.jobs import job_as_json, with_library
 from router.cli.output import Json, emit, say, table
+from router.corpora.columns import Columns
+from router.domain.errors import BadInput
 from router.domain.money import show, to_json
 
 if TYPE_CHECKING:
@@ -19,11 +31,13 @@ if TYPE_CHECKING:
     from router.corpora.jobs import Job
     from router.corpora.library import CollectionInfo, Library
     from router.corpora.quote import CorpusQuote
+    from router.corpora.records import DocumentRow
     from router.corpora.search import Found
 
 collections_app = typer.Typer(no_args_is_help=True, help="Named documents, embedded in one space and searched.")
 Name = Annotated[str, typer.Argument(help="Of the collection.")]
 _SHOWN = 240  # characters of a hit
+_STATES = {"adding": "being read", "added": "not confirmed", "ready": "ready", "failed": "not read"}
 
 
 @collections_app.command("list")
@@ -61,31 +75,93 @@ def add(
     policy: PolicyName = "default",
     model: ModelId = None,
     chunk_tokens: Annotated[int | None, typer.Option(help="The most tokens of a chunk.")] = None,
-    text_column: Annotated[str | None, typer.Option(help="Of tables and JSON lines.")] = None,
+    text_column: TextColumns = None,
+    id_column: IdColumn = None,
     txt_lines: Annotated[bool, typer.Option("--txt-lines", help=".txt files hold a text a line.")] = False,
     embed: Annotated[bool, typer.Option("--embed", help="Agree to the quote, and embed now.")] = False,
     batch: Annotated[bool, typer.Option("--batch", help="By the batch tier: cheaper, within a day.")] = False,
+    sync: Annotated[
+        bool, typer.Option("--sync", help="FILES is one folder: also list what the collection has and it has no more.")
+    ] = False,
+    drop: Annotated[bool, typer.Option("--delete", help="With --sync: delete these documents.")] = False,
+    replace: Replace = False,
     as_json: Json = False,
 ) -> None:
     """Read FILES into a collection, which is made if there is none, and quote it; with --embed, embed it too."""
+    if sync and (len(files) != 1 or not files[0].is_dir()):
+        raise BadInput("--sync keeps a collection in step with one folder.", "Give one folder, or leave --sync out.")
+    if drop and not sync:
+        raise BadInput("--delete belongs to --sync.", "`collections remove` deletes documents by name.")
 
-    async def work(library: Library) -> tuple[list[FileReport], CorpusQuote, Job | None]:
+    async def work(library: Library) -> tuple[list[FileReport], CorpusQuote, list[str], Job | None]:
         reports = await fill(
             library, name, files, policy=policy, model=model, chunk_tokens=chunk_tokens,
-            text_column=text_column, txt_lines=txt_lines,
+            columns=Columns(texts=tuple(text_column or ()), id=id_column), txt_lines=txt_lines,
         )  # fmt: skip
+        gone = library.gone(name, files[0], [report.name for report in reports]) if sync else []
+        if gone and drop:
+            await library.delete_documents(name, gone)
         quote = await library.quote(name, model=model)
         if not embed or nothing_read(reports, quote):
-            return reports, quote, None
+            return reports, quote, gone, None
+        require_agreement(reports, replace)
         _, job = await embed_all(library, name, model=model, batch=batch)
-        return reports, quote, job
+        return reports, quote, gone, job
 
-    reports, quote, job = with_library(work)
+    reports, quote, gone, job = with_library(work)
     if as_json:
-        emit(added_as_json(reports, quote, job))
+        emit({**added_as_json(reports, quote, job), "gone": gone, "deleted": gone if drop else []})
     else:
+        if sync:
+            tell_plan(reports, gone, drop)
         tell_added(reports, quote, job, shlex.join(["embed", "--collection", name]))
     raise typer.Exit(exit_code(reports, quote, job))
+
+
+@collections_app.command("documents")
+def documents(name: Name, as_json: Json = False) -> None:
+    """The documents of a collection, by name."""
+
+    async def work(library: Library) -> list[DocumentRow]:
+        return library.documents(name, limit=-1)
+
+    found = with_library(work)
+    if as_json:
+        emit({"documents": [
+            {"name": row.name, "state": row.state, "chunks": row.chunks, "skipped": row.skipped, "bytes": row.bytes,
+             "added": row.added, "source": row.source or None, "reason": row.reason}
+            for row in found
+        ]})  # fmt: skip
+        return
+    if not found:
+        say(f"The collection '{name}' has no documents. `python -m router collections add {shlex.quote(name)} FILE`")
+        return
+    rows = [
+        (row.name, _STATES[row.state], f"{row.chunks:,}", f"{datetime.fromtimestamp(row.added, UTC):%Y-%m-%d %H:%M}")
+        for row in found
+    ]
+    table(("document", "state", "chunks", "added (UTC)"), rows, right=(2,))
+
+
+@collections_app.command("remove")
+def remove(
+    name: Name,
+    names: Annotated[list[str], typer.Argument(metavar="DOCUMENT...", help="As `collections documents` names them.")],
+    vectors: Annotated[
+        bool, typer.Option("--vectors", help="Also the cached vectors that nothing else needs.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Delete documents of a collection. Their vectors stay in the cache: adding them again costs nothing."""
+
+    async def work(library: Library) -> int:
+        return await library.delete_documents(name, names, vectors=vectors)
+
+    with_library(work)
+    if as_json:
+        emit({"deleted": names})
+    else:
+        say(f"{'1 document is' if len(names) == 1 else f'{len(names):,} documents are'} deleted from '{name}'.")
 
 
 @collections_app.command("search")

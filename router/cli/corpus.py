@@ -5,13 +5,15 @@ from __future__ import annotations
 import shlex
 import tempfile
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from router.cli.jobs import job_as_json, run_jobs, tell_job, with_library
-from router.cli.output import emit, say, table, warn
+from router.cli.output import emit, named, say, table, warn
 from router.cli.quote import usd_or_none, verdict_as_json
 from router.cli.shell import FAILED, WRONG_USE
+from router.corpora.columns import AS_USUAL, Columns
 from router.domain.errors import BadInput, Refused
 from router.domain.money import show, to_json
 from router.domain.values import Refusal
@@ -33,7 +35,7 @@ async def fill(
     model: str | None = None,
     dimensions: int | None = None,
     chunk_tokens: int | None = None,
-    text_column: str | None = None,
+    columns: Columns = AS_USUAL,
     txt_lines: bool = False,
 ) -> list[FileReport]:
     """Read files into a collection, which is made if there is none; nothing is embedded.
@@ -50,8 +52,7 @@ async def fill(
         raise BadInput(
             f"The collection '{name}' has {there.active.dimensions:,} dimensions.", "Leave --dimensions out."
         )
-    columns = {} if text_column is None else {"": text_column}
-    return await library.add_files(name, files, text_columns=columns, txt_lines=txt_lines)
+    return await library.add_files(name, files, columns={"": columns}, txt_lines=txt_lines)
 
 
 def _there(library: Library, name: str) -> CollectionInfo | None:
@@ -73,6 +74,8 @@ def embed_into(
     policy: str,
     model: str | None,
     dimensions: int | None,
+    columns: Columns,
+    replace: bool,
     out: Path | None,
     with_text: bool,
     as_json: bool,
@@ -81,10 +84,13 @@ def embed_into(
 
     async def work(library: Library) -> tuple[list[FileReport], CorpusQuote, dict[str, object], Job | None]:
         before = _avoided(library, name)
-        reports = await fill(library, name, files, policy=policy, model=model, dimensions=dimensions, txt_lines=True)
+        reports = await fill(
+            library, name, files, policy=policy, model=model, dimensions=dimensions, columns=columns, txt_lines=True
+        )
         quote = await library.quote(name, model=model)
         if nothing_read(reports, quote):
             return reports, quote, added_as_json(reports, quote, None), None
+        require_agreement(reports, replace)
         begun, job = await embed_all(library, name, model=model, dimensions=dimensions)
         if out is not None and job.done:
             await library.export(name, out, with_text=with_text)
@@ -111,14 +117,47 @@ def _avoided(library: Library, name: str) -> int:
     return router.usage.total(since=0, until=router.clock() + 1, where={"collection": name}).avoided
 
 
+def require_agreement(reports: Sequence[FileReport], replace: bool) -> None:
+    """Ask, by refusing, before a document from one folder takes the place of one from another.
+
+    Raises:
+        BadInput: there is such a document, and `--replace` was not given. What was read waits to be confirmed.
+    """
+    others = [report for report in reports if report.from_elsewhere]
+    if others and not replace:
+        raise BadInput(
+            f"Nothing was embedded: {' '.join(replaces(report) for report in others[:3])}"
+            f"{f' And {len(others) - 3:,} more.' if others[3:] else ''}",
+            "Add --replace if that is meant; or add the folder above both, so that their names differ.",
+        )
+
+
+def replaces(report: FileReport) -> str:
+    """What a file takes the place of, in a sentence; "" where of nothing."""
+    old = report.replaces
+    if old is None:
+        return ""
+    what = f"{report.name} of {old.source}" if report.from_elsewhere else "the version"
+    at = datetime.fromtimestamp(old.added, UTC)
+    new = "is" if old.new == 1 else "are"
+    return (
+        f"{report.name} replaces {what} of {at:%d %b %H:%M} UTC; {old.new:,} of {old.texts:,}"
+        f" text{'s' if old.texts != 1 else ''} {new} new."
+    )
+
+
 def nothing_read(reports: Sequence[FileReport], quote: CorpusQuote) -> bool:
     """Whether there is nothing to embed because no file could be read; the reports say why."""
     return quote.chunks == quote.near_empty and any(report.state == "failed" for report in reports)
 
 
-def quote_into(name: str, files: Sequence[Path], policy: str, model: str | None, as_json: bool) -> int:
+def quote_into(
+    name: str, files: Sequence[Path], policy: str, model: str | None, columns: Columns, as_json: bool
+) -> int:
     """`quote --collection`: the exit code."""
-    reports, quote = with_library(lambda library: price(library, name, files, policy=policy, model=model))
+    reports, quote = with_library(
+        lambda library: price(library, name, files, policy=policy, model=model, columns=columns)
+    )
     if as_json:
         emit(added_as_json(reports, quote, None))
     else:
@@ -129,7 +168,7 @@ def quote_into(name: str, files: Sequence[Path], policy: str, model: str | None,
 
 
 async def price(
-    library: Library, name: str, files: Sequence[Path], *, policy: str, model: str | None
+    library: Library, name: str, files: Sequence[Path], *, policy: str, model: str | None, columns: Columns
 ) -> tuple[list[FileReport], CorpusQuote]:
     """What a collection costs, or what these files would cost in it; it is not changed, and need not be there."""
     from router.corpora.library import Library as Scratch
@@ -151,7 +190,7 @@ async def price(
                     await scratch.corpora.add_generation(
                         made.id, model=g.model, space=g.space, dimensions=g.dimensions, state="active"
                     )
-            reports = await scratch.add_files(name, files, txt_lines=True)
+            reports = await scratch.add_files(name, files, columns={"": columns}, txt_lines=True)
             return reports, await scratch.quote(name, model=model)
         finally:
             await scratch.aclose()
@@ -173,7 +212,7 @@ def added_as_json(reports: Sequence[FileReport], quote: CorpusQuote, job: Job | 
     return {
         "files": [
             {"name": r.name, "state": r.state, "chunks": r.chunks, "skipped": r.skipped, "reason": r.reason,
-             "reasons": r.reasons, "notes": r.notes}
+             "reasons": r.reasons, "notes": r.notes, "replaces": _replaced(r)}
             for r in reports
         ],
         "chunks": quote.chunks,
@@ -209,6 +248,13 @@ def embedded_as_json(
     }
 
 
+def _replaced(report: FileReport) -> dict[str, object] | None:
+    old = report.replaces
+    if old is None:
+        return None
+    return {"added": old.added, "source": old.source or None, "texts": old.texts, "new": old.new}
+
+
 def _candidate(candidate: CorpusCandidate) -> dict[str, object]:
     return {
         **verdict_as_json(candidate.verdict, candidate.now_cost),
@@ -216,6 +262,17 @@ def _candidate(candidate: CorpusCandidate) -> dict[str, object]:
         "batch_cost_usd": usd_or_none(candidate.batch_cost),
         "warning": candidate.warning,
     }
+
+
+def tell_plan(reports: Sequence[FileReport], gone: Sequence[str], deleted: bool) -> None:
+    """What keeping in step with a folder comes to."""
+    changed = sum(report.replaces is not None for report in reports)
+    new = sum(report.state == "added" and report.replaces is None for report in reports)
+    same = sum(report.state == "unchanged" and report.replaces is None for report in reports)
+    say(f"in step   {new:,} new, {changed:,} changed, {same:,} unchanged, {len(gone):,} gone")
+    if gone:
+        what = "deleted" if deleted else "not in the folder any more; --delete deletes"
+        say(f"gone      {what}: {named(gone)}")
 
 
 def _money(cost: int | None) -> str:
@@ -232,6 +289,8 @@ def tell_added(reports: Sequence[FileReport], quote: CorpusQuote, job: Job | Non
             warn(f"{report.name}: {count} skipped. {' '.join(report.reasons or ['See when it was added.'])}")
         for note in report.notes:
             warn(f"{report.name}: {note}")
+        if said := replaces(report):
+            say(said)
     for state in ("added", "unchanged"):
         some = [report for report in reports if report.state == state]
         if some:

@@ -12,6 +12,7 @@ import typer
 from router.cli.output import Json, emit, named, progress, say, warn
 from router.cli.rows import Texts, read_files
 from router.cli.shell import FAILED, WRONG_USE, with_router
+from router.corpora.columns import Columns
 from router.domain.errors import BadInput, Refused, RouterError
 from router.domain.money import show, to_json
 from router.domain.policy import LONG_TEXTS
@@ -42,6 +43,17 @@ LongTextsName = Annotated[
 ]
 
 
+TextColumns = Annotated[
+    list[str] | None,
+    typer.Option("--text-column", metavar="NAME", help="Of tables and JSON; again for several, a.b for nested keys."),
+]
+IdColumn = Annotated[str | None, typer.Option("--id-column", metavar="NAME", help="Of tables and JSON.")]
+
+Replace = Annotated[
+    bool, typer.Option("--replace", help="Documents may take the place of others of their name, from another folder.")
+]
+
+
 def embed(
     files: Files = None,
     policy: PolicyName = "default",
@@ -52,6 +64,9 @@ def embed(
     role: RoleName = "document",
     dimensions: Dimensions = None,
     long_texts: LongTextsName = None,
+    text_column: TextColumns = None,
+    id_column: IdColumn = None,
+    replace: Replace = False,
     out: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Write the vectors here, a collection's all: .parquet, .npz or .jsonl."),
@@ -61,6 +76,7 @@ def embed(
 ) -> None:
     """Embed the texts of FILES: from the cache, on this machine or over an API, as the policy says."""
     long = long_texts_of(long_texts)
+    columns = Columns(texts=tuple(text_column or ()), id=id_column)
     if out is not None:
         check_out(out, *(files or ()))
     if collection is not None:
@@ -68,8 +84,10 @@ def embed(
             raise BadInput("A collection has a role and a policy of its own.", "Leave --role and --long-texts out.")
         from router.cli.corpus import embed_into
 
-        raise typer.Exit(embed_into(collection, files or [], policy, model, dimensions, out, with_text, as_json))
-    rows = read_files(some(files))
+        raise typer.Exit(
+            embed_into(collection, files or [], policy, model, dimensions, columns, replace, out, with_text, as_json)
+        )
+    rows = read_files(some(files), columns)
 
     async def work(router: Router) -> Result:
         with progress("Embedding") as report:

@@ -9,10 +9,12 @@ import typer
 from router.cli.embed import (
     Dimensions,
     Files,
+    IdColumn,
     LongTextsName,
     ModelId,
     PolicyName,
     RoleName,
+    TextColumns,
     long_texts_of,
     problems_of,
     some,
@@ -21,6 +23,7 @@ from router.cli.embed import (
 from router.cli.output import Json, emit, say, table
 from router.cli.rows import read_files
 from router.cli.shell import WRONG_USE, with_router
+from router.corpora.columns import Columns
 from router.domain.errors import BadInput, Refused
 from router.domain.money import show, to_json
 from router.domain.values import Refusal, Role
@@ -41,17 +44,20 @@ def quote(
     role: RoleName = "document",
     dimensions: Dimensions = None,
     long_texts: LongTextsName = None,
+    text_column: TextColumns = None,
+    id_column: IdColumn = None,
     as_json: Json = False,
 ) -> None:
     """What embedding FILES would cost: every candidate with its price, before and after the cache and repeats."""
     long = long_texts_of(long_texts)
+    columns = Columns(texts=tuple(text_column or ()), id=id_column)
     if collection is not None:
         if role != "document" or long is not None or dimensions is not None:
             raise BadInput("A collection has a role, a size and a policy of its own.", "Leave these options out.")
         from router.cli.corpus import quote_into
 
-        raise typer.Exit(quote_into(collection, files or [], policy, model, as_json))
-    rows = read_files(some(files))
+        raise typer.Exit(quote_into(collection, files or [], policy, model, columns, as_json))
+    rows = read_files(some(files), columns)
 
     async def work(router: Router) -> Quote:
         return await router.quote(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from router.corpora.columns import AS_USUAL, Columns, Ids
 from router.domain.errors import BadInput
 
 if TYPE_CHECKING:
@@ -46,18 +47,24 @@ class Texts:
     broken: list[Broken] = field(default_factory=list)
     refused: int = 0
     notes: list[str] = field(default_factory=list)
+    _given: Ids = field(default_factory=Ids, repr=False)
 
     def add(self, row: Row, file: str) -> None:
         """A row of a file, whose name goes before the id where there are several."""
-        key = f"{file}#{row.id}" if file else row.id
+        name = row.id or f"row {row.number}"
+        key = f"{file}#{name}" if file else name
         if row.problem:
             self.refuse(key, row.line, f"It {row.problem}.")
         elif not row.text:
             self.skipped.append(key)
         else:
-            self.ids.append(key)
+            self.ids.append(self._given.take(key, row.number, row.line))
             self.lines.append(row.line)
             self.texts.append(row.text)
+
+    def tell_doubled(self) -> None:
+        """Note, once all is read, which ids stood twice."""
+        self.notes += filter(None, [self._given.note()])
 
     def refuse(self, key: str, line: int, reason: str) -> None:
         """Set a row or a file aside."""
@@ -66,21 +73,26 @@ class Texts:
             self.broken.append(Broken(id=key, line=line, reason=reason))
 
 
-def read_files(paths: Sequence[Path]) -> Texts:
+def read_files(paths: Sequence[Path], columns: Columns = AS_USUAL) -> Texts:
     """All rows of files, and all chunks of documents; folders and zips are looked into.
 
-    A file that is given alone must be readable; of several, those that are not are set aside.
+    A file that is given alone must be readable; of several, those that are not are set aside. No two texts have one id.
+
+    Args:
+        paths: what to read.
+        columns: where the texts and ids of tables are.
 
     Raises:
         BadInput: the file cannot be read or is of a kind that is not supported, or there is no text at all.
     """
-    from router.corpora.extract import expand, kind_of
+    from router.corpora.archives import expand
+    from router.corpora.extract import kind_of
 
     found = Texts()
     if len(paths) == 1 and not paths[0].is_dir() and paths[0].suffix.lower() != ".zip":
         path = paths[0]
         try:
-            _read(path, "" if kind_of(path) == "rows" else path.name, found)
+            _read(path, "" if kind_of(path) == "rows" else path.name, found, columns)
         except OSError as exc:
             why = exc.strerror or exc
             raise BadInput(f"{path} cannot be read: {why}.", "Check the file and its permissions.") from exc
@@ -90,29 +102,31 @@ def read_files(paths: Sequence[Path]) -> Texts:
                 try:
                     if verdict.path is None:
                         raise BadInput(verdict.reason)
-                    _read(verdict.path, verdict.name, found)
+                    _read(verdict.path, verdict.name, found, columns)
                 except (BadInput, OSError) as error:
                     found.refuse(verdict.name, 0, error.message if isinstance(error, BadInput) else f"{error}.")
     if not found.texts:
         names = ", ".join(path.name for path in paths[:3])
         raise BadInput(f"{names} holds no text: {_why_none(found)}", "Give a file with at least one text.")
+    found.tell_doubled()
     return found
 
 
-def _read(path: Path, name: str, into: Texts) -> None:
+def _read(path: Path, name: str, into: Texts, columns: Columns) -> None:
     """A file's rows, or a document's chunks as rows 1, 2, ...; a chunk of nothing but marks counts as empty."""
     from router.corpora.chunk import chunk_text
     from router.corpora.extract import Row, kind_of, read_document, read_rows
 
     if kind_of(path) == "rows":
-        for row in read_rows(path):
+        for row in read_rows(path, columns):
             into.add(row, name)
         return
     document = read_document(path)
     into.notes += [f"{name or path.name}: {note}" for note in document.notes]
     chunks = chunk_text(document.text, tokenizer="wordpiece", limit=CHUNK_TOKENS, markdown=document.kind == "markdown")
     for number, chunk in enumerate(chunks, 1):
-        into.add(Row(id=str(number), text="" if chunk.near_empty else chunk.text, line=number), name)
+        text = "" if chunk.near_empty else chunk.text
+        into.add(Row(id=str(number), number=number, text=text, line=number), name)
 
 
 def _why_none(found: Texts) -> str:

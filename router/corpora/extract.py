@@ -11,15 +11,11 @@ import codecs
 import errno
 import os
 import re
-import stat
-import struct
 import subprocess
 import sys
 import tempfile
 import unicodedata
-import zipfile
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -27,13 +23,14 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from router.corpora import extract_worker, readers_rows
+from router.corpora.columns import AS_USUAL, Columns, choose
 from router.corpora.readers_rows import Row
 from router.corpora.readers_text import encoding_of, open_text
 from router.domain.errors import BadInput, StoreFull
 
 __all__ = [
-    "DOCUMENTS", "ROWS", "Document", "FileVerdict", "Row", "SavedFile", "columns", "disk_errors", "expand", "kind_of",
-    "read_document", "read_rows", "safe_name", "save_stream",
+    "DOCUMENTS", "ROWS", "Document", "FileVerdict", "Row", "SavedFile", "check_file", "columns", "disk_errors",
+    "kind_of", "read_document", "read_rows", "safe_name", "save_stream",
 ]  # fmt: skip
 
 DocumentKind = Literal["text", "markdown", "pdf", "docx", "html"]
@@ -42,11 +39,7 @@ ROWS = tuple(readers_rows.READERS)
 DOCUMENTS: dict[str, DocumentKind] = {".md": "markdown", ".pdf": "pdf", ".docx": "docx", ".html": "html"}
 
 MAX_FILE_BYTES = 2 << 30
-MAX_ENTRIES = 10_000
 MAX_DOCUMENT = 32 * 1024 * 1024  # characters
-_RATIO = 200
-_RATIO_FLOOR = 10 << 20
-_DIRECTORY_BYTES = 8 << 20  # of a zip's own list of entries, which is read at once
 _WORKER_MEMORY = 448  # MB of address space
 _WORKER_SECONDS = 25
 _BLOCK = 1 << 20
@@ -54,7 +47,9 @@ _BLOCK = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SavedFile:
-    """A file on our disk in a folder named after its bytes. `digest` is BLAKE2b-256 in hex; `name` is for showing."""
+    """A file on our disk in a folder named after its bytes. `digest` is BLAKE2b-256 in hex; `name` is for showing, with
+    the folders that it was in.
+    """
 
     path: Path
     name: str
@@ -64,12 +59,16 @@ class SavedFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileVerdict:
-    """Whether a file can be taken, and if not, why. `path` is where it is now; None where it was not taken."""
+    """Whether a file can be taken, and if not, why. `path` is where it is now; None where it was not taken.
+
+    `source` is the folder, or the zip, that it was found in; "" for a file that was handed in by itself.
+    """
 
     path: Path | None
     name: str
     ok: bool
     reason: str = ""
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,17 +104,22 @@ def kind_of(path: Path) -> Literal["rows", "document"]:
     )
 
 
-def read_rows(path: Path, *, text_column: str = "text", id_column: str = "id") -> Iterator[Row]:
+def read_rows(path: Path, asked: Columns = AS_USUAL) -> Iterator[Row]:
     """The rows of a .txt, .jsonl, .json, .csv, .tsv or .parquet file, one at a time. Empty rows come with text "",
     broken ones (of .jsonl, .json, .csv and .tsv) with their problem.
+
+    Args:
+        path: the file.
+        asked: where the texts and ids of a table are, if not under the usual names (`columns.choose`).
 
     Raises:
         BadInput: a file that cannot be read, or not beyond some line: what follows a broken piece cannot be told.
     """
-    _check_file(path)
+    check_file(path)
     if kind_of(path) != "rows":
         raise BadInput(f"{path.name} is a document and has no rows.", "Read it as a document.")
-    yield from readers_rows.READERS[path.suffix.lower()](path, text_column, id_column)
+    chosen = choose(path.name, columns(path), asked)
+    yield from readers_rows.READERS[path.suffix.lower()](path, chosen)
 
 
 def columns(path: Path) -> list[str]:
@@ -124,7 +128,7 @@ def columns(path: Path) -> list[str]:
     Raises:
         BadInput: the file cannot be read or is a document.
     """
-    _check_file(path)
+    check_file(path)
     if kind_of(path) != "rows":
         raise BadInput(f"{path.name} is a document and has no columns.", "Read it as a document.")
     return readers_rows.COLUMNS[path.suffix.lower()](path)
@@ -136,7 +140,7 @@ def read_document(path: Path) -> Document:
     Raises:
         BadInput: the file cannot be read, holds no text, or asks for too much memory or time.
     """
-    _check_file(path)
+    check_file(path)
     kind: DocumentKind | None = "text" if path.suffix.lower() == ".txt" else DOCUMENTS.get(path.suffix.lower())
     if kind is None:
         kind_of(path)
@@ -153,7 +157,8 @@ def read_document(path: Path) -> Document:
     return Document(name=safe_name(path.name), text=text, kind=kind)
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
+    """Raise BadInput where there is no file, or an empty one."""
     if not path.is_file():
         raise BadInput(f"There is no file {path}.", "Check the name.")
     if path.stat().st_size == 0:
@@ -218,6 +223,12 @@ def safe_name(name: str) -> str:
     return f"{stem[:100]}.{ending[:10]}" if dot and stem else kept[:100] or "file"
 
 
+def inner_name(name: str) -> str:
+    """A path inside a folder or a zip, every part of it made safe."""
+    parts = [part for part in name.replace("\\", "/").split("/") if part.strip(". ")]
+    return "/".join(map(safe_name, parts[-8:])) or "file"
+
+
 def save_stream(stream: BinaryIO, into: Path, *, name: str = "", limit: int = MAX_FILE_BYTES) -> SavedFile:
     """Write a stream to `into/HASH/NAME`, hashing on the way; the name is made safe, and names the file in messages.
 
@@ -244,7 +255,7 @@ def save_stream(stream: BinaryIO, into: Path, *, name: str = "", limit: int = MA
             os.replace(temporary, path)
         finally:
             Path(temporary).unlink(missing_ok=True)
-    return SavedFile(path=path, name=shown, bytes=size, digest=key)
+    return SavedFile(path=path, name=inner_name(name) if name else shown, bytes=size, digest=key)
 
 
 @contextmanager
@@ -256,123 +267,3 @@ def disk_errors(where: Path) -> Iterator[None]:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise StoreFull(f"The disk of {where} is full.", "Make room, then try again.") from error
         raise BadInput(f"{where} cannot be written: {error.strerror or error}.", "Choose another place.") from error
-
-
-# ---- unpacking ---------------------------------------------------------------------------------
-
-
-def expand(paths: Sequence[Path], into: Path) -> list[FileVerdict]:
-    """A verdict on every file: those given, those in folders, and those in zips, which are unpacked into `into`.
-
-    Nothing is written outside of `into`. Names with `..` or an absolute path, links, zips in zips, encrypted entries,
-    and entries that unpack to over 200 times their size (above 10 MB) are refused one by one; a zip of more than 10,000
-    entries or 2 GiB as a whole. A file in a folder or a zip keeps its inner path as its `name`.
-    """
-    verdicts: list[FileVerdict] = []
-    for path in paths:
-        if path.is_dir() and not path.is_symlink():
-            for item in sorted(item for item in path.rglob("*") if item.is_symlink() or not item.is_dir()):
-                verdicts += _one(item, str(item.relative_to(path)), into)
-        else:
-            verdicts += _one(path, path.name, into)
-    return verdicts
-
-
-def _one(path: Path, name: str, into: Path) -> list[FileVerdict]:
-    if path.suffix.lower() == ".zip" and path.is_file() and not path.is_symlink():
-        return _unpack(path, into)
-    return [_judge(path, _inner_name(name))]
-
-
-def _inner_name(name: str) -> str:
-    """A path inside a folder or a zip, every part of it made safe."""
-    parts = [part for part in name.replace("\\", "/").split("/") if part.strip(". ")]
-    return "/".join(map(safe_name, parts[-8:])) or "file"
-
-
-def _judge(path: Path, name: str) -> FileVerdict:
-    try:
-        if path.is_symlink():
-            raise BadInput(f"{name} is a link.", "Hand in the file itself.")
-        _check_file(path)
-        kind_of(path)
-    except BadInput as error:
-        return FileVerdict(path=None, name=name, ok=False, reason=str(error))
-    return FileVerdict(path=path, name=name, ok=True)
-
-
-def _unpack(path: Path, into: Path) -> list[FileVerdict]:
-    archive_name = safe_name(path.name)
-    try:
-        if _directory_bytes(path) > _DIRECTORY_BYTES:
-            raise BadInput(f"{archive_name} has too many entries.", f"Pack at most {MAX_ENTRIES:,} into one zip.")
-        with zipfile.ZipFile(path) as archive:
-            entries = [entry for entry in archive.infolist() if not entry.is_dir()]
-            if len(entries) > MAX_ENTRIES:
-                raise BadInput(
-                    f"{archive_name} has {len(entries):,} entries.", f"Pack at most {MAX_ENTRIES:,} into one zip."
-                )
-            total = sum(entry.file_size for entry in entries)
-            if total > MAX_FILE_BYTES:
-                raise BadInput(f"{archive_name} unpacks to {total >> 20:,} MB.", "Pack at most 2 GiB into one zip.")
-            return [_take(archive, entry, into) for entry in entries]
-    except BadInput as error:
-        reason = str(error)
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:  # the last: a packing unknown to it
-        reason = f"{archive_name} is a broken zip archive: {error}."
-    return [FileVerdict(path=None, name=archive_name, ok=False, reason=reason)]
-
-
-def _take(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, into: Path) -> FileVerdict:
-    """Unpack one entry. zipfile gives no more bytes than the entry says that it has, so the checks can be trusted."""
-    name = _inner_name(entry.filename)
-    reason = _against(entry)
-    if not reason:
-        try:
-            kind_of(Path(name))
-            with archive.open(entry) as stream:
-                saved = save_stream(stream, into, name=name)  # type: ignore[arg-type]  # an IO[bytes] that only reads
-            return _judge(saved.path, name)
-        except BadInput as error:
-            reason = str(error)
-        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-            reason = f"{name} is broken inside its zip archive: {error}."
-    return FileVerdict(path=None, name=name, ok=False, reason=reason)
-
-
-def _against(entry: zipfile.ZipInfo) -> str:
-    """Why this entry is not unpacked, or ""."""
-    original = (entry.orig_filename or entry.filename).replace("\\", "/")
-    name = _inner_name(original)
-    if ".." in original.split("/") or original.startswith("/") or re.match(r"[A-Za-z]:", original) or "\0" in original:
-        return f"{name} points outside of its zip archive."
-    if stat.S_ISLNK(entry.external_attr >> 16):
-        return f"{name} is a link, not a file."
-    if name.lower().endswith(".zip"):
-        return f"{name} is a zip in a zip; unpack it first."
-    if original.startswith("__MACOSX/") or original.rsplit("/", 1)[-1].startswith("."):
-        return f"{name} is a hidden file of an operating system."
-    if entry.flag_bits & 1:
-        return f"{name} is protected by a password."
-    if entry.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
-        return f"{name} is packed with a method that is not supported."
-    if entry.file_size > _RATIO_FLOOR and entry.file_size > _RATIO * entry.compress_size:
-        return f"{name} unpacks to {entry.file_size >> 20:,} MB, more than {_RATIO} times its packed size."
-    return ""
-
-
-def _directory_bytes(path: Path) -> int:
-    """The size of a zip's list of entries, as its end record says; 0 where there is none (zipfile will say so)."""
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - 66_000))
-        tail = file.read()
-    at = len(tail) - 22
-    if tail[-22:-18] != b"PK\x05\x06" or tail[-2:] != b"\0\0":
-        at = tail.rfind(b"PK\x05\x06")
-    if at < 0 or len(tail) < at + 22:
-        return 0
-    big = tail[at - 76 : at - 20] if at >= 76 else b""  # the record for large archives stands just before
-    if tail[max(0, at - 20) : at - 16] == b"PK\x06\x07" and big[:4] == b"PK\x06\x06":
-        return int(struct.unpack("<Q", big[40:48])[0])
-    return int(struct.unpack("<I", tail[at + 12 : at + 16])[0])

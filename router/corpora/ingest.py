@@ -7,7 +7,6 @@ added waits until somebody confirms its quote.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -18,8 +17,9 @@ from typing import Any, Literal
 from router import tokens
 from router.corpora import extract
 from router.corpora.chunk import chunk_text
+from router.corpora.columns import AS_USUAL, Columns, Ids
 from router.corpora.extract import FileVerdict, Row
-from router.corpora.records import Collection, NewChunk
+from router.corpora.records import Collection, NewChunk, Replaced
 from router.corpora.store import Corpora
 from router.domain.errors import BadInput
 from router.domain.values import Tokenizer
@@ -30,9 +30,6 @@ BLOCK = 500
 """Chunks counted and written at once."""
 BLOCK_BYTES = 4 << 20
 """... or as soon as they have so many bytes."""
-TEXT_COLUMNS = ("text", "content", "body", "passage", "abstract", "description", "title")
-"""Where a table's texts are looked for, in this order, when nobody says."""
-ID_COLUMNS = ("id", "_id", "doc_id", "key", "url", "name")
 MOST_REASONS = 20
 _MOST_LABEL = 200
 _WORDLIKE = re.compile(r"[^\W_]")
@@ -45,7 +42,8 @@ class FileReport:
     """What became of one file. `skipped` counts rows without a text that could be embedded; `reason` says why not.
 
     `reasons` has the first of the skipped rows, at most `MOST_REASONS`; `notes` are sentences on a file that was read:
-    what of it is not in the chunks, or was changed.
+    what of it is not in the chunks, or was changed. `source` is as in `DocumentRow`; `replaces` is the version that it
+    takes the place of.
     """
 
     name: str
@@ -55,6 +53,17 @@ class FileReport:
     skipped: int = 0
     reasons: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    source: str = ""
+    replaces: Replaced | None = None
+
+    @property
+    def from_elsewhere(self) -> bool:
+        """True where it replaces a document that was found in another folder or zip."""
+        return (
+            self.replaces is not None
+            and bool(self.source and self.replaces.source)
+            and (self.source != self.replaces.source)
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,13 +71,12 @@ class Reading:
     """How to read files.
 
     Attributes:
-        text_columns: the column of the texts, by file name ("" is every other file); without one it is looked for among
-            `TEXT_COLUMNS`.
+        columns: of tables, by file name ("" is every other file).
         txt_lines: `.txt` files hold a text a line; otherwise each is one document.
         normalised: chunks are made of `normalise(text)`, as the collection's policy says.
     """
 
-    text_columns: Mapping[str, str]
+    columns: Mapping[str, Columns]
     txt_lines: bool = False
     normalised: bool = False
 
@@ -103,29 +111,29 @@ class Ingest:
         """Read every file that can be; a report on each."""
         self._total = sum(v.path.stat().st_size for v in verdicts if v.path is not None)
         reports = []
-        seen: Counter[str] = Counter()
-        for given in verdicts:
-            verdict = given
+        for verdict in verdicts:
             if self._cancelled():
                 break
-            seen[verdict.name] += 1
-            if seen[verdict.name] > 1:  # two folders may have files of one name
-                verdict = replace(verdict, name=f"{verdict.name} ({seen[verdict.name]})")
             self._progress(self._done, self._total, verdict.name)
             if verdict.path is None:
                 self._fail(verdict.name, verdict.reason)
                 reports.append(FileReport(name=verdict.name, state="failed", reason=verdict.reason))
             else:
-                reports.append(self._file(verdict.path, verdict.name))
+                reports.append(self._file(verdict.path, verdict.name, verdict.source))
                 self._done += verdict.path.stat().st_size
         self._progress(self._done, self._total, "")
         return reports
 
-    def _file(self, path: Path, name: str) -> FileReport:
+    def _file(self, path: Path, name: str, source: str) -> FileReport:
         size, digest = path.stat().st_size, _digest(path)
         there = self._corpora.document(self._collection.id, name)
         if there is not None and there.digest == digest:
-            return FileReport(name=name, state="unchanged", chunks=there.chunks, skipped=there.skipped)
+            if source and not there.source:
+                self._run(self._corpora.set_source(there.id, source))
+            return FileReport(
+                name=name, state="unchanged", chunks=there.chunks, skipped=there.skipped, source=source,
+                replaces=self._replaced(name),
+            )  # fmt: skip
         skipped = _Skipped()
         document = None
         count = 0
@@ -134,7 +142,7 @@ class Ingest:
                 if self._cancelled():
                     raise BadInput("Its reading was cancelled.", "Add it again.")
                 if document is None:
-                    document = self._begin(path, name, digest, size)
+                    document = self._begin(path, name, digest, size, source)
                 self._run(self._corpora.add_chunks(self._collection.id, document, count, block))
                 count += len(block)
                 self._progress(self._done + min(size, skipped.read), self._total, name)
@@ -143,19 +151,24 @@ class Ingest:
         except (BadInput, OSError) as error:
             reason = str(error) if isinstance(error, BadInput) else f"{name} cannot be read: {error.strerror}."
             if document is None:
-                document = self._begin(path, name, digest, size)
+                document = self._begin(path, name, digest, size, source)
             self._run(self._corpora.end_document(document, reason=reason))
             return FileReport(name=name, state="failed", reason=reason)
         self._run(self._corpora.end_document(document, skipped=skipped.count))
         return FileReport(
             name=name, state="added", chunks=count, skipped=skipped.count, reason=skipped.first,
-            reasons=tuple(skipped.reasons), notes=tuple(skipped.notes),
+            reasons=tuple(skipped.reasons), notes=tuple(skipped.notes), source=source, replaces=self._replaced(name),
         )  # fmt: skip
 
-    def _begin(self, path: Path, name: str, digest: str, size: int) -> int:
+    def _replaced(self, name: str) -> Replaced | None:
+        return self._corpora.replaced(self._collection.id, name)
+
+    def _begin(self, path: Path, name: str, digest: str, size: int, source: str) -> int:
         kind = path.suffix.lower().removeprefix(".")
         number: int = self._run(
-            self._corpora.begin_document(self._collection.id, name=name, digest=digest, kind=kind, size=size)
+            self._corpora.begin_document(
+                self._collection.id, name=name, digest=digest, kind=kind, size=size, source=source
+            )
         )
         return number
 
@@ -182,21 +195,23 @@ class Ingest:
 
     def _of_rows(self, path: Path, name: str, skipped: _Skipped) -> Iterator[NewChunk]:
         """Rows that fit a chunk are taken exactly as they are, so that the cache knows them from elsewhere."""
-        text_column, id_column = self._columns(path, name)
+        ids = Ids()
         waiting: list[Row] = []
         size = 0
-        for row in extract.read_rows(path, text_column=text_column, id_column=id_column):
+        columns = self._reading.columns
+        for row in extract.read_rows(path, columns.get(name) or columns.get("", AS_USUAL)):
             skipped.read += len(row.text)  # about: for the progress only
             reason = row.problem or unusable(row.text)
             if reason:
-                skipped.add(f"Row {row.id} (line {row.line}) {reason}.")
+                skipped.add(f"Row {row.id or row.number} (line {row.line}) {reason}.")
                 continue
-            waiting.append(row)
+            waiting.append(replace(row, id=ids.take(row.id, row.number, row.line)))
             size += len(row.text)
             if len(waiting) >= BLOCK or size >= BLOCK_BYTES:
                 yield from self._rows(waiting)
                 waiting, size = [], 0
         yield from self._rows(waiting)
+        skipped.notes += filter(None, [ids.note()])
 
     def _rows(self, rows: Sequence[Row]) -> Iterator[NewChunk]:
         limit, tokenizer = self._collection.chunk_tokens, self._collection.tokenizer
@@ -230,12 +245,6 @@ class Ingest:
                 yield from _made(pieces, collection.tokenizer)
                 pieces = []
         yield from _made(pieces, collection.tokenizer)
-
-    def _columns(self, path: Path, name: str) -> tuple[str, str]:
-        there = extract.columns(path)
-        given = self._reading.text_columns.get(name) or self._reading.text_columns.get("")
-        text = given or next((c for c in TEXT_COLUMNS if c in there), "text")
-        return text, next((c for c in ID_COLUMNS if c in there and c != text), "id")
 
 
 def unusable(text: str) -> str:

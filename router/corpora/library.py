@@ -9,19 +9,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from router.corpora import extract
+from router.corpora.archives import expand
+from router.corpora.columns import Columns
 from router.corpora.erase import Erased, Eraser
 from router.corpora.extract import SavedFile
 from router.corpora.imports import Imported, import_file
 from router.corpora.ingest import FileReport, Ingest, Progress, Reading
 from router.corpora.jobs import Job, JobStore
 from router.corpora.orders import Orders, check_size
-from router.corpora.records import Collection, DocumentRow, Generation, StoredChunk
+from router.corpora.records import EVERY, READY, Collection, DocumentRow, Generation, StoredChunk
 from router.corpora.search import Found, Searcher
 from router.corpora.store import Corpora
 from router.domain.errors import BadInput
@@ -167,16 +169,16 @@ class Library(Orders):
     async def add_files(
         self,
         name: str,
-        paths: Sequence[Path],
+        files: Sequence[Path | SavedFile],
         *,
-        text_columns: Mapping[str, str] | None = None,
+        columns: Mapping[str, Columns] | None = None,
         txt_lines: bool = False,
         progress: Progress = lambda done, total, name: None,
     ) -> list[FileReport]:
         """Read files, folders and zips into a collection; nothing is embedded before `confirm`.
 
         Args:
-            text_columns: the column of the texts in tables, by file name; "" is every other file.
+            columns: where the texts and ids of tables are, by file name; "" is every other file.
             txt_lines: `.txt` files hold a text a line, instead of one document.
             progress: called with (bytes read, bytes in all, name of the file), from another thread.
 
@@ -188,7 +190,7 @@ class Library(Orders):
         """
         collection = self.corpora.get(name)
         policy = self.router.policies.get(collection.policy)
-        how = Reading(text_columns=text_columns or {}, txt_lines=txt_lines, normalised=policy.normalise)
+        how = Reading(columns=columns or {}, txt_lines=txt_lines, normalised=policy.normalise)
         loop = asyncio.get_running_loop()
         stopped = False
 
@@ -199,10 +201,11 @@ class Library(Orders):
             ingest = Ingest(
                 self.corpora, collection, how, run=run, progress=progress, cancelled=lambda: stopped or self._closing
             )
-            verdicts = extract.expand(paths, self._uploads)
+            verdicts = expand(files, self._uploads)
             try:
                 return ingest.files(verdicts)
             finally:
+                paths = [file if isinstance(file, Path) else file.path for file in files]
                 self._tidy([*paths, *(v.path for v in verdicts if v.path is not None)])
 
         reading = loop.run_in_executor(None, work)
@@ -226,6 +229,12 @@ class Library(Orders):
                         path.rmdir()
                 elif path.stat().st_mtime < time.time() - _OLD_UPLOAD_S:
                     path.unlink(missing_ok=True)
+
+    def gone(self, name: str, folder: Path, there: Iterable[str]) -> list[str]:
+        """The documents that came from this folder and are not among those that are `there` now, by name."""
+        source, found = str(folder.resolve()), set(there)
+        rows = self.corpora.documents(self.corpora.get(name).id, states=READY)
+        return [row.name for row in rows if row.source == source and row.name not in found]
 
     async def discard(self, name: str) -> int:
         """Forget what was added and not confirmed. Returns how many documents."""
@@ -263,8 +272,17 @@ class Library(Orders):
         """Delete documents by name; with `vectors`, also the cached vectors that nothing else needs.
 
         Returns how many documents there were.
+
+        Raises:
+            BadInput: there is no such collection, or no document of one of these names; then none is deleted.
         """
         collection = self.corpora.get(name)
+        if missing := [one for one in documents if self.corpora.document(collection.id, one, EVERY) is None]:
+            more = f" and {len(missing) - 3:,} more" if missing[3:] else ""
+            raise BadInput(
+                f"The collection '{name}' has no document {', '.join(map(repr, missing[:3]))}{more}.",
+                f"`python -m router collections documents {name}` lists them.",
+            )
         if vectors:
             await self._eraser().documents(collection.id, documents)
         return await self.corpora.delete_documents(collection.id, names=documents)

@@ -8,12 +8,15 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from router.corpora import delimiters
+from router.corpora.columns import Columns, joined, nested
 from router.corpora.readers_text import MAX_TEXT, lines, open_text
 from router.domain.errors import BadInput
 
@@ -26,8 +29,8 @@ _ROW_GROUP_BYTES = 256 << 20
 _RATIO = 200  # text to file: no honest table packs better, above
 _RATIO_FLOOR = 10 << 20  # so many bytes of text
 _PARQUET_ROWS = 1024
+_LOOKED_AT = 100  # objects whose keys are taken for the columns
 _SPACE = re.compile(r"[ \t\n\r]*")
-_DELIMITERS = ",;\t|"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,43 +38,48 @@ class Row:
     """One row of a file. `text` is "" where the row is empty or only white space: to be skipped and reported.
 
     Attributes:
-        id: the id column, or the row's number from 1.
+        id: of the id column, "" where this row has none; without such a column, the row's number.
+        number: the row's number from 1.
         line: the line of the file where the row begins, from 1; in Parquet the row's number.
         problem: why the row cannot be read, as `is not valid JSON: ...`; then it has no text, and the next ones go on.
     """
 
     id: str
+    number: int
     text: str = field(repr=False)
     line: int
     problem: str = ""
 
 
-def read_txt(path: Path, _text_column: str, _id_column: str) -> Iterator[Row]:
+def read_txt(path: Path, _columns: Columns) -> Iterator[Row]:
     """A text a line."""
     for number, line in enumerate(lines(path), 1):
-        yield _row(number, number, line.removesuffix("\n"), None)
+        yield _row(number, number, line.removesuffix("\n"), str(number))
 
 
 # ---- JSON --------------------------------------------------------------------------------------
 
 
-def read_jsonl(path: Path, text_column: str, id_column: str) -> Iterator[Row]:
+def read_jsonl(path: Path, columns: Columns) -> Iterator[Row]:
     """An object or a string a line; blank lines are not rows."""
     for number, (line, item) in enumerate(_jsonl_items(path), 1):
-        yield _json_row(number, line, item, text_column, id_column)
+        yield _json_row(number, line, item, columns)
 
 
-def read_json(path: Path, text_column: str, id_column: str) -> Iterator[Row]:
+def read_json(path: Path, columns: Columns) -> Iterator[Row]:
     """One list of objects or strings."""
     for number, (line, item) in enumerate(_JsonList(path).items(), 1):
-        yield _json_row(number, line, item, text_column, id_column)
+        yield _json_row(number, line, item, columns)
 
 
 def json_columns(path: Path) -> list[str]:
-    """The keys of the first object."""
+    """The keys of the first objects, each once, in their order."""
     items = _JsonList(path).items() if path.suffix.lower() == ".json" else _jsonl_items(path)
-    first = next((item for _, item in items if not isinstance(item, Exception)), None)
-    return list(first) if isinstance(first, dict) else []
+    keys: dict[str, None] = {}
+    with suppress(BadInput):  # said where the rows are read
+        for _, item in islice(items, _LOOKED_AT):
+            keys.update(dict.fromkeys(item if isinstance(item, dict) else ()))
+    return list(keys)
 
 
 def _jsonl_items(path: Path) -> Iterator[tuple[int, Any]]:
@@ -85,26 +93,38 @@ def _jsonl_items(path: Path) -> Iterator[tuple[int, Any]]:
             yield line, item
 
 
-def _json_row(number: int, line: int, item: Any, text_column: str, id_column: str) -> Row:
+def _json_row(number: int, line: int, item: Any, columns: Columns) -> Row:
     def bad(problem: str) -> Row:
-        return Row(id=str(number), text="", line=line, problem=problem)
+        return Row(id=str(number), number=number, text="", line=line, problem=problem)
 
     if isinstance(item, str):
-        return _row(number, line, item, None)
+        return _row(number, line, item, _id(number, columns, None))
     if isinstance(item, Exception):
         return bad(f"is not valid JSON: {_why(item)}")
     if not isinstance(item, dict):
         return bad("is neither an object nor a string")
-    if text_column not in item:
-        return bad(f"has no '{text_column}', only: {', '.join(list(item)[:20])[:200] or 'nothing'}")
-    text, id_ = item[text_column], item.get(id_column)
-    if text is None or text != text:  # null, or the NaN that pandas writes for a missing cell
-        text = ""
-    if not isinstance(text, str):
-        return bad(f"has a '{text_column}' that is not text")
+    parts = []
+    for column in columns.texts:
+        try:
+            text = nested(item, column)
+        except KeyError:
+            if len(columns.texts) > 1:
+                continue  # of several columns a row may lack some
+            return bad(f"has no '{column}', only: {', '.join(list(item)[:20])[:200] or 'nothing'}")
+        if text is None or text != text:  # null, or the NaN that pandas writes for a missing cell
+            text = ""
+        if len(columns.texts) > 1 and isinstance(text, int | float):
+            text = str(text)
+        if not isinstance(text, str):
+            return bad(f"has a '{column}' that is not text")
+        parts.append((column, text))
+    id_ = None
+    if columns.id is not None:
+        with suppress(KeyError):
+            id_ = nested(item, columns.id)
     if id_ is not None and not isinstance(id_, str | int | float):
-        return bad(f"has an '{id_column}' that is neither text nor a number")
-    return _row(number, line, text, None if id_ is None else str(id_))
+        return bad(f"has an '{columns.id}' that is neither text nor a number")
+    return _row(number, line, joined(parts) if parts else "", _id(number, columns, id_))
 
 
 class _JsonList:
@@ -181,15 +201,11 @@ def _why(error: Exception | str) -> str:
 # ---- CSV and TSV -------------------------------------------------------------------------------
 
 
-def read_csv(path: Path, text_column: str, id_column: str) -> Iterator[Row]:
-    """Rows under a header. `.tsv` is parted by tabs, `.csv` by whichever of , ; tab | parts the header the most."""
+def read_csv(path: Path, columns: Columns) -> Iterator[Row]:
+    """Rows under a header, parted as `delimiters.find` says."""
     reader, header = _csv_reader(path)
-    if text_column not in header:
-        raise _no_column(path.name, text_column, header)
-    if header.count(text_column) > 1:
-        raise BadInput(f"{path.name} has {header.count(text_column)} columns '{text_column}'.", "Rename all but one.")
-    text_at = header.index(text_column)
-    id_at = header.index(id_column) if id_column in header else None
+    texts_at = [header.index(column) for column in columns.texts]
+    id_at = header.index(columns.id) if columns.id is not None else None
     number = 0
     for line, cells, problem in _csv_rows(path, reader):
         if not (cells or problem) and len(header) > 1:
@@ -197,10 +213,11 @@ def read_csv(path: Path, text_column: str, id_column: str) -> Iterator[Row]:
         number += 1
         if problem or len(cells) > len(header):
             many = f"has {len(cells)} cells under a header of {len(header)}; quote texts that hold the delimiter"
-            yield Row(id=str(number), text="", line=line, problem=problem or many)
+            yield Row(id=str(number), number=number, text="", line=line, problem=problem or many)
             continue
-        text = cells[text_at] if text_at < len(cells) else ""
-        yield _row(number, line, text, cells[id_at] if id_at is not None and id_at < len(cells) else None)
+        parts = [(header[at], cells[at] if at < len(cells) else "") for at in texts_at]
+        id_ = cells[id_at] if id_at is not None and id_at < len(cells) else None
+        yield _row(number, line, joined(parts), _id(number, columns, id_))
 
 
 def csv_columns(path: Path) -> list[str]:
@@ -210,12 +227,12 @@ def csv_columns(path: Path) -> list[str]:
 
 def _csv_reader(path: Path) -> tuple[Any, list[str]]:
     csv.field_size_limit(MAX_TEXT)
-    delimiter = "\t"
-    if path.suffix.lower() == ".csv":
-        first = next(lines(path, ""), "")
-        delimiter = max(_DELIMITERS, key=lambda mark: len(next(csv.reader([first], delimiter=mark), [])))
-    reader = csv.reader(lines(path, ""), delimiter=delimiter, strict=True)
-    line, header, problem = next(_csv_rows(path, reader), (0, [], ""))
+    found = delimiters.find(path)
+    reader = csv.reader(lines(path, ""), delimiter=found.mark, strict=True)
+    rows = _csv_rows(path, reader)
+    if found.named:
+        next(rows, None)
+    line, header, problem = next(rows, (0, [], ""))
     if problem:
         raise BadInput(f"{path.name}, line {line}: the header {problem}.", "Correct that line.")
     return reader, [name.strip() for name in header]
@@ -240,7 +257,7 @@ def _csv_rows(path: Path, reader: Any) -> Iterator[tuple[int, list[str], str]]:
 # ---- Parquet -----------------------------------------------------------------------------------
 
 
-def read_parquet(path: Path, text_column: str, id_column: str) -> Iterator[Row]:
+def read_parquet(path: Path, columns: Columns) -> Iterator[Row]:
     """Rows of a Parquet table, a few at a time. Repeated texts stay shared, so that they cannot fill the memory.
 
     Raises:
@@ -249,24 +266,25 @@ def read_parquet(path: Path, text_column: str, id_column: str) -> Iterator[Row]:
     import pyarrow.parquet as pq
 
     with _parquet_errors(path), pq.ParquetFile(path) as file:
-        wanted = _check_parquet(path, file, text_column, id_column)
-    with _parquet_errors(path), pq.ParquetFile(path, read_dictionary=wanted[:1], pre_buffer=False) as file:
+        wanted = _check_parquet(path, file, columns)
+    with _parquet_errors(path), pq.ParquetFile(path, read_dictionary=list(columns.texts), pre_buffer=False) as file:
         left = max(_RATIO_FLOOR, _RATIO * path.stat().st_size)
         number = 0
         for batch in file.iter_batches(batch_size=_PARQUET_ROWS, columns=wanted, use_threads=False):
-            texts = batch.column(text_column)
-            ids = batch.column(id_column) if id_column in wanted[1:] else [None] * len(texts)
-            for text, id_ in zip(texts, ids, strict=True):
+            texts = [batch.column(column) for column in columns.texts]
+            ids = batch.column(columns.id) if columns.id is not None else None
+            for at in range(batch.num_rows):
                 number += 1
-                words = text.as_py() or ""
-                left -= len(words)
+                cells = [column[at].as_py() for column in texts]
+                left -= sum(len(cell) for cell in cells if isinstance(cell, str))
                 if left < 0:
                     raise BadInput(
                         f"{path.name} unpacks to more than {_RATIO} times its size.",
                         "Write it without the repetitions.",
                     )
-                key = None if id_ is None else id_.as_py()
-                yield _row(number, number, words, None if key is None else str(key))
+                parts = [(c, "" if cell is None else str(cell)) for c, cell in zip(columns.texts, cells, strict=True)]
+                id_ = None if ids is None else ids[at].as_py()
+                yield _row(number, number, joined(parts), _id(number, columns, id_))
 
 
 def parquet_columns(path: Path) -> list[str]:
@@ -277,28 +295,42 @@ def parquet_columns(path: Path) -> list[str]:
         return list(file.schema_arrow.names)
 
 
-def _check_parquet(path: Path, file: pyarrow.parquet.ParquetFile, text_column: str, id_column: str) -> list[str]:
-    """The columns to read, the texts first, after a look at their types and sizes in the file's footer."""
-    import pyarrow as pa
-
-    names = file.schema_arrow.names
-    if text_column not in names:
-        raise _no_column(path.name, text_column, names)
-    kind = file.schema_arrow.field(text_column).type
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
-        raise BadInput(f"{path.name}: column '{text_column}' holds {kind}, not text.", "Choose another column.")
-    wanted = [text_column] + [id_column] * (id_column in names and id_column != text_column)
+def _check_parquet(path: Path, file: pyarrow.parquet.ParquetFile, columns: Columns) -> list[str]:
+    """The columns to read, after a look at their types and sizes in the file's footer."""
+    wanted = [*columns.texts, *([columns.id] if columns.id not in (None, *columns.texts) else [])]
+    for column in columns.texts:
+        kind = _plain(file.schema_arrow.field(column).type)
+        if not _is_text(kind) and (len(columns.texts) == 1 or not _is_scalar(kind)):
+            raise BadInput(f"{path.name}: column '{column}' holds {kind}, not text.", "Choose another column.")
     for number in range(file.metadata.num_row_groups):
         group = file.metadata.row_group(number)
-        columns = (group.column(at) for at in range(group.num_columns))
-        size = sum(column.total_uncompressed_size for column in columns if column.path_in_schema in wanted)
+        chunks = (group.column(at) for at in range(group.num_columns))
+        size = sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema in wanted)
         if size > _ROW_GROUP_BYTES:
             raise BadInput(
                 f"{path.name}: row group {number + 1} unpacks to {size >> 20:,} MB.",
                 f"Write it with row groups of at most {_ROW_GROUP_BYTES >> 20} MB.",
             )
-    return wanted
+    return [name for name in wanted if name is not None]
+
+
+def _plain(kind: pyarrow.DataType) -> pyarrow.DataType:
+    import pyarrow as pa
+
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _is_text(kind: pyarrow.DataType) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _is_scalar(kind: pyarrow.DataType) -> bool:
+    """True for numbers, dates and the like, which may stand beside texts that are joined."""
+    import pyarrow as pa
+
+    return not pa.types.is_nested(kind) and not pa.types.is_binary(kind) and not pa.types.is_large_binary(kind)
 
 
 @contextmanager
@@ -315,7 +347,7 @@ def _parquet_errors(path: Path) -> Iterator[None]:
 
 # ---- what all share ----------------------------------------------------------------------------
 
-RowReader = Callable[[Path, str, str], Iterator[Row]]
+RowReader = Callable[[Path, Columns], Iterator[Row]]
 READERS: dict[str, RowReader] = {
     ".txt": read_txt,
     ".jsonl": read_jsonl,
@@ -334,10 +366,12 @@ COLUMNS: dict[str, Callable[[Path], list[str]]] = {
 }
 
 
-def _row(number: int, line: int, text: str, id_: str | None) -> Row:
-    return Row(id=id_ or str(number), text="" if text.isspace() else text, line=line)
+def _row(number: int, line: int, text: str, id_: str) -> Row:
+    return Row(id=id_, number=number, text="" if text.isspace() else text, line=line)
 
 
-def _no_column(where: str, wanted: str, there: Sequence[str]) -> BadInput:
-    names = ", ".join(there) or "none"
-    return BadInput(f"{where}: there is no column '{wanted}'.", f"There are: {names}. Choose the one with the texts.")
+def _id(number: int, columns: Columns, value: object) -> str:
+    """The row's id; its number where the table has no ids at all."""
+    if columns.id is None:
+        return str(number)
+    return "" if value is None or value != value else str(value).strip()

@@ -20,8 +20,9 @@ READY: tuple[DocumentState, ...] = ("ready",)
 """Documents that were confirmed: these are embedded and searched."""
 TAKEN: tuple[DocumentState, ...] = ("ready", "added")
 """... and those that were read and wait for somebody to confirm what they cost."""
+EVERY: tuple[DocumentState, ...] = ("adding", "added", "ready", "failed")
 _LONG = 400  # characters from which a text is kept packed
-NAMES = ["m001_create_corpora"]
+NAMES = ["m001_create_corpora", "m002_add_source"]
 
 
 def migrations() -> Migrations:
@@ -71,6 +72,11 @@ def migrations() -> Migrations:
         )
         db.conn.execute("CREATE INDEX chunks_by_document ON chunks (document, position)")
 
+    @registry()
+    def m002_add_source(db: Database) -> None:
+        # The folder or zip that a document was found in; "" where its file was handed in by itself, or before this.
+        db.conn.execute("ALTER TABLE documents ADD COLUMN source TEXT NOT NULL DEFAULT ''")
+
     return registry
 
 
@@ -103,7 +109,10 @@ class Generation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DocumentRow:
-    """A file of a collection. `digest` is that of its bytes, in hex; `skipped` counts its rows without any text."""
+    """A file of a collection. `digest` is that of its bytes, in hex; `skipped` counts its rows without any text.
+
+    `source` is the folder or zip that it was found in, "" where it was handed in by itself.
+    """
 
     id: int
     name: str
@@ -115,6 +124,20 @@ class DocumentRow:
     reason: str
     chunks: int
     skipped: int
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replaced:
+    """The version of a document that a new one takes the place of as soon as it is confirmed.
+
+    `texts` are the distinct texts of the new one, and `new` those of them that the old one does not have.
+    """
+
+    added: float
+    source: str
+    texts: int
+    new: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +186,7 @@ class Distinct:
 
 COLLECTION = "id, name, created, policy, tokenizer, chunk_tokens, overlap"
 GENERATION = "id, collection, model, space, dimensions, state, created, switched"
-DOCUMENT = "id, name, digest, kind, bytes, added, state, reason, chunks, skipped"
+DOCUMENT = "id, name, digest, kind, bytes, added, state, reason, chunks, skipped, source"
 
 
 def pack(text: str) -> str | bytes:
@@ -200,7 +223,7 @@ def to_generation(row: tuple[int, int, str, str, int, GenerationState, float, fl
     )
 
 
-def to_document(row: tuple[int, str, str, str, int, float, DocumentState, str, int, int]) -> DocumentRow:
+def to_document(row: tuple[int, str, str, str, int, float, DocumentState, str, int, int, str]) -> DocumentRow:
     return DocumentRow(
         id=row[0],
         name=row[1],
@@ -212,6 +235,7 @@ def to_document(row: tuple[int, str, str, str, int, float, DocumentState, str, i
         reason=row[7],
         chunks=row[8],
         skipped=row[9],
+        source=row[10],
     )
 
 

@@ -16,12 +16,14 @@ from router.corpora.records import (
     DOCUMENT,
     GENERATION,
     NAMES,
+    READY,
     TAKEN,
     Collection,
     DocumentRow,
     Generation,
     GenerationState,
     NewChunk,
+    Replaced,
     marks,
     migrations,
     pack,
@@ -219,7 +221,32 @@ class Corpora:
         documents, chunks = row.fetchone()
         return documents, chunks
 
-    async def begin_document(self, collection: int, *, name: str, digest: str, kind: str, size: int) -> int:
+    def replaced(self, collection: int, name: str) -> Replaced | None:
+        """What the document of this name that waits to be confirmed will take the place of; None where of nothing."""
+        old = self.document(collection, name, READY)
+        new = self.document(collection, name, ("added",))
+        if old is None or new is None:
+            return None
+        row = self.database.reader().execute(
+            "SELECT count(*), coalesce(sum(NOT EXISTS (SELECT 1 FROM chunks o WHERE o.collection = ? AND"
+            " o.digest = n.digest AND o.document = ?)), 0)"
+            " FROM (SELECT DISTINCT digest FROM chunks WHERE document = ? AND near_empty = 0) n",
+            (collection, old.id, new.id),
+        )
+        texts, unknown = row.fetchone()
+        return Replaced(added=old.added, source=old.source, texts=texts, new=unknown)
+
+    async def set_source(self, document: int, source: str) -> None:
+        """Note where a document that is there already was found again."""
+
+        def write(conn: Connection) -> None:
+            conn.execute("UPDATE documents SET source = ? WHERE id = ?", (source, document))
+
+        await self.database.write(write, patience_s=PATIENCE_S)
+
+    async def begin_document(
+        self, collection: int, *, name: str, digest: str, kind: str, size: int, source: str = ""
+    ) -> int:
         """A document that is being read; its number. Takes the place of what was read, or failed, under its name."""
         now = self.clock()
 
@@ -230,9 +257,9 @@ class Corpora:
                 (collection, name, now - STALE_S),
             )
             cursor = conn.execute(
-                "INSERT INTO documents (collection, name, digest, kind, bytes, added, state)"
-                " VALUES (?, ?, ?, ?, ?, ?, 'adding')",
-                (collection, name, digest, kind, size, now),
+                "INSERT INTO documents (collection, name, digest, kind, bytes, added, source, state)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, 'adding')",
+                (collection, name, digest, kind, size, now, source),
             )
             return int(cursor.lastrowid or 0)
 

@@ -81,7 +81,7 @@ def test_a_bad_option_is_exit_2(shell, openai: Sandbox, options: str) -> None:
 def test_a_file_that_cannot_be_opened_is_exit_2(shell, monkeypatch: pytest.MonkeyPatch) -> None:
     """The system's reason is passed on; it is not an internal error."""
 
-    def deny(path: Path) -> None:
+    def deny(path: Path, columns: object) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr("router.corpora.extract.read_rows", deny)
@@ -147,7 +147,7 @@ def test_an_unknown_command_is_exit_2(shell) -> None:
 def test_no_error_ever_shows_a_traceback(shell, monkeypatch: pytest.MonkeyPatch, error, code: int, words: str) -> None:
     """One line or two and an exit code; how to see more is said."""
 
-    def fail(path: Path) -> None:
+    def fail(path: Path, columns: object) -> None:
         raise error
 
     monkeypatch.setattr(embed_command, "read_files", fail)

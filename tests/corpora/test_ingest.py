@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from router.corpora.columns import Columns
 from router.corpora.ingest import FileReport
 from router.domain.values import Policy
 from router.request.intake import digest
@@ -163,7 +164,9 @@ async def test_the_column_of_a_table_is_found_or_given(tmp_path: Path, given: di
     path.write_text("id,note,body\n7,the note,the body\n", "utf-8")
     async with opened(tmp_path / "data") as here:
         await here.library.create("table")
-        await here.library.add_files("table", [path], text_columns=given)
+        await here.library.add_files(
+            "table", [path], columns={file: Columns(texts=(column,)) for file, column in given.items()}
+        )
         assert await stored(here, "table") == {"table.csv": [want]}
 
 
@@ -209,7 +212,7 @@ async def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
     async with opened(tmp_path / "data") as here:
         await here.library.create("both")
         reports = await here.library.add_files("both", [tmp_path / "a", tmp_path / "b"])
-        assert [r.name for r in reports] == ["readme.md", "readme.md (2)"]
+        assert [r.name for r in reports] == ["a/readme.md", "b/readme.md"]
         assert len(await stored(here, "both")) == 2
 
 

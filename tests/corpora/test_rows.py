@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from router.corpora import readers_rows, readers_text
+from router.corpora.columns import Columns
 from router.corpora.extract import Row, columns, read_rows
 from router.domain.errors import BadInput
 
@@ -26,19 +27,19 @@ def put(folder: Path, name: str, content: bytes | str) -> Path:
     return path
 
 
-def texts(path: Path, **options: str) -> list[str]:
-    return [row.text for row in read_rows(path, **options)]
+def texts(path: Path, *columns: str) -> list[str]:
+    return [row.text for row in read_rows(path, Columns(texts=columns))]
 
 
 def test_txt_is_a_text_a_line(tmp_path: Path) -> None:
     """Each line is a row with its number as id; empty and white rows come as ""; inner white space and NUL are kept."""
     path = put(tmp_path, "a.txt", "one\n\n  \t\r\n two \x00 \nthree")
     assert list(read_rows(path)) == [
-        Row(id="1", text="one", line=1),
-        Row(id="2", text="", line=2),
-        Row(id="3", text="", line=3),
-        Row(id="4", text=" two \x00 ", line=4),
-        Row(id="5", text="three", line=5),
+        Row(id="1", number=1, text="one", line=1),
+        Row(id="2", number=2, text="", line=2),
+        Row(id="3", number=3, text="", line=3),
+        Row(id="4", number=4, text=" two \x00 ", line=4),
+        Row(id="5", number=5, text="three", line=5),
     ]
 
 
@@ -63,9 +64,9 @@ def test_jsonl_ids_numbers_nulls_and_strings(tmp_path: Path) -> None:
     assert [(row.id, row.text, row.line) for row in read_rows(path)] == [
         ("x", "a", 1),
         ("7", "", 3),
-        ("3", "", 4),
-        ("4", "bare", 5),
-        ("5", "", 6),
+        ("", "", 4),
+        ("", "bare", 5),
+        ("", "", 6),
     ]
 
 
@@ -145,7 +146,7 @@ def test_csv_finds_its_delimiter_columns_and_lines(tmp_path: Path) -> None:
     for mark in ",;\t|":
         path = put(tmp_path, "a.csv", f'key{mark}body\nk1{mark}"a{mark}\nb"\n\nk2\nk3{mark}c\n')
         assert columns(path) == ["key", "body"]
-        rows = list(read_rows(path, text_column="body", id_column="key"))
+        rows = list(read_rows(path, Columns(texts=("body",), id="key")))
         assert [(row.id, row.text, row.line) for row in rows] == [
             ("k1", f"a{mark}\nb", 2),
             ("k2", "", 5),
@@ -187,9 +188,12 @@ def test_a_csv_of_one_column_has_empty_rows(tmp_path: Path) -> None:
 def test_a_wrong_column_names_those_that_there_are(tmp_path: Path) -> None:
     """So that one can be chosen."""
     csv = put(tmp_path, "a.csv", "id,body,title\n1,b,c\n")
-    with pytest.raises(BadInput, match=r"no column 'text'\. There are: id, body, title"):
-        texts(csv)
-    assert texts(csv, text_column="title") == ["c"]
+    with pytest.raises(BadInput, match=r"no column 'note'\. There are: id, body, title"):
+        texts(csv, "note")
+    with pytest.raises(BadInput, match=r"no column 'text'\. There are: number, colour"):
+        texts(put(tmp_path, "c.csv", "number,colour\n1,red\n"))
+    assert texts(csv) == ["b"]
+    assert texts(csv, "title") == ["c"]
     with pytest.raises(BadInput, match="2 columns 'text'"):
         texts(put(tmp_path, "b.csv", "text,text\n1,2\n"))
 
@@ -210,7 +214,7 @@ def test_parquet_rows(tmp_path: Path) -> None:
     for kind in (pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())):
         path = tmp_path / "a.parquet"
         pq.write_table(pa.table({"id": pa.array([10, 11, None, 13]), "text": pa.array(values).cast(kind)}), path)
-        assert [(row.id, row.text) for row in read_rows(path)] == [("10", "é"), ("11", ""), ("3", ""), ("13", "a\x00b")]
+        assert [(row.id, row.text) for row in read_rows(path)] == [("10", "é"), ("11", ""), ("", ""), ("13", "a\x00b")]
 
 
 def test_parquet_without_text_is_refused(tmp_path: Path) -> None:
@@ -220,8 +224,9 @@ def test_parquet_without_text_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="column 'text' holds int64, not text"):
         texts(path)
     with pytest.raises(BadInput, match=r"no column 'body'\. There are: text, other"):
-        texts(path, text_column="body")
-    assert texts(path, text_column="other") == ["a", "b"]
+        texts(path, "body")
+    assert texts(path, "other") == ["a", "b"]
+    assert texts(path, "other", "text") == ["other: a\ntext: 1", "other: b\ntext: 2"]
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(BadInput, match=r"a\.parquet is a broken Parquet file"):
         texts(path)

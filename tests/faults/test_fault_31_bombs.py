@@ -18,7 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from router.corpora.extract import expand, kind_of, read_document, read_rows, save_stream
+from router.corpora.archives import expand
+from router.corpora.extract import kind_of, read_document, read_rows, save_stream
 from router.domain.errors import BadInput
 from tests.corpora.makers import archive, docx_with_body, pdf
 
