@@ -200,7 +200,7 @@ class Router:
         return Quote(
             texts=intake.asked,
             distinct=len(intake.digests),
-            tokens=line.full_tokens,
+            tokens=line.full_expected_tokens,
             lines=lines,
             problems=dict(intake.problems),
             outcome=outcome,
@@ -358,8 +358,10 @@ class Router:
                 QuoteLine(
                     verdict=verdict,
                     full_tokens=full,
+                    full_expected_tokens=full,
                     distinct_tokens=sum(counts),
                     full_cost=None if per_million is None else price_tokens(full, per_million),
+                    full_expected=None if per_million is None else price_tokens(full, per_million),
                 )
             )
         return tuple(lines)

@@ -15,7 +15,7 @@ from router.cli.quote import usd_or_none, verdict_as_json
 from router.cli.shell import FAILED, WRONG_USE
 from router.corpora.columns import AS_USUAL, Columns
 from router.domain.errors import BadInput, Refused
-from router.domain.money import show, to_json
+from router.domain.money import show_likely, to_json
 from router.domain.values import Refusal
 
 if TYPE_CHECKING:
@@ -243,7 +243,8 @@ def embedded_as_json(
         "model": job.model,
         "space": active.space,
         "dimensions": active.dimensions,
-        "tokens": quote.chosen.verdict.tokens if quote.chosen else 0,
+        "tokens": quote.chosen.verdict.expected_tokens if quote.chosen else 0,
+        "expected_usd": usd_or_none(quote.chosen.verdict.expected if quote.chosen else None),
         "cost_usd": to_json(job.spent),
     }
 
@@ -257,8 +258,10 @@ def _replaced(report: FileReport) -> dict[str, object] | None:
 
 def _candidate(candidate: CorpusCandidate) -> dict[str, object]:
     return {
-        **verdict_as_json(candidate.verdict, candidate.now_cost),
+        **verdict_as_json(candidate.verdict, candidate.now_cost, candidate.now_expected),
         "tokens": candidate.verdict.tokens,
+        "expected_tokens": candidate.verdict.expected_tokens,
+        "batch_expected_usd": usd_or_none(candidate.batch_expected),
         "batch_cost_usd": usd_or_none(candidate.batch_cost),
         "warning": candidate.warning,
     }
@@ -275,8 +278,8 @@ def tell_plan(reports: Sequence[FileReport], gone: Sequence[str], deleted: bool)
         say(f"gone      {what}: {named(gone)}")
 
 
-def _money(cost: int | None) -> str:
-    return "–" if cost is None else show(cost)
+def _money(expected: int | None, most: int | None) -> str:
+    return "–" if expected is None or most is None else show_likely(expected, most)
 
 
 def tell_added(reports: Sequence[FileReport], quote: CorpusQuote, job: Job | None, hint: str) -> None:
@@ -302,8 +305,8 @@ def tell_added(reports: Sequence[FileReport], quote: CorpusQuote, job: Job | Non
             f"{'→' if c.verdict.chosen else ' '} {c.model.id}",
             "–" if c.verdict.quality is None else f"{c.verdict.quality:g}",
             f"{c.verdict.cached:,}",
-            "free" if c.model.local else _money(c.now_cost),
-            "–" if c.model.local else _money(c.batch_cost),
+            "free" if c.model.local else _money(c.now_expected, c.now_cost),
+            "–" if c.model.local else _money(c.batch_expected, c.batch_cost),
             f"{c.verdict.seconds:,.0f}",
         )
         for c in quote.candidates

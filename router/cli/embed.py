@@ -214,6 +214,7 @@ def _as_json(rows: Texts, result: Result, out: Path | None) -> dict[str, object]
         "space": result.space,
         "dimensions": result.dimensions,
         "tokens": result.tokens,
+        "expected_usd": to_json(result.plan.expected),
         "cost_usd": to_json(result.cost),
         "unconfirmed_usd": to_json(result.unconfirmed),
         "avoided_usd": to_json(result.avoided.total),

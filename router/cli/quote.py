@@ -98,13 +98,14 @@ def _exit_code(found: Quote) -> int:
     return WRONG_USE if found.outcome.kind == "input" else Refused.exit_code
 
 
-def verdict_as_json(verdict: Verdict, cost: int | None) -> dict[str, object]:
-    """A candidate of any quote, for machines; `cost` is that of what is not cached."""
+def verdict_as_json(verdict: Verdict, cost: int | None, expected: int | None) -> dict[str, object]:
+    """A candidate of any quote, for machines; the most and the likely cost are those of what is not cached."""
     return {
         "model": verdict.model.id,
         "space": verdict.model.space,
         "quality": verdict.quality,
         "cached": verdict.cached,
+        "expected_usd": usd_or_none(expected),
         "cost_usd": usd_or_none(cost),
         "seconds": round(verdict.seconds, 3),
         "eligible": verdict.eligible,
@@ -114,16 +115,22 @@ def verdict_as_json(verdict: Verdict, cost: int | None) -> dict[str, object]:
 
 def _candidate(line: QuoteLine) -> dict[str, object]:
     return {
-        **verdict_as_json(line.verdict, line.verdict.cost),
+        **verdict_as_json(line.verdict, line.verdict.cost, line.verdict.expected),
         "tokens_to_pay": _to_pay(line),
+        "expected_tokens_to_pay": _likely_to_pay(line),
         "distinct_tokens": line.distinct_tokens,
         "full_tokens": line.full_tokens,
+        "full_expected_usd": usd_or_none(line.full_expected),
         "full_cost_usd": usd_or_none(line.full_cost),
     }
 
 
 def _to_pay(line: QuoteLine) -> int:
     return 0 if line.verdict.model.local else line.verdict.tokens
+
+
+def _likely_to_pay(line: QuoteLine) -> int:
+    return 0 if line.verdict.model.local else line.verdict.expected_tokens
 
 
 def usd_or_none(cost: int | None) -> str | None:
@@ -144,10 +151,11 @@ def _tell(found: Quote) -> None:
             f"{'→' if verdict.chosen else ' '} {verdict.model.id}",
             "–" if verdict.quality is None else f"{verdict.quality:g}",
             f"{verdict.cached:,}",
-            f"{line.full_tokens:,}",
-            "free" if free else "unknown" if line.full_cost is None else show(line.full_cost),
-            f"{_to_pay(line):,}",
-            "free" if free else "unknown" if verdict.cost is None else show(verdict.cost),
+            f"{line.full_expected_tokens:,}",
+            "free" if free else "unknown" if line.full_expected is None else show(line.full_expected),
+            f"{_likely_to_pay(line):,}",
+            "free" if free else "unknown" if verdict.expected is None else show(verdict.expected),
+            "" if free or verdict.cost in (None, verdict.expected) else show(verdict.cost or 0),
             f"{verdict.seconds:.1f}",
         ))  # fmt: skip
     headers = (
@@ -155,12 +163,13 @@ def _tell(found: Quote) -> None:
         "quality",
         "cached",
         "tokens\nof all",
-        "cost\nof all",
+        "likely\nof all",
         "tokens\nto pay",
-        "cost\nto pay",
+        "likely\nto pay",
+        "at most",
         "seconds",
     )
-    table(headers, rows, right=range(1, 8))
+    table(headers, rows, right=range(1, 9))
     say(found.decision)
     for reason, models in reasons.items():
         say(f"not {', '.join(models)}: {reason}")

@@ -71,8 +71,9 @@ class CorpusCandidate:
     Attributes:
         verdict: what the decision made of it; its tokens and cost are of the distinct texts that are not cached.
         exact: False where tokens are an upper bound, because the model's tokenizer is not at hand.
-        now_cost, batch_cost: of what is not cached, at once and by the batch tier.
+        now_cost, batch_cost: the most that what is not cached can cost, at once and by the batch tier.
         year_cost: `now_cost` and a year of queries.
+        now_expected, batch_expected, year_expected: what they will likely cost.
         over_long: distinct chunks that the model takes in pieces only; their vectors are means of the pieces'.
         budgets: what `verdict.cost` leaves of each budget.
         warning: what to know before choosing it, or "".
@@ -83,6 +84,9 @@ class CorpusCandidate:
     now_cost: int | None
     batch_cost: int | None
     year_cost: int | None
+    now_expected: int | None
+    batch_expected: int | None
+    year_expected: int | None
     over_long: int
     budgets: tuple[BudgetEffect, ...]
     warning: str
@@ -95,11 +99,15 @@ class CorpusCandidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overnight:
-    """Begin with a local model at once, and have `then` re-embed it all by the batch tier, for `cost` nanodollars."""
+    """Begin with a local model at once, and have `then` re-embed it all by the batch tier.
+
+    That will likely cost `expected` nanodollars, and `cost` at most.
+    """
 
     start: Model
     then: Model
     cost: int
+    expected: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +156,7 @@ class _Missing:
 
     texts: int = 0
     tokens: int = 0
+    expected: int = 0
     over_long: int = 0
 
 
@@ -195,6 +204,7 @@ class Census:
             entry = self.models[model.id]
             entry.texts += int(absent.sum())
             entry.tokens += int(size[absent].sum())
+            entry.expected += int(size[absent].sum())
             if model.limits.tokens_per_text:
                 entry.over_long += int((size > model.limits.tokens_per_text).sum())
 
@@ -249,6 +259,7 @@ def _facts(router: Router, model: Model, census: Census, policy: Policy, now: da
         texts=census.sums.distinct,
         cached=census.sums.distinct - missing.texts,
         tokens=missing.tokens,
+        expected_tokens=missing.expected,
         over_long=0,  # chunk by chunk, like the rows of a file: no reason to shut the model out
         seconds=seconds,
         configured=router.configured(model),
@@ -268,21 +279,23 @@ def _candidate(
 ) -> CorpusCandidate:
     model = verdict.model
 
-    def cost(usd: Decimal | None) -> int | None:
-        return None if usd is None else price_tokens(missing.tokens, usd)
+    now = Decimal(0) if model.local else price.now if price else None
+    batch = None if model.local or price is None else price.batch
 
-    now_cost = 0 if model.local else cost(price.now if price else None)
-    year = None
-    if now_cost is not None:
-        per_million = price.now if price and price.now is not None else None
-        asked = price_tokens(12 * queries * QUERY_TOKENS, per_million) if per_million is not None else 0
-        year = now_cost + asked
+    def cost(tokens: int, usd: Decimal | None) -> int | None:
+        return None if usd is None else price_tokens(tokens, usd)
+
+    queried = cost(12 * queries * QUERY_TOKENS, now) or 0
+    now_cost, now_expected = cost(missing.tokens, now), cost(missing.expected, now)
     return CorpusCandidate(
         verdict=verdict,
         exact=model.local or model.tokenizer != "bytes",
         now_cost=now_cost,
-        batch_cost=None if model.local else cost(price.batch if price else None),
-        year_cost=year,
+        batch_cost=cost(missing.tokens, batch),
+        year_cost=None if now_cost is None else now_cost + queried,
+        now_expected=now_expected,
+        batch_expected=cost(missing.expected, batch),
+        year_expected=None if now_expected is None else now_expected + queried,
         over_long=missing.over_long,
         budgets=tuple(_effect(state, verdict.cost or 0) for state in budgets),
         warning=_warning(model, missing, english),
@@ -323,9 +336,9 @@ def _overnight(candidates: Sequence[CorpusCandidate]) -> Overnight | None:
     eligible = [c for c in candidates if c.verdict.eligible]
     start = best([c for c in eligible if c.model.local])
     then = best([c for c in eligible if c.batch_cost is not None])
-    if start is None or then is None or then.batch_cost is None:
+    if start is None or then is None or then.batch_cost is None or then.batch_expected is None:
         return None
-    return Overnight(start=start.model, then=then.model, cost=then.batch_cost)
+    return Overnight(start=start.model, then=then.model, cost=then.batch_cost, expected=then.batch_expected)
 
 
 def looks_english(texts: Sequence[str]) -> bool:

@@ -143,6 +143,7 @@ class DemoBooks:
             texts=len(asked.digests),
             cached=cached,
             tokens=tokens,
+            expected_tokens=tokens,
             seconds=seconds if model.local or not tokens else max(0.5, seconds),
             unhealthy=f"{model.provider} failed 5 times in a row; it is tried again in 21 s" if down else "",
             price=None if price is None else price.now,

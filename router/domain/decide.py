@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Literal
 
 from router.domain import money
@@ -46,14 +47,19 @@ _GATES = tuple(_STOPPED)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Option:
-    """A candidate with what follows from the policy. `cost` is 0 where no price is known: see `priced`."""
+    """A candidate with what follows from the policy. Costs are 0 where no price is known: see `priced`.
+
+    `cost` is the most and says what fits; `expected` is what is likely and gives the order.
+    """
 
     facts: CandidateFacts
     quality: float | None
     route: Route
     cost: int
+    expected: int
     priced: bool
     batch_cost: int | None
+    expected_batch: int | None
     faults: tuple[tuple[Gate, str], ...]
 
     @property
@@ -67,10 +73,12 @@ class _Option:
 def decide(ask: Ask, policy: Policy, facts: Facts, scale: str = "RTEB-en") -> Plan | Refusal:
     """Choose a candidate for a request under a (valid) policy, or refuse; never raises, never guesses.
 
+    Candidates are ordered by what they will likely cost; whether one fits is judged by the most that it can cost.
     `when_exhausted` of the policy says what scarce money does. `local`: the best of what fits into every hard
-    budget, else a local model even below the least quality, else (pinned, call by call) the cheapest member of
-    the space, else a refusal. `wait` and `refuse`: the choice is made as if the money sufficed; where it does not, work
-    that goes call by call is planned all the same (the ledger stops it) and a request is refused.
+    budget, else a local model even below the least quality, else (call by call, where some money is left or the space
+    is pinned) the cheapest, which the ledger stops in time, else a refusal. `wait` and `refuse`: the choice is made as
+    if the money sufficed; where it does not, work that goes call by call is planned all the same (the ledger stops it)
+    and a request is refused.
     `fell_back` is set where the chosen model is local and, with money enough at the same pace, would be paid.
     """
     options = [_option(candidate, ask, policy, facts, scale) for candidate in facts.candidates]
@@ -87,10 +95,10 @@ def decide(ask: Ask, policy: Policy, facts: Facts, scale: str = "RTEB-en") -> Pl
         return choice.plan(_first(fitting, criteria), fitting, criteria)
     if waived := [o for o in options if o.model.local and o.only_stopped_by("quality")]:
         return choice.plan(_first(waived, criteria), waived, criteria)
-    cheapest = _first(eligible, _ECONOMY)
-    if ask.partial and (ask.pinned_space is not None or ask.pinned_model is not None):
-        return choice.plan(cheapest, eligible, _ECONOMY)
-    return choice.refusal(cheapest, _ECONOMY)
+    pinned = ask.pinned_space is not None or ask.pinned_model is not None
+    if ask.partial and (pinned or _room(_tightest(facts)) > 0):
+        return choice.plan(_first(eligible, _ECONOMY), eligible, _ECONOMY)
+    return choice.refusal(min(eligible, key=lambda option: (option.cost, option.model.id)), _ECONOMY)
 
 
 # ---- gates -------------------------------------------------------------------------------------
@@ -99,19 +107,29 @@ def decide(ask: Ask, policy: Policy, facts: Facts, scale: str = "RTEB-en") -> Pl
 def _option(candidate: CandidateFacts, ask: Ask, policy: Policy, facts: Facts, scale: str) -> _Option:
     model, cached = candidate.model, candidate.misses <= 0
     tokens = 0 if cached else candidate.tokens
+    likely = min(tokens, candidate.expected_tokens)
     price, batch_price = candidate.price, candidate.batch_price
     route: Route = "cache" if cached else "local" if model.local else "api"
     if route == "api" and policy.deadline == "24h" and ask.partial and batch_price is not None:
         route, price = "batch", batch_price
     free = cached or model.local
     quality = next((score.value for score in model.scores if score.scale == scale), None)
+
+    def cost(of: int, per_million: Decimal | None) -> int:
+        return 0 if free or per_million is None else money.price_tokens(of, per_million)
+
+    def batch(of: int) -> int | None:
+        return None if model.local or batch_price is None else money.price_tokens(of, batch_price)
+
     return _Option(
         facts=candidate,
         quality=quality,
         route=route,
-        cost=0 if free or price is None else money.price_tokens(tokens, price),
+        cost=cost(tokens, price),
+        expected=cost(likely, price),
         priced=free or price is not None,
-        batch_cost=None if model.local or batch_price is None else money.price_tokens(tokens, batch_price),
+        batch_cost=batch(tokens),
+        expected_batch=batch(likely),
         faults=tuple(_faults(candidate, quality, free or price is not None, ask, policy, facts, scale)),
     )
 
@@ -175,7 +193,7 @@ def _some(ids: list[str]) -> str:
 def _rank(option: _Option, criterion: Criterion) -> tuple[bool, float]:
     if criterion == "quality":
         return option.quality is None, -(option.quality or 0.0)
-    return False, option.cost if criterion == "cost" else option.facts.seconds
+    return False, option.expected if criterion == "cost" else option.facts.seconds
 
 
 def _first(options: list[_Option], criteria: tuple[Criterion, ...]) -> _Option:
@@ -259,8 +277,11 @@ def _verdict(option: _Option, chosen: bool, reason: str) -> Verdict:
         cached=option.facts.cached,
         texts=option.facts.texts,
         tokens=option.facts.tokens,
+        expected_tokens=min(option.facts.tokens, option.facts.expected_tokens),
         cost=option.cost if option.priced else None,
+        expected=option.expected if option.priced else None,
         batch_cost=option.batch_cost,
+        expected_batch=option.expected_batch,
         seconds=option.facts.seconds,
     )
 
@@ -285,6 +306,7 @@ class _Choice:
             model=chosen.model,
             route=chosen.route,
             cost=chosen.cost,
+            expected=chosen.expected,
             dimensions=self.ask.dimensions or chosen.model.default_dimensions,
             reference=self._reference(chosen),
             fell_back=fell_back,
@@ -327,7 +349,7 @@ class _Choice:
             if _rank(option, criterion) == _rank(ahead, criterion):
                 continue
             if criterion == "cost":
-                return f"costs {money.show(option.cost - ahead.cost)} more"
+                return f"costs {money.show(option.expected - ahead.expected)} more"
             if criterion == "seconds":
                 return f"takes {option.facts.seconds - ahead.facts.seconds:.1f} s longer"
             ours = f"has no score on {self.scale}" if option.quality is None else f"scores {option.quality:g}"
@@ -358,7 +380,7 @@ class _Choice:
             return f"{name} is the only model that may serve this"
         if _to_cheapest_of_family(self.policy, ask):
             best = _first(self.eligible, _QUALITY)
-            less = money.show(max(0, best.cost - chosen.cost))
+            less = money.show(max(0, best.expected - chosen.expected))
             family = f"queries go to the cheapest of the family {chosen.model.space}, {name}"
             return f"{family}: {less} less than {best.model.id}"
         superlative = "cheapest" if criteria is _ECONOMY else "best"

@@ -71,7 +71,8 @@ def _how(plan: Plan, chosen: Verdict, ask: Ask) -> str:
         all_of_them = f"The {what}{one} is" if chosen.texts == 1 else f"All {counted(chosen.texts)} are"
         return f"{all_of_them} in the cache in the space {plan.model.space}, so nothing is spent."
     verb = "goes" if misses == 1 else "go"
-    price = f"for {money.show(plan.cost)} at most"
+    price = money.show_likely(plan.expected, plan.cost)
+    price = f"for {price}" if price.startswith(("$", "<")) else price
     where = {
         "local": f"{verb} to {plan.model.id} on this machine, for nothing.",
         "api": f"{verb} to {plan.model.id} over its API, {price}.",

@@ -56,3 +56,9 @@ def show(nanodollars: int) -> str:
     usd = Decimal(amount) / NANO
     decimals = 2 if amount >= NANO // 10 else 4 if amount >= NANO // 1_000 else 6
     return f"{sign}${usd:,.{decimals}f}"
+
+
+def show_likely(expected: int, most: int) -> str:
+    """Two figures for people, `likely $0.0350, at most $0.19`; one where they read the same."""
+    likely, at_most = show(expected), show(most)
+    return at_most if likely == at_most else f"likely {likely}, at most {at_most}"

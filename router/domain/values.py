@@ -185,6 +185,7 @@ class CandidateFacts:
         texts: distinct texts asked.
         cached: how many of them the cache already holds in the model's space, fit for this request.
         tokens: the most tokens that the misses can be (exact where the tokenizer is).
+        expected_tokens: the tokens that they will likely be; the same figure where the tokenizer is at hand.
         over_long: misses longer than the model takes in one piece.
         seconds: expected time for the misses.
         configured: a key (or the weights) is there.
@@ -196,6 +197,7 @@ class CandidateFacts:
     texts: int
     cached: int
     tokens: int
+    expected_tokens: int
     over_long: int = 0
     seconds: float = 0.0
     configured: bool = True
@@ -241,7 +243,12 @@ class Facts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What became of one candidate. `cost` in nanodollars is the most its misses can cost; None: no known price."""
+    """What became of one candidate. Money in nanodollars; None: no known price.
+
+    Attributes:
+        tokens, cost, batch_cost: the most that its misses can be and cost: what is held, and what must fit.
+        expected_tokens, expected, expected_batch: what they will likely be and cost; never more than the most.
+    """
 
     model: Model
     route: Route
@@ -252,8 +259,11 @@ class Verdict:
     cached: int
     texts: int
     tokens: int
+    expected_tokens: int
     cost: int | None
+    expected: int | None
     batch_cost: int | None
+    expected_batch: int | None
     seconds: float
 
 
@@ -261,12 +271,14 @@ class Verdict:
 class Plan:
     """The chosen candidate and how its misses are answered (`route`), with a verdict on every candidate.
 
-    `cost` in nanodollars is the most that the misses can cost; `reference` prices what was avoided.
+    `cost` in nanodollars is the most that the misses can cost, `expected` what they will likely cost; `reference`
+    prices what was avoided.
     """
 
     model: Model
     route: Route
     cost: int
+    expected: int
     dimensions: int
     reference: Model | None
     fell_back: bool

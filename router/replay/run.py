@@ -292,6 +292,7 @@ class _Replaying:
             texts=texts,
             cached=int(cached.sum()),
             tokens=tokens,
+            expected_tokens=tokens,
             over_long=over_long,
             seconds=seen.seconds if same or not before else seen.seconds * int(missed.sum()) / before,
             configured=seen.configured,

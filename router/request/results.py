@@ -54,12 +54,17 @@ class Result:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuoteLine:
-    """One candidate of a quote. Money in nanodollars; `full_cost` and `full_tokens` are with every repeat, uncached."""
+    """One candidate of a quote. Money in nanodollars; `full_...` are with every repeat, uncached.
+
+    `full_expected_tokens` and `full_expected` are what is likely, the others the most.
+    """
 
     verdict: Verdict
     full_tokens: int
+    full_expected_tokens: int
     distinct_tokens: int
     full_cost: int | None
+    full_expected: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +72,7 @@ class Quote:
     """What a request would cost, before anything is spent.
 
     Attributes:
-        tokens: of all texts, repeats included, for the chosen model (or the first candidate).
+        tokens: likely tokens of all texts, repeats included, for the chosen model (or the first candidate).
         problems: why a text would be refused, by its position; only `partial` quotes have any.
         outcome: the plan, or the refusal.
     """

@@ -138,6 +138,7 @@ class Survey:
             texts=len(self.intake.digests),
             cached=len(self.intake.digests) - len(misses),
             tokens=total,
+            expected_tokens=total,
             over_long=over_long,
             seconds=seconds,
             configured=configured,

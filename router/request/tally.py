@@ -188,6 +188,7 @@ def to_candidates(verdicts: Sequence[Verdict]) -> list[dict[str, object]]:
             "chosen": v.chosen,
             "quality": v.quality,
             "cached": v.cached,
+            "expected_usd": None if v.expected is None else to_json(v.expected),
             "cost_usd": None if v.cost is None else to_json(v.cost),
             "seconds": round(v.seconds, 3),
             "reason": v.reason,

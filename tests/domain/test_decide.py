@@ -21,9 +21,12 @@ from router.domain.values import (
 from tests.domain.worlds import DECEMBER, EQUAL, LARGE, LITE, MINI, NOW, OLD, SMALL, VOYAGE
 
 
-def cand(one, *, texts=10, cached=0, tokens=1_000_000, **more):
+def cand(one, *, texts=10, cached=0, tokens=1_000_000, likely=None, **more):
     price = {} if one.local else {"price": Decimal("0.13" if one is LARGE else "0.02")}
-    return CandidateFacts(model=one, texts=texts, cached=cached, tokens=tokens, **(price | more))
+    likely = tokens if likely is None else likely
+    return CandidateFacts(
+        model=one, texts=texts, cached=cached, tokens=tokens, expected_tokens=likely, **(price | more)
+    )
 
 
 def state(left=0, amount=5_000_000_000, window="month", hard=True, owner="policy/p", pace=None):
@@ -129,6 +132,26 @@ def test_without_money_a_request_falls_to_local_even_below_the_floor():
     refused = decide(Ask(), policy_of(goal="quality", allow=("openai/*",)), facts)
     assert (refused.kind, refused.shortfall) == ("budget", 20_000_000)
     assert refused.hint == "Raise the budget, wait until 1 December, or allow the local model."
+
+
+def test_the_likely_cost_orders_and_the_most_must_fit():
+    """A bound five times too high is no reason against a model; but what may not fit whole waits for more money."""
+    loose, exact = cand(VOYAGE, likely=200_000), cand(SMALL, tokens=250_000)
+    plan = decide(Ask(), policy_of(goal="economy"), world(loose, exact))
+    assert (plan.model, plan.expected, plan.cost) == (VOYAGE, 4_000_000, 20_000_000)
+    assert reasons(plan)["openai/small"] == "costs $0.0010 more"
+    tight = decide(Ask(), policy_of(goal="economy"), world(loose, exact, budgets=[state(left=10_000_000)]))
+    assert tight.model == SMALL
+
+
+def test_work_that_goes_call_by_call_begins_with_what_is_left():
+    """Where no model fits at its most and none is local, the likely cheapest is planned and the ledger stops it."""
+    facts = world(cand(VOYAGE, likely=200_000), cand(LARGE, tokens=90_000), budgets=[state(left=8_000_000)])
+    plan = decide(Ask(partial=True), policy_of(), facts)
+    assert (plan.model, plan.expected, plan.cost, plan.fell_back) == (VOYAGE, 4_000_000, 20_000_000, False)
+    assert decide(Ask(), policy_of(), facts).shortfall == 3_700_000  # openai/large needs the smaller sum, at most
+    assert decide(Ask(partial=True), policy_of(), replace(facts, budgets=(state(left=0),))).kind == "budget"
+    assert decide(Ask(partial=True), policy_of(), world(*facts.candidates, cand(MINI), budgets=facts.budgets)).fell_back
 
 
 @pytest.mark.parametrize("when", ["wait", "refuse"])

@@ -39,18 +39,21 @@ PAID = model("openai/small", 54.8)
 POLICY = Policy(name="default", goal="quality")
 
 
-def facts(texts=240, cached=40, left=3_120_000_000, amount=5_000_000_000, window="month", owner="policy/default"):
+def facts(
+    texts=240, cached=40, left=3_120_000_000, amount=5_000_000_000, window="month", owner="policy/default", likely=1
+):
     """A local and a paid candidate of 250 tokens a text, and one budget."""
     tokens = (texts - cached) * 250
     return Facts(
         now=datetime(2026, 11, 10, tzinfo=UTC),
         candidates=(
-            CandidateFacts(model=LOCAL, texts=texts, cached=0, tokens=tokens),
+            CandidateFacts(model=LOCAL, texts=texts, cached=0, tokens=tokens, expected_tokens=tokens),
             CandidateFacts(
                 model=PAID,
                 texts=texts,
                 cached=cached,
                 tokens=tokens,
+                expected_tokens=tokens // likely,
                 price=Decimal("0.02"),
                 batch_price=Decimal("0.01"),
             ),
@@ -74,7 +77,7 @@ def told(ask=None, policy=POLICY, found=None):
 def test_a_plan_is_told_with_route_share_goal_and_money_left():
     """What is cached, who answers the rest for how much, why, and what is left."""
     assert told() == (
-        "40 of 240 texts are in the cache; the other 200 go to openai/small over its API, for $0.0010 at most. "
+        "40 of 240 texts are in the cache; the other 200 go to openai/small over its API, for $0.0010. "
         "The goal is quality: openai/small is the best of 2, with 54.8 on RTEB-en. "
         "$3.12 of this month's $5.00 is left."
     )
@@ -83,7 +86,7 @@ def test_a_plan_is_told_with_route_share_goal_and_money_left():
 @pytest.mark.parametrize(
     ("ask", "changes", "found", "first"),
     [
-        (Ask(), {}, facts(cached=0), "240 texts go to openai/small over its API, for $0.0012 at most."),
+        (Ask(), {}, facts(cached=0), "240 texts go to openai/small over its API, for $0.0012."),
         (Ask(role="query"), {}, facts(texts=1, cached=0), "1 query goes to openai/small over its API, for $0.000005"),
         (
             Ask(),
@@ -118,6 +121,12 @@ def test_a_fall_back_names_its_space():
         "using the local model local/mini. "
         "These vectors are in the space local/mini and compare with no other."
     )
+
+
+def test_likely_and_most_are_both_told_where_they_differ():
+    """Two figures for a model whose tokenizer is not at hand, one for the others."""
+    text = told(found=facts(likely=5))
+    assert "the other 200 go to openai/small over its API, likely $0.000200, at most $0.0010. The goal" in text
 
 
 def test_a_refusal_says_what_is_missing_and_what_to_do():

@@ -56,7 +56,8 @@ loads = st.lists(
     st.tuples(
         st.sampled_from(MODELS),
         st.sampled_from([0, 0, 3, 6]),  # cached, of six
-        st.integers(1, 100),  # tokens a text
+        st.integers(1, 100),  # tokens a text, at most
+        st.sampled_from([1.0, 1.0, 0.5, 0.2]),  # share of them that is likely
         mostly(0, 1),  # over-long
         st.sampled_from([0.0, 1.0]),  # seconds
         mostly("", "no key", "down"),
@@ -82,12 +83,13 @@ funds = st.lists(
 
 
 def candidate_from(load):
-    one, cached, tokens, over_long, seconds, trouble, price, batch_price = load
+    one, cached, tokens, share, over_long, seconds, trouble, price, batch_price = load
     return CandidateFacts(
         model=one,
         texts=6,
         cached=cached,
         tokens=tokens * (6 - cached),
+        expected_tokens=round(tokens * share) * (6 - cached),
         over_long=over_long if cached < 6 else 0,
         seconds=seconds,
         configured=trouble != "no key",
@@ -163,7 +165,7 @@ poor_worlds = st.tuples(
     st.builds(
         lambda loads, spent: Facts(
             now=NOW,
-            candidates=tuple(replace(candidate_from(load), price=load[6] or Decimal("0.1")) for load in loads),
+            candidates=tuple(replace(candidate_from(load), price=load[7] or Decimal("0.1")) for load in loads),
             budgets=(budget_from(("month", 500, spent, True, 0.0, 0.3, "account")),),
         ),
         loads.filter(lambda found: any(load[0] in (SMALL, LARGE, VOYAGE, LITE) for load in found)),
@@ -179,13 +181,14 @@ def quality_of(one):
     return next((score.value for score in one.scores if score.scale == SCALE), None)
 
 
-def cost_of(c, ask, policy):
-    """Nanodollars of a candidate's misses, None without a known price."""
+def cost_of(c, ask, policy, likely=False):
+    """The most nanodollars that a candidate's misses can cost, or the likely ones; None without a known price."""
     if c.cached == c.texts or c.model.provider == "local":
         return 0
     batch = ask.partial and policy.deadline == "24h" and c.batch_price is not None
     price = c.batch_price if batch else c.price
-    return None if price is None else -int(-(c.tokens * price * 1000) // 1)
+    tokens = c.expected_tokens if likely else c.tokens
+    return None if price is None else -int(-(tokens * price * 1000) // 1)
 
 
 def admitted(c, ask, policy, facts, floor=True):
