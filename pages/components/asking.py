@@ -12,10 +12,12 @@ from typing import Any
 import streamlit as st
 
 from pages.components import access, draw, tables
+from pages.components.columns import chooser
 from pages.components.format import ROUTES, charged, estimate, exact_usd, md, plural, seconds, tokens, unbroken, usd
 from pages.components.work import Work
+from router.corpora.columns import Columns, Ids
 from router.corpora.export import open_writer
-from router.corpora.extract import read_rows, safe_name
+from router.corpora.extract import ROWS, read_rows, safe_name
 from router.domain.values import Plan
 from router.engine import Router
 from router.request.results import Quote
@@ -69,16 +71,18 @@ def form(router: Router) -> Asked:
 
 def _file() -> tuple[list[str], list[str]]:
     """The texts and ids of an uploaded file; empty rows are skipped and counted, broken ones are named."""
-    upload = st.file_uploader("File", type=["txt", "jsonl", "csv"], key="file", help="A text a row; column `text`.")
+    upload = st.file_uploader("File", type=[kind.removeprefix(".") for kind in ROWS], key="file", help="A text a row.")
     if upload is None:
         return [], []
+    columns = chooser(upload)
     digest = blake2b(upload.getvalue(), digest_size=16).hexdigest()
+    wanted = (upload.name, digest, columns)
     kept = st.session_state.get("rows")
-    if kept is None or kept[0] != (upload.name, digest):
+    if kept is None or kept[0] != wanted:
         st.session_state.pop("rows", None)
         with draw.in_words():
-            kept = st.session_state["rows"] = ((upload.name, digest), *_rows(upload.name, upload.getvalue()))
-    if kept is None or kept[0] != (upload.name, digest):
+            kept = st.session_state["rows"] = (wanted, *_rows(upload.name, upload.getvalue(), columns))
+    if kept is None or kept[0] != wanted:
         return [], []
     _, texts, ids, skipped, broken = kept
     if broken:
@@ -93,7 +97,7 @@ def _file() -> tuple[list[str], list[str]]:
     return texts, ids
 
 
-def _rows(name: str, body: bytes) -> tuple[list[str], list[str], int, list[tuple[int, str]]]:
+def _rows(name: str, body: bytes, columns: Columns) -> tuple[list[str], list[str], int, list[tuple[int, str]]]:
     texts: list[str] = []
     ids: list[str] = []
     broken: list[tuple[int, str]] = []
@@ -101,7 +105,8 @@ def _rows(name: str, body: bytes) -> tuple[list[str], list[str], int, list[tuple
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / safe_name(name)
         path.write_bytes(body)
-        for row in read_rows(path):
+        names = Ids()
+        for row in read_rows(path, columns):
             if row.problem:
                 broken.append((row.line, row.problem))
             elif not row.text:
@@ -111,7 +116,7 @@ def _rows(name: str, body: bytes) -> tuple[list[str], list[str], int, list[tuple
                 break
             else:
                 texts.append(row.text)
-                ids.append(row.id)
+                ids.append(names.take(row.id, row.number, row.line))
     return texts, ids, skipped, broken
 
 

@@ -6,22 +6,17 @@ confirmed waits in the collection, so a closed tab loses nothing.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
 from pages.components import access, bars, draw, tables
-from pages.components.format import count, estimate, exact_usd, md, plural, seconds, tokens, unbroken, usd
+from pages.components.columns import chooser
+from pages.components.format import count, estimate, exact_usd, md, plural, seconds, tokens, unbroken, usd, when
 from pages.components.work import Task, wait_for
-from router.corpora.columns import TEXT_COLUMNS, Columns
-from router.corpora.extract import ROWS, columns
 from router.corpora.ingest import FileReport
 from router.corpora.library import CollectionInfo
 from router.corpora.quote import CorpusCandidate, CorpusQuote
-from router.domain.errors import BadInput
 from router.domain.values import Refusal
 from router.host import Host
 
@@ -54,60 +49,41 @@ def add(host: Host, info: CollectionInfo) -> None:
         lines = any(upload.name.lower().endswith(".txt") for upload in uploads) and st.toggle(
             ".txt files hold a text a line", key=f"lines {name}", help="Else each of them is one document."
         )
-        chosen = {upload.name: column for upload in uploads if (column := _column(name, upload))}
+        chosen = [chooser(upload) for upload in uploads]
         if uploads and st.button(
             f"Read {plural(len(uploads), 'file')}", type="primary", icon=":material/file_open:", **access.only_editors()
         ):
             with draw.in_words():
-                saved = [host.library.upload(upload, upload.name) for upload in uploads]
-                texts = {
-                    one.name: Columns(texts=(chosen[up.name],))
-                    for one, up in zip(saved, uploads, strict=True)
-                    if up.name in chosen
-                }
+                inside = _inside([upload.name for upload in uploads]) if folder else [up.name for up in uploads]
+                saved = [host.library.upload(up, inner) for up, inner in zip(uploads, inside, strict=True)]
+                columns = {str(one.path): chosen[at] for at, one in enumerate(saved)}
                 st.session_state[f"turn {name}"] += 1  # an empty uploader: the memory of these is given back
                 st.session_state[f"reading {name}"] = Task(
                     host,
                     lambda progress: host.library.add_files(
-                        name, [one.path for one in saved], columns=texts, txt_lines=lines, progress=progress
+                        name, saved, columns=columns, txt_lines=lines, progress=progress
                     ),
                 )
                 st.rerun()
     if task is not None and wait_for(task, "Reading"):
-        _verdicts(task.result or [])
+        _verdicts(task.result or [], host.router.policies.zone(info.collection.policy))
 
 
-def _column(name: str, upload: Any) -> str | None:
-    """Which column of a table holds the texts; None where there is nothing to choose."""
-    ending = Path(upload.name).suffix.lower()
-    if ending not in ROWS or ending == ".txt":
-        return None
-    kept = st.session_state.setdefault(f"columns {name}", {})
-    if upload.file_id not in kept:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / f"table{ending}"
-            with path.open("wb") as file:
-                shutil.copyfileobj(upload, file)
-            upload.seek(0)
-            try:
-                kept[upload.file_id] = columns(path)
-            except BadInput:  # said in its verdict, once it is read
-                kept[upload.file_id] = []
-    found = kept[upload.file_id]
-    if len(found) < 2:
-        return None
-    usual = next((found.index(column) for column in TEXT_COLUMNS if column in found), 0)
-    return st.selectbox(f"Texts of {md(upload.name)}", found, index=usual, key=f"column {upload.file_id}")
+def _inside(names: list[str]) -> list[str]:
+    """The paths of an uploaded folder's files below it: without the folder that all of them are in."""
+    parts = [name.split("/") for name in names]
+    alone = all(len(part) > 1 for part in parts) and len({part[0] for part in parts}) == 1
+    return ["/".join(part[1:]) for part in parts] if alone else names
 
 
-def _verdicts(reports: list[FileReport]) -> None:
+def _verdicts(reports: list[FileReport], zone: str) -> None:
     rows = [
         {
             "file": report.name,
             "verdict": [VERDICTS[report.state]],
             "chunks": report.chunks,
             "rows skipped": report.skipped,
-            "why": " ".join([report.reason, *report.notes]).strip(),
+            "why": " ".join(filter(None, [report.reason, _replaces(report, zone), *report.notes])),
         }
         for report in sorted(reports, key=lambda r: r.state != "failed")
     ]
@@ -127,6 +103,14 @@ def _verdicts(reports: list[FileReport]) -> None:
             st.dataframe(skipped, column_config=config, hide_index=True, alt="Rows that were skipped, and why")
 
 
+def _replaces(report: FileReport, zone: str) -> str:
+    old = report.replaces
+    if old is None:
+        return ""
+    what = f"{report.name} of {old.source}" if report.from_elsewhere else f"the version of {when(old.added, zone)}"
+    return f"Replaces {what}; {old.new:,} of {plural(old.texts, 'text')} {'is' if old.new == 1 else 'are'} new."
+
+
 # ---- the quote ---------------------------------------------------------------------------------
 
 
@@ -140,11 +124,11 @@ def offer(host: Host, info: CollectionInfo) -> None:
         if info.active is None:
             ids = [m.id for m in host.router.catalog.models]
             model = st.selectbox("Model", ids, index=None, placeholder="The policy chooses", key="order model")
-        when = st.selectbox(
+        tier = st.selectbox(
             "When", [POLICY, NOW, BATCH], key="order when", help="Half the price where the provider has a batch tier."
         )
         queries = st.number_input("Queries a month", 0, value=1_000, step=1_000, key="order queries")
-    route = "batch" if when == BATCH else "api" if when == NOW else None
+    route = "batch" if tier == BATCH else "api" if tier == NOW else None
     quote = _quote(host, info, model, int(queries))
     if quote is None:
         return

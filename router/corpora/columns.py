@@ -29,8 +29,10 @@ class Columns:
 AS_USUAL = Columns()
 
 
-def choose(name: str, there: Sequence[str], asked: Columns = AS_USUAL) -> Columns:
+def choose(name: str, there: Sequence[str], asked: Columns = AS_USUAL, *, complete: bool = True) -> Columns:
     """The columns that were asked for, or the usual ones of those that are `there` (none are in a list of strings).
+
+    `complete`: no row can have other columns than those that are there; False for JSON, whose rows say what they lack.
 
     Raises:
         BadInput: a column that was asked for, or the only one that may hold the texts, is missing or there twice.
@@ -42,7 +44,7 @@ def choose(name: str, there: Sequence[str], asked: Columns = AS_USUAL) -> Column
             raise BadInput(
                 f"{name} has {counts[column]} columns '{column}'.", "Rename all but one, or choose another column."
             )
-        if there and not counts[column] and column.split(_NESTING)[0] not in counts:
+        if complete and there and not counts[column]:
             names = ", ".join(there)
             raise BadInput(
                 f"{name}: there is no column '{column}'.", f"There are: {names}. Choose the one with the texts."

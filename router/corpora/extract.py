@@ -118,7 +118,8 @@ def read_rows(path: Path, asked: Columns = AS_USUAL) -> Iterator[Row]:
     check_file(path)
     if kind_of(path) != "rows":
         raise BadInput(f"{path.name} is a document and has no rows.", "Read it as a document.")
-    chosen = choose(path.name, columns(path), asked)
+    json = path.suffix.lower() in readers_rows.JSON
+    chosen = choose(path.name, columns(path), asked, complete=not json)
     yield from readers_rows.READERS[path.suffix.lower()](path, chosen)
 
 

@@ -71,7 +71,7 @@ class Reading:
     """How to read files.
 
     Attributes:
-        columns: of tables, by file name ("" is every other file).
+        columns: of tables, by path or by file name ("" is every other file).
         txt_lines: `.txt` files hold a text a line; otherwise each is one document.
         normalised: chunks are made of `normalise(text)`, as the collection's policy says.
     """
@@ -199,7 +199,7 @@ class Ingest:
         waiting: list[Row] = []
         size = 0
         columns = self._reading.columns
-        for row in extract.read_rows(path, columns.get(name) or columns.get("", AS_USUAL)):
+        for row in extract.read_rows(path, columns.get(str(path)) or columns.get(name) or columns.get("", AS_USUAL)):
             skipped.read += len(row.text)  # about: for the progress only
             reason = row.problem or unusable(row.text)
             if reason:

@@ -178,7 +178,7 @@ class Library(Orders):
         """Read files, folders and zips into a collection; nothing is embedded before `confirm`.
 
         Args:
-            columns: where the texts and ids of tables are, by file name; "" is every other file.
+            columns: where the texts and ids of tables are, by path or by file name; "" is every other file.
             txt_lines: `.txt` files hold a text a line, instead of one document.
             progress: called with (bytes read, bytes in all, name of the file), from another thread.
 
@@ -281,7 +281,7 @@ class Library(Orders):
             more = f" and {len(missing) - 3:,} more" if missing[3:] else ""
             raise BadInput(
                 f"The collection '{name}' has no document {', '.join(map(repr, missing[:3]))}{more}.",
-                f"`python -m router collections documents {name}` lists them.",
+                "Look at its documents again; somebody may have deleted it.",
             )
         if vectors:
             await self._eraser().documents(collection.id, documents)

@@ -356,6 +356,7 @@ READERS: dict[str, RowReader] = {
     ".tsv": read_csv,
     ".parquet": read_parquet,
 }
+JSON = frozenset({".jsonl", ".json"})
 COLUMNS: dict[str, Callable[[Path], list[str]]] = {
     ".txt": lambda _path: [],
     ".jsonl": json_columns,

@@ -100,4 +100,4 @@ def test_columns_are_named_in_the_shell(shell: Shell) -> None:
     assert (row["id"], row["text"]) == ("k1", "m.title: T\nm.body: B")
     assert shell("collections", "add", "rows", path, *columns).code == 0
     wrong = shell("embed", path, "--policy", "local", "--text-column", "nothing")
-    assert (wrong.code, "there is no column 'nothing'" in wrong.err) == (2, True)
+    assert (wrong.code, "has no 'nothing', only: n, m" in wrong.err) == (2, True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import zipfile
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -105,7 +106,8 @@ def test_every_file_has_a_verdict_and_the_good_ones_go_on(open_page: Open, data:
         ("broken.pdf", b"%PDF-1.4 nothing", "application/pdf"), ("empty.md", b"", "text/markdown"),
     ]).run()  # fmt: skip
     assert not app.exception
-    assert next(s for s in app.selectbox if s.label == "Texts of rows\\.csv").value == "text"
+    assert next(s for s in app.multiselect if s.label == "Texts of rows\\.csv").value == ["text"]
+    assert next(s for s in app.selectbox if s.label == "Ids").value == "id"
     button(app, "Read 4 files").click().run()
     assert not app.exception
     assert "2 of 4 files could be read." in words(app)
@@ -117,6 +119,34 @@ def test_every_file_has_a_verdict_and_the_good_ones_go_on(open_page: Open, data:
     assert not app.file_uploader(key="files mine 1").value
     assert not [path for path in (data / "uploads").rglob("*") if path.is_file()]
     assert "less 1 exact duplicate" in words(app)
+
+
+def test_a_folder_keeps_its_inner_paths_and_a_new_version_says_what_it_replaces(open_page: Open, data: Path) -> None:
+    """Two notes of one name in two folders are two documents; read again, the changed one says so before the price."""
+    run(host().library.create("mine"))
+    app = open_page("collections", collection="mine")
+    folder = [(f"docs/{name}/notes.md", f"The notes of {name}.".encode(), "text/markdown") for name in ("a", "b")]
+    app.toggle(key="folder mine 0").set_value(True).run()
+    app.file_uploader(key="files mine 0 folder").set_value(folder).run()
+    button(app, "Read 2 files").click().run()
+    assert sorted(row.name for row in host().library.documents("mine")) == ["a/notes.md", "b/notes.md"]
+    run(host().library.confirm("mine", model="local/static-MiniLM"))
+    app = open_page("collections", collection="mine")
+    app.file_uploader(key="files mine 0").set_value([("b.csv", b"title,body\nOne,First\n", "text/csv")]).run()
+    next(s for s in app.multiselect if s.label.startswith("Texts")).set_value(["title", "body"]).run()
+    button(app, "Read 1 file").click().run()
+    document = next(row for row in host().library.documents("mine") if row.name == "b.csv")
+    assert host().library.chunks(document.id)[0].text == "title: One\nbody: First"
+    app.toggle(key="folder mine 1").set_value(True).run()
+    again = [("docs/a/notes.md", b"Other notes of a.", "text/markdown"), folder[1]]
+    app.file_uploader(key="files mine 1 folder").set_value(again).run()
+    button(app, "Read 2 files").click().run()
+    assert not app.exception
+    table = app.dataframe[0].value.set_index("file")
+    assert re.fullmatch(
+        r"Replaces the version of \d+ \w+ \d\d:\d\d; 1 of 1 text is new\.", table.loc["a/notes.md"]["why"]
+    )
+    assert table.loc["b/notes.md"]["verdict"] == ["unchanged"]
 
 
 def test_a_quote_names_every_candidate_and_what_it_leaves(open_page: Open, tmp_path: Path) -> None:

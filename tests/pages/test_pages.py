@@ -189,6 +189,10 @@ def test_a_file_is_read_row_by_row_and_a_bad_one_is_named(data: Path, open_page:
     assert "2 rows cannot be read" in words(app)
     assert "line 1 has no 'text', only: id; line 2 is not valid JSON" in words(app)
     assert not app.dataframe
+    app.file_uploader(key="file").upload("two.csv", b"n,title,body\n1,One,First\n", "text/csv").run()
+    app.multiselect[0].set_value(["title", "body"]).run()
+    assert not app.exception
+    assert "1 text" in words(app)
 
 
 # ---- policies ----------------------------------------------------------------------------------

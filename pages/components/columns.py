@@ -1,0 +1,58 @@
+"""Choosing the columns of a table that was uploaded: the same wherever tables are taken."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from pages.components.format import md
+from router.corpora.columns import AS_USUAL, Columns, choose
+from router.corpora.extract import ROWS
+from router.corpora.extract import columns as columns_of
+from router.domain.errors import BadInput
+
+NUMBERED = "the number of the row"
+
+
+def chooser(upload: Any) -> Columns:
+    """Which columns of a table hold the texts and their ids; as usual where there is nothing to choose."""
+    ending = Path(upload.name).suffix.lower()
+    if ending not in ROWS or ending == ".txt":
+        return AS_USUAL
+    found = _found(upload, ending)
+    if len(found) < 2:
+        return AS_USUAL
+    try:
+        usual = choose(upload.name, found)
+    except BadInput:
+        usual = Columns(texts=tuple(found[:1]))
+    name, key = md(Path(upload.name).name), upload.file_id
+    unique = list(dict.fromkeys(found))
+    one, other = st.columns([2, 1])
+    texts = one.multiselect(
+        f"Texts of {name}", unique, default=[c for c in usual.texts if c in unique] or unique[:1], key=f"texts {key}",
+        help="Several are joined, each after its name.",
+    )  # fmt: skip
+    ids = [NUMBERED, *unique]
+    id_ = other.selectbox("Ids", ids, index=ids.index(usual.id) if usual.id in unique else 0, key=f"ids {key}")
+    return Columns(texts=tuple(texts), id=None if id_ == NUMBERED else id_)
+
+
+def _found(upload: Any, ending: str) -> list[str]:
+    """The columns that there are; read once an upload."""
+    kept: dict[str, list[str]] = st.session_state.setdefault("columns of uploads", {})
+    if upload.file_id not in kept:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"table{ending}"
+            with path.open("wb") as file:
+                shutil.copyfileobj(upload, file)
+            upload.seek(0)
+            try:
+                kept[upload.file_id] = columns_of(path)
+            except BadInput:  # said once it is read
+                kept[upload.file_id] = []
+    return kept[upload.file_id]
