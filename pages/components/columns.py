@@ -15,7 +15,7 @@ from router.corpora.extract import ROWS
 from router.corpora.extract import columns as columns_of
 from router.domain.errors import BadInput
 
-NUMBERED = "the number of the row"
+NUMBERED = "row number"
 
 
 def chooser(upload: Any) -> Columns:
@@ -32,7 +32,7 @@ def chooser(upload: Any) -> Columns:
         usual = Columns(texts=tuple(found[:1]))
     name, key = md(Path(upload.name).name), upload.file_id
     unique = list(dict.fromkeys(found))
-    one, other = st.columns([2, 1])
+    one, other = st.columns(2)
     texts = one.multiselect(
         f"Texts of {name}", unique, default=[c for c in usual.texts if c in unique] or unique[:1], key=f"texts {key}",
         help="Several are joined, each after its name.",
