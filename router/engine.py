@@ -19,8 +19,6 @@ from router.dispatch.paid import Delivery
 from router.domain.decide import decide
 from router.domain.errors import BadInput, RouterError
 from router.domain.explain import explain
-from router.domain.money import price_tokens
-from router.domain.pricing import price_on
 from router.domain.values import Ask, Facts, LongTexts, Model, Plan, Policy, Refusal, Role
 from router.providers.base import Provider
 from router.providers.cohere import CohereProvider
@@ -29,10 +27,12 @@ from router.providers.openai import OpenAIProvider
 from router.providers.voyage import VoyageProvider
 from router.request.answer import Answers, Ending, Request
 from router.request.carry import Carrier
+from router.request.estimates import Estimates
 from router.request.expand import Work, expand
 from router.request.intake import Intake, take_in
-from router.request.results import Quote, QuoteLine, Result
+from router.request.results import Quote, Result
 from router.request.survey import Survey
+from router.request.tally import quote_lines
 from router.store.cache import Cache
 from router.store.database import Database
 from router.store.ledger import LEASE_S, Ledger
@@ -70,6 +70,7 @@ class Router:
         self.ledger = Ledger(self.database, clock)
         self.policies = Policies(self.database, clock)
         self.usage = Usage(self.database, clock)
+        self.estimates = Estimates(self.database, self.catalog)
         self.alerts = Alerts(self)
         self._answers = Answers(self.cache, self.usage, clock)
         self.lanes = {name: Lane(endpoint) for name, endpoint in settings.endpoints.items()}
@@ -194,7 +195,7 @@ class Router:
         survey = await self._look_up(intake, role, rule)
         facts = await self._facts(survey, rule, ask, exact=True)
         outcome = decide(ask, rule, facts, self.catalog.scale)
-        lines = await asyncio.to_thread(self._quote_lines, survey, outcome)
+        lines = await asyncio.to_thread(quote_lines, survey, outcome, facts.now.date())
         chosen = outcome.model if isinstance(outcome, Plan) else None
         line = next((line for line in lines if line.verdict.model is chosen), lines[0])
         return Quote(
@@ -284,7 +285,7 @@ class Router:
     async def _look_up(self, intake: Intake, role: Role, policy: Policy) -> Survey:
         def read() -> Survey:
             found = self.cache.lookup(intake.digests)
-            return Survey(intake, found, self.cache.kinds(), self.catalog, role, policy.long_texts)
+            return Survey(intake, found, self.cache.kinds(), self.catalog, role, policy.long_texts, self.estimates)
 
         return await asyncio.to_thread(read)
 
@@ -344,27 +345,6 @@ class Router:
             partial=partial,
             collection=collection or None,
         )
-
-    def _quote_lines(self, survey: Survey, outcome: Plan | Refusal) -> tuple[QuoteLine, ...]:
-        copies, everything = survey.intake.copies, range(len(survey.intake.digests))
-        today = datetime.fromtimestamp(self.clock(), UTC).date()
-        lines = []
-        for verdict in outcome.verdicts:
-            counts = survey.count(verdict.model.tokenizer, everything)
-            full = sum(int(n) * c for n, c in zip(copies, counts, strict=True))
-            price = price_on(verdict.model, today)
-            per_million = None if price is None else price.now
-            lines.append(
-                QuoteLine(
-                    verdict=verdict,
-                    full_tokens=full,
-                    full_expected_tokens=full,
-                    distinct_tokens=sum(counts),
-                    full_cost=None if per_million is None else price_tokens(full, per_million),
-                    full_expected=None if per_million is None else price_tokens(full, per_million),
-                )
-            )
-        return tuple(lines)
 
     def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.get_running_loop().create_task(work)

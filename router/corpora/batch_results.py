@@ -14,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router.domain.errors import BadReply
+from router.domain.kinds import BYTES_A_TOKEN
 from router.domain.values import Model, Unit
 from router.providers.base import EmbedCall, Floats, check, read_json, to_reply
 from router.providers.batch import RemoteBatch
+from router.tokens import MARKERS
 
 RECORD = np.dtype([("digest", "V32"), ("tokens", "<u4"), ("state", "u1")])
 """A text of a batch as its row keeps it, 37 bytes."""
@@ -53,7 +55,10 @@ def digests_of(records: Records) -> list[bytes]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """Vectors of some result lines, `(n, dimensions)` float32 of unit length, with their texts' digests and tokens."""
+    """Vectors of some result lines, `(n, dimensions)` float32 of unit length, with their texts' digests and tokens.
+
+    The tokens are those that were billed, where the provider says so, else likely ones.
+    """
 
     digests: list[bytes] = field(repr=False)
     tokens: list[int] = field(repr=False)
@@ -69,6 +74,7 @@ class Settlement:
             gave no result.
         tokens: billed, as the provider said.
         stored, failed: texts in the cache, and failed for good.
+        confirmed: True where every text is in the cache, and the provider said what it billed for each.
         records: packed, with each text's state.
         reason: a line on the batch, then one for each reason why a text failed for good.
         doubt: why `unconfirmed` is that.
@@ -79,6 +85,7 @@ class Settlement:
     tokens: int
     stored: int
     failed: int
+    confirmed: bool = False
     records: bytes = field(repr=False)
     reason: str
     doubt: str = "finished by the provider, and no result given"
@@ -99,6 +106,7 @@ class Results:
         self._finished: set[int] = set()
         self._why: dict[int, tuple[str, bool]] = {}  # (reason, for good)
         self._billed = self._tokens = 0
+        self._said: dict[int, int] = {}  # what was billed for a text, in tokens
         self.broken = 0
 
     def read(self, file: BinaryIO) -> Found | None:
@@ -122,9 +130,13 @@ class Results:
             return None
         return Found(
             digests=[self._digests[i] for i in found],
-            tokens=[int(self._records["tokens"][i]) for i in found],
+            tokens=[self._said.get(i) or self._guess(i) for i in found],
             vectors=np.concatenate(list(found.values())),
         )
+
+    def _guess(self, i: int) -> int:
+        bound = int(self._records["tokens"][i])
+        return bound if self._model.tokenizer != "bytes" else 1 + max(0, bound - MARKERS) // BYTES_A_TOKEN
 
     def lost(self, remote: RemoteBatch) -> int:
         """Requests that the provider finished, and billed, and of which no result was read."""
@@ -171,6 +183,7 @@ class Results:
             tokens=self._tokens,
             stored=len(self._stored),
             failed=failed,
+            confirmed=len(self._stored) == len(self._said) == len(states),
             records=records.tobytes(),
             reason="\n".join(["; ".join(words), *reasons]),
         )
@@ -203,7 +216,8 @@ class Results:
             reply = to_reply(self._name, response.get("body"), {})
             vectors = check(EmbedCall(model=self._model, texts=("",), role="document"), reply)
             self._stored.add(i)
-            tokens = tokens if reply.tokens is None else reply.tokens
+            if reply.tokens is not None:
+                tokens = self._said[i] = reply.tokens
             return i, vectors
         except BadReply as bad:
             tokens = tokens if bad.usage is None else bad.usage.tokens

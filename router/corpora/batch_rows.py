@@ -8,6 +8,7 @@ taken by whoever finds the row in the state before it, so no two programs take t
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -19,10 +20,12 @@ import numpy as np
 from router.corpora.batch_results import OPEN, STORED, Records, Settlement, digests_of, from_bytes, to_records
 from router.domain.money import price_tokens
 from router.domain.pricing import price_on
+from router.domain.ratios import features_of
 from router.domain.values import Avoided, Model, Policy, RouteCounts, Unit
 from router.engine import Router
 from router.store.database import Connection
 from router.store.entries import Hold, Purpose, change, claim_kind
+from router.store.learned import learn
 from router.store.ledger import SETTLE_PATIENCE_S
 from router.store.usage import Outcome, close_request, insert_request
 
@@ -170,10 +173,13 @@ class BatchRows:
                 ended=None,
                 reason="",
             )
+            call = features_of(hold.units)
+            seen = "" if call is None else json.dumps({"features": call[0], "expected": call[1]})
+            packed = to_records(hold.units)
             cursor = conn.execute(
-                "INSERT INTO batches (job, key, provider, model, state, hold, digests, texts, tokens, created)"
-                " VALUES (?, ?, ?, ?, 'intended', ?, ?, ?, ?, ?)",
-                (job, key, row.provider, row.model, hold.id, to_records(hold.units), row.texts, row.tokens, now),
+                "INSERT INTO batches (job, key, provider, model, state, hold, digests, texts, tokens, created,"
+                " estimate) VALUES (?, ?, ?, ?, 'intended', ?, ?, ?, ?, ?, ?)",
+                (job, key, row.provider, row.model, hold.id, packed, row.texts, row.tokens, now, seen),
             )
             return replace(row, id=int(cursor.lastrowid or 0)), hold
 
@@ -258,6 +264,8 @@ class BatchRows:
             )
             if moved != 1:
                 return False
+            if result.confirmed:
+                _learn(conn, row, result.tokens)
             who = conn.execute("SELECT request, policy, collection FROM holds WHERE id = ?", (row.hold,)).fetchone()
             router.ledger.end_in(
                 conn,
@@ -276,6 +284,14 @@ class BatchRows:
             return True
 
         return await self._db.write(write, patience_s=SETTLE_PATIENCE_S)
+
+
+def _learn(conn: Connection, row: BatchRow, billed: int) -> None:
+    """Learn from a batch of a model whose tokenizer is not at hand what it was billed."""
+    (estimate,) = conn.execute("SELECT estimate FROM batches WHERE id = ?", (row.id,)).fetchone()
+    if estimate:
+        call = json.loads(estimate)
+        learn(conn, row.model, call["features"], expected=call["expected"], billed=billed, most=row.tokens)
 
 
 def line_price(model: Model, at: float) -> Callable[[int], int]:

@@ -79,13 +79,15 @@ def gather(
         busy = router.ledger.busy(kind, [c.digest for c in block])
         waiting += len(busy)
         free = [c for c in block if c.digest not in busy and 0 <= tried.get(c.digest, 0) < MOST_TRIES]
-        counts = tokens.count(model.tokenizer, [c.text for c in free])
-        for chunk, count in zip(free, counts, strict=True):
+        texts = [c.text for c in free]
+        counts = tokens.count(model.tokenizer, texts)
+        estimates = router.estimates.of(model, texts, counts)
+        for chunk, count, estimate in zip(free, counts, estimates, strict=True):
             size += len(request_line(endpoint, model, chunk.digest.hex(), chunk.text))
             money += price(count)
             if units and (size > limits.bytes or (room is not None and money > room)):
                 return list(units.values()), waiting
-            units[chunk.digest] = Unit(digest=chunk.digest, text=chunk.text, tokens=count)
+            units[chunk.digest] = Unit(digest=chunk.digest, text=chunk.text, tokens=count, estimate=estimate)
     return list(units.values()), waiting
 
 

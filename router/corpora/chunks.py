@@ -32,14 +32,22 @@ class Chunks:
         """The next distinct texts whose digests come after this one."""
         one = "" if document is None else " AND c.document = ?"
         rows = self.database.reader().execute(
-            "SELECT c.digest, count(*), c.near_empty, c.bytes, c.cl100k, c.tokens FROM chunks c"
+            "SELECT c.digest, count(*), c.near_empty, c.bytes, c.cl100k, c.tokens, max(d.text_kind) FROM chunks c"
             " INDEXED BY chunks_by_digest CROSS JOIN documents d ON d.id = c.document"
             f" WHERE c.collection = ? AND c.digest > ? AND d.state IN ({marks(states)}){one}"
             " GROUP BY c.digest ORDER BY c.digest LIMIT ?",
             (collection, digest, *states, *(() if document is None else (document,)), limit),
         )
         return [
-            Distinct(digest=r[0], copies=r[1], near_empty=bool(r[2]), bytes=r[3], cl100k=r[4], tokens=r[5])
+            Distinct(
+                digest=r[0],
+                copies=r[1],
+                near_empty=bool(r[2]),
+                bytes=r[3],
+                cl100k=r[4],
+                tokens=r[5],
+                kind=r[6] or "english",
+            )
             for r in rows
         ]
 

@@ -1,7 +1,8 @@
 """What a collection would cost to embed, by every model, before anything is spent.
 
 It runs over the digests and sizes of the chunks, a page at a time, and never over their texts; so a corpus of any size
-is quoted in the same memory. Tokens are exact where the model's tokenizer is at hand, else an upper bound.
+is quoted in the same memory. Tokens are exact where the model's tokenizer is at hand, else there are two figures: an
+upper bound, and what is likely by the text's kind, which is taken to be its document's.
 """
 
 from __future__ import annotations
@@ -13,14 +14,17 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from router.corpora.chunks import Chunks
 from router.corpora.records import TAKEN, Collection, Distinct, Generation, StoredChunk
 from router.corpora.vectors import fitting
 from router.domain.decide import decide
 from router.domain.explain import explain
+from router.domain.kinds import BYTES_A_TOKEN, STOP_WORDS
 from router.domain.money import price_tokens
 from router.domain.pricing import price_on
+from router.domain.ratios import Ratios
 from router.domain.values import (
     Ask,
     BudgetState,
@@ -36,17 +40,14 @@ from router.domain.values import (
 )
 from router.engine import Router
 from router.request.survey import API_SECONDS
+from router.tokens import MARKERS
 
+WORDPIECE = 1.2
+"""WordPiece tokens of a text for one of cl100k_base: 1.21 for English, where it is the base (see the catalog)."""
 QUERY_TOKENS = 20
 """Tokens that a query is taken to have, for the cost of a year."""
 SAMPLE = 200
 PREVIEW = 6
-_BYTES_A_TOKEN = 4
-_MARKERS = 8
-_STOP_WORDS = frozenset({
-    *("the", "of", "and", "to", "a", "in", "is", "it", "for", "on", "that", "with", "as", "are", "be", "this", "by"),
-    *("or", "at", "from", "an", "not", "you", "your", "if", "can", "was", "were", "we"),
-})  # fmt: skip
 _ENGLISH_ASCII, _ENGLISH_STOPS = 0.95, 0.12
 _LITTLE = 60  # letters
 
@@ -167,8 +168,21 @@ def sizes(page: Sequence[Distinct], tokenizer: Tokenizer, own: Tokenizer) -> lis
     if tokenizer == "cl100k_base":
         return [one.cl100k for one in page]
     if tokenizer == "bytes":
-        return [one.bytes + _MARKERS for one in page]
-    return [one.bytes // _BYTES_A_TOKEN for one in page]  # local models cost nothing: only for the expected time
+        return [one.bytes + MARKERS for one in page]
+    return [one.bytes // BYTES_A_TOKEN for one in page]  # local models cost nothing: only for the expected time
+
+
+def likely(
+    page: Sequence[Distinct], ratios: Ratios | None, most: NDArray[np.int64], own: Tokenizer
+) -> NDArray[np.int64]:
+    """Likely tokens of each text: `most`, where the tokenizer is at hand, else by the ratios, of cl100k or of `own`."""
+    if ratios is None:
+        return most
+    base = sizes(page, ratios.base if ratios.base == own else "cl100k_base", own)
+    scale = WORDPIECE if ratios.base == "wordpiece" != own else 1.0
+    of_kind = np.array([ratios.by_kind[one.kind] for one in page])
+    found: NDArray[np.int64] = np.rint(np.array(base) * scale * of_kind + ratios.per_text).astype(np.int64)
+    return np.clip(found, 1, most, out=found)
 
 
 class Census:
@@ -179,6 +193,7 @@ class Census:
         self._own = collection.tokenizer
         self.sums = _Sums()
         self.models = {m.id: _Missing() for m in router.catalog.models}
+        self._ratios = {m.id: router.estimates.ratios(m) for m in router.catalog.models}
         self._fit = {m.id: fitting(router, m, policy.long_texts) for m in router.catalog.models}
         for page in chunks.distinct(collection.id, states=TAKEN):
             self._add(page)
@@ -192,7 +207,8 @@ class Census:
         sums.bytes += sum(one.bytes for one in page)
         found = self._router.cache.lookup([one.digest for one in page])
         masks = {n: np.array([one.digest in rows for one in page], dtype=bool) for n, rows in found.items()}
-        counts: dict[Tokenizer, np.ndarray[tuple[int], np.dtype[np.int64]]] = {}
+        counts: dict[Tokenizer, NDArray[np.int64]] = {}
+        guesses: dict[str, NDArray[np.int64]] = {}
         for model in self._router.catalog.models:
             if model.tokenizer not in counts:
                 counts[model.tokenizer] = np.array(sizes(page, model.tokenizer, self._own), dtype=np.int64)
@@ -204,7 +220,11 @@ class Census:
             entry = self.models[model.id]
             entry.texts += int(absent.sum())
             entry.tokens += int(size[absent].sum())
-            entry.expected += int(size[absent].sum())
+            ratios = self._ratios[model.id]
+            key = model.tokenizer if ratios is None else str(ratios)
+            if key not in guesses:
+                guesses[key] = likely(page, ratios, size, self._own)
+            entry.expected += int(guesses[key][absent].sum())
             if model.limits.tokens_per_text:
                 entry.over_long += int((size > model.limits.tokens_per_text).sum())
 
@@ -250,7 +270,7 @@ def _facts(router: Router, model: Model, census: Census, policy: Policy, now: da
     missing = census.models[model.id]
     price = price_on(model, now.date())
     lane = router.lanes[model.provider]
-    seconds = missing.tokens / model.tokens_per_second
+    seconds = missing.expected / model.tokens_per_second
     if not model.local and missing.texts:
         calls = -(-missing.texts // model.limits.texts_per_call)
         seconds = max(seconds, API_SECONDS * -(-calls // max(1, lane.width())))
@@ -348,5 +368,5 @@ def looks_english(texts: Sequence[str]) -> bool:
     if len(letters) < _LITTLE:
         return True  # too little to tell
     plain = sum(c.isascii() for c in letters) / len(letters)
-    common = sum(w in _STOP_WORDS for w in words) / max(1, len(words))
+    common = sum(w in STOP_WORDS for w in words) / max(1, len(words))
     return plain >= _ENGLISH_ASCII and common >= _ENGLISH_STOPS

@@ -6,6 +6,7 @@ import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from router.domain.kinds import TextKind
 from router.domain.values import Tokenizer
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ TAKEN: tuple[DocumentState, ...] = ("ready", "added")
 """... and those that were read and wait for somebody to confirm what they cost."""
 EVERY: tuple[DocumentState, ...] = ("adding", "added", "ready", "failed")
 _LONG = 400  # characters from which a text is kept packed
-NAMES = ["m001_create_corpora", "m002_add_source"]
+NAMES = ["m001_create_corpora", "m002_add_source", "m003_add_text_kind"]
 
 
 def migrations() -> Migrations:
@@ -76,6 +77,11 @@ def migrations() -> Migrations:
     def m002_add_source(db: Database) -> None:
         # The folder or zip that a document was found in; "" where its file was handed in by itself, or before this.
         db.conn.execute("ALTER TABLE documents ADD COLUMN source TEXT NOT NULL DEFAULT ''")
+
+    @registry()
+    def m003_add_text_kind(db: Database) -> None:
+        # The kind of text that a document is (domain/kinds.py), by its beginning; "" where it was read before this.
+        db.conn.execute("ALTER TABLE documents ADD COLUMN text_kind TEXT NOT NULL DEFAULT ''")
 
     return registry
 
@@ -174,7 +180,7 @@ class StoredChunk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Distinct:
-    """One text of a collection, however often it stands there. Tokens of one copy."""
+    """One text of a collection, however often it stands there. Tokens of one copy; `kind` is its document's."""
 
     digest: bytes
     copies: int
@@ -182,6 +188,7 @@ class Distinct:
     bytes: int
     cl100k: int
     tokens: int
+    kind: TextKind
 
 
 COLLECTION = "id, name, created, policy, tokenizer, chunk_tokens, overlap"

@@ -7,6 +7,7 @@ of step.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -32,12 +33,15 @@ from router.corpora.records import (
     to_generation,
 )
 from router.domain.errors import BadInput
+from router.domain.kinds import kind_of_text
 from router.domain.values import Tokenizer
 from router.store.database import Connection, Database
 
 STALE_S = 600.0
 """A document that nobody has added a chunk to for so long was left behind by a program that died."""
 PAGE_SIZE = 8192
+_LOOKED_AT = 32
+"""Chunks by which a document's kind of text is told."""
 PATIENCE_S = 600.0
 _MOST_NAME = 80
 
@@ -268,6 +272,8 @@ class Corpora:
     async def add_chunks(self, collection: int, document: int, first: int, chunks: Sequence[NewChunk]) -> None:
         """Add chunks to a document that is being read; `first` is the position of the first."""
         now = self.clock()
+        kinds = Counter(kind_of_text(chunk.text) for chunk in chunks[:_LOOKED_AT])
+        kind = kinds.most_common(1)[0][0] if kinds else ""
         rows = [
             (
                 *(collection, document, first + at, c.label, c.digest, int(c.near_empty), c.bytes, c.cl100k, c.tokens),
@@ -278,8 +284,9 @@ class Corpora:
 
         def write(conn: Connection) -> None:
             changed = conn.execute(
-                "UPDATE documents SET added = ?, chunks = chunks + ? WHERE id = ? AND state = 'adding'",
-                (now, len(rows), document),
+                "UPDATE documents SET added = ?, chunks = chunks + ?, text_kind = iif(text_kind = '', ?, text_kind)"
+                " WHERE id = ? AND state = 'adding'",
+                (now, len(rows), kind, document),
             )
             if changed.rowcount != 1:
                 raise BadInput("The document was deleted while it was being read.", "Add it again.")

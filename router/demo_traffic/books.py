@@ -98,20 +98,24 @@ class DemoBooks:
         decision = explain(plan, ask=ask, policy=policy, facts=facts)
         number = insert_request(conn, asked.at, policy.name, policy.version, asked.collection, asked.role)
         tokenizer: Tokenizer = "bytes"
+        counts = _counts(asked, tokenizer)
         if isinstance(plan, Refusal):
             outcome = self._refused(asked, plan, decision)
         else:
-            outcome, tokenizer = self._carried_out(conn, asked, policy, plan, number, decision), plan.model.tokenizer
+            outcome = self._carried_out(conn, asked, policy, plan, number, decision)
+            tokenizer, counts = plan.model.tokenizer, _likely(asked, plan.model)
         replay, kept = None, ""
         if asked.kept:
-            counts = _counts(asked, tokenizer).astype("<u4").tobytes()
-            replay = (b"".join(asked.digests), counts, asked.copies.astype("<u4").tobytes())
-            # What a batch knew is not kept: the job's order is older than its request.
-            kept = (
-                ""
-                if asked.batch
-                else to_json(facts, ask, policy.long_texts, tokenizer, lambda model: self._mask(asked, model).tolist())
-            )
+            replay = (b"".join(asked.digests), counts.astype("<u4").tobytes(), asked.copies.astype("<u4").tobytes())
+            if not asked.batch:  # what a batch knew is not kept: the job's order is older than its request
+                kept = to_json(
+                    facts,
+                    ask,
+                    policy.long_texts,
+                    tokenizer,
+                    lambda model: self._mask(asked, model).tolist(),
+                    likely=not isinstance(plan, Refusal),
+                )
         if not isinstance(plan, Refusal) and outcome.status == "done":
             self._cache.setdefault(claim_kind(plan.model, asked.role), set()).update(asked.digests)
         route: Route | None = "batch" if asked.batch else None
@@ -127,23 +131,26 @@ class DemoBooks:
         missed = {claim_kind(m, asked.role): ~self._mask(asked, m) for m in models}
         counts = {tokenizer: _counts(asked, tokenizer) for tokenizer in SIZE}
         tokens = {m.id: int(counts[m.tokenizer][missed[claim_kind(m, asked.role)]].sum()) for m in models}
+        likely = {m.id: int(_likely(asked, m)[missed[claim_kind(m, asked.role)]].sum()) for m in models}
         cached = {m.id: int((~missed[claim_kind(m, asked.role)]).sum()) for m in models}
         return Facts(
             now=now,
-            candidates=tuple(self._candidate(asked, m, now, cached[m.id], tokens[m.id]) for m in models),
+            candidates=tuple(self._candidate(asked, m, now, cached[m.id], tokens[m.id], likely[m.id]) for m in models),
             budgets=budget_states(conn, policy.name, asked.at),
         )
 
-    def _candidate(self, asked: Asked, model: Model, now: datetime, cached: int, tokens: int) -> CandidateFacts:
+    def _candidate(
+        self, asked: Asked, model: Model, now: datetime, cached: int, tokens: int, likely: int
+    ) -> CandidateFacts:
         price = price_on(model, now.date())
-        seconds = tokens / model.tokens_per_second
+        seconds = likely / model.tokens_per_second
         down = asked.down and self._failures >= 5 and not model.local
         return CandidateFacts(
             model=model,
             texts=len(asked.digests),
             cached=cached,
             tokens=tokens,
-            expected_tokens=tokens,
+            expected_tokens=likely,
             seconds=seconds if model.local or not tokens else max(0.5, seconds),
             unhealthy=f"{model.provider} failed 5 times in a row; it is tried again in 21 s" if down else "",
             price=None if price is None else price.now,
@@ -170,7 +177,7 @@ class DemoBooks:
         model, texts = plan.model, int(asked.copies.sum())
         cached = self._mask(asked, model)
         misses = int((~cached).sum())
-        counts = _counts(asked, model.tokenizer)
+        counts = _likely(asked, model)
         charged = unconfirmed = 0
         lost = plan.route == "api" and asked.down
         if plan.route in ("api", "batch"):
@@ -244,6 +251,11 @@ class DemoBooks:
 def _counts(asked: Asked, tokenizer: Tokenizer) -> NDArray[np.int64]:
     counts: NDArray[np.int64] = np.ceil(asked.tokens * SIZE[tokenizer]).astype(np.int64)
     return counts
+
+
+def _likely(asked: Asked, model: Model) -> NDArray[np.int64]:
+    """A made-up provider's tokenizer that is not at hand bills what cl100k_base makes."""
+    return asked.tokens if model.tokenizer == "bytes" else _counts(asked, model.tokenizer)
 
 
 def _latency(plan: Plan, misses: int, tokens: int, lost: bool) -> float:

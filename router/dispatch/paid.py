@@ -200,12 +200,12 @@ class Sender:
         units = hold.units
         try:
             await route.cache.store(
-                kind_of(route.model, route.role, "whole"), [u.digest for u in units], [u.tokens for u in units], vectors
+                kind_of(route.model, route.role, "whole"), [u.digest for u in units], [u.likely for u in units], vectors
             )
         finally:
             billed = sum(u.tokens for u in units) if tokens is None else tokens
             amount = route.price(billed)
-            await route.ledger.settle(hold, amount, billed)
+            await route.ledger.settle(hold, amount, billed, confirmed=tokens is not None)
             out.charged += amount
             out.tokens += billed
         out.vectors.update(zip((u.digest for u in units), vectors, strict=True))

@@ -7,6 +7,7 @@ not know, every type that is not the expected one and every contradiction is a `
 from __future__ import annotations
 
 import difflib
+import fnmatch
 import re
 import tomllib
 from collections.abc import Mapping
@@ -16,6 +17,8 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, Literal, NoReturn, TypeVar
 
 from router.domain.errors import BadInput
+from router.domain.kinds import KINDS
+from router.domain.ratios import ALIKE, Ratios
 from router.domain.values import Limits, Model, Price, Score, Tokenizer
 
 T = TypeVar("T")
@@ -33,6 +36,7 @@ class Catalog:
     models: tuple[Model, ...]
     scale: str
     note: str
+    ratios: tuple[Ratios, ...] = ()
 
     def get(self, model_id: str) -> Model:
         """The model of this id.
@@ -48,6 +52,11 @@ class Catalog:
         close = same_name or difflib.get_close_matches(model_id, ids, n=3, cutoff=0.6)
         hint = f"Did you mean {' or '.join(close)}?" if close else f"The catalog has {', '.join(ids)}."
         raise BadInput(f"There is no model '{model_id}'.", hint)
+
+    def ratios_of(self, model: Model) -> Ratios:
+        """How the tokens of a model whose tokenizer is not at hand relate to those of one that is."""
+        fit = [r for r in self.ratios if any(fnmatch.fnmatchcase(model.id, pattern) for pattern in r.models)]
+        return fit[-1] if fit else ALIKE
 
     def in_space(self, space: str) -> tuple[Model, ...]:
         """The models whose vectors are of this space, in the catalog's order; empty for an unknown space."""
@@ -90,9 +99,10 @@ def read_catalog(data: Mapping[str, object], *, origin: str) -> Catalog:
         scale, note = meta.need("scale", str), meta.need("note", str)
         meta.done()
     models = tuple(_read_model(table) for table in top.tables("models"))
+    ratios = tuple(_read_ratios(table) for table in top.tables("ratios"))
     top.done()
     _check_together(models, origin)
-    return Catalog(models=models, scale=scale, note=note)
+    return Catalog(models=models, scale=scale, note=note, ratios=ratios)
 
 
 def merge(catalog: Catalog, extra: Catalog) -> Catalog:
@@ -110,7 +120,7 @@ def merge(catalog: Catalog, extra: Catalog) -> Catalog:
             )
     models = catalog.models + extra.models
     _check_together(models, "router.toml")
-    return Catalog(models=models, scale=catalog.scale, note=catalog.note)
+    return replace(catalog, models=models)
 
 
 def override_prices(catalog: Catalog, tables: object, *, origin: str) -> Catalog:
@@ -134,7 +144,7 @@ def override_prices(catalog: Catalog, tables: object, *, origin: str) -> Catalog
         ours = _read_prices(_Table({"prices": given.get(model.id, [])}, f"{origin}, prices of {model.id}"))
         before = tuple(price for price in model.prices if not ours or price.since < ours[0].since)
         models.append(replace(model, prices=(*before, *ours)))
-    return Catalog(models=tuple(models), scale=catalog.scale, note=catalog.note)
+    return replace(catalog, models=tuple(models))
 
 
 def _check_together(models: tuple[Model, ...], origin: str) -> None:
@@ -253,6 +263,24 @@ def _read_scores(table: _Table) -> tuple[Score, ...]:
             inner.refuse("scale", f"there is a score on {score.scale} already")
         scores.append(score)
     return tuple(scores)
+
+
+def _read_ratios(table: _Table) -> Ratios:
+    patterns = table.need("models", list)
+    if not patterns or any(not isinstance(pattern, str) for pattern in patterns):
+        table.refuse("models", "it must be a list of patterns over model ids")
+    ratios = Ratios(
+        models=tuple(patterns),
+        base=table.one_of("base", _TOKENIZERS),
+        by_kind={kind: table.speed(kind, 1.0) for kind in KINDS},
+        per_text=table.maybe("per_text", float) or 0.0,
+        source=table.need("source", str),
+        checked=table.day("checked"),
+    )
+    table.done()
+    if ratios.base == "bytes":
+        table.refuse("base", "it must be a tokenizer that is at hand")
+    return ratios
 
 
 class _Table:

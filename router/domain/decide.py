@@ -14,11 +14,9 @@ from typing import Literal
 
 from router.domain import money
 from router.domain.explain import budget_name, money_left, sentence
+from router.domain.pace import pace_of
 from router.domain.policy import allows, find_zone
 from router.domain.values import Ask, BudgetState, CandidateFacts, Facts, Model, Plan, Policy, Refusal, Route, Verdict
-
-PACE_ALLOWANCE = 0.1
-"""How far the share spent may run ahead of the share of the window elapsed, under the goal `balanced`."""
 
 Gate = Literal[
     "pin", "dimensions", "allow", "local_only", "quality", "long_texts", "configured", "healthy", "paid", "price"
@@ -208,38 +206,9 @@ def _criteria(policy: Policy, facts: Facts, ask: Ask) -> tuple[Criterion, ...]:
     if _to_cheapest_of_family(policy, ask):
         return _ECONOMY
     if policy.goal == "balanced":
-        pace = _pace(facts)
+        pace = pace_of(facts)
         return _QUALITY if pace is None or pace.on_pace else _ECONOMY
     return _QUALITY if policy.goal == "quality" else _ECONOMY
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Pace:
-    state: BudgetState
-    used: float
-    elapsed: float
-
-    @property
-    def on_pace(self) -> bool:
-        return self.used <= self.elapsed + PACE_ALLOWANCE
-
-    def __str__(self) -> str:
-        state = self.state
-        account = "account " if state.owner == "account" else ""
-        digits = 0 if self.used == 0 or self.used >= 0.01 else 1
-        day = f" on day {state.day_of_window} of {state.days_in_window}" if state.days_in_window > 1 else ""
-        return f"{100 * self.used:.{digits}f} % of the {state.budget.window}'s {account}budget is used{day}"
-
-
-def _pace(facts: Facts) -> _Pace | None:
-    """The budget whose spending is furthest ahead of its window, hard or soft; None where none has a pace."""
-    paces = [
-        _Pace(state=state, used=state.pace_used, elapsed=state.pace_elapsed)
-        for state in facts.budgets
-        if state.pace_used is not None and state.pace_elapsed is not None
-        if state.budget.window in ("day", "week", "month")
-    ]
-    return max(paces, key=lambda pace: pace.used - pace.elapsed, default=None)
 
 
 # ---- money -------------------------------------------------------------------------------------
@@ -387,7 +356,7 @@ class _Choice:
         score = f", with {chosen.quality:g} on {self.scale}" if chosen.quality is not None else ""
         place = "the only model that fits" if len(pool) == 1 else f"the {superlative} of {len(pool)}"
         paid = any(not option.model.local for option in self.eligible)
-        pace = _pace(self.facts) if self.policy.goal == "balanced" and paid else None
+        pace = pace_of(self.facts) if self.policy.goal == "balanced" and paid else None
         if pace is None:
             return f"{name} is {place}{score}"
         if pace.on_pace:

@@ -7,6 +7,8 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Literal
 
+from router.domain.kinds import TextKind
+
 Role = Literal["document", "query"]
 Route = Literal["cache", "local", "api", "batch"]
 Goal = Literal["economy", "balanced", "quality"]
@@ -324,14 +326,33 @@ class RouteCounts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """The likely `tokens` of a text for a tokenizer that is not at hand, and what they were reckoned from.
+
+    `base` are its tokens for the tokenizer that is (see `Ratios`), `kind` is what kind of text it is.
+    """
+
+    kind: TextKind
+    base: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Unit:
     """One thing to embed: a distinct text, or an even piece of an over-long one.
 
     Attributes:
         digest: BLAKE2b-256 of the exact text, 32 bytes.
-        tokens: its tokens for the model, or the upper bound where the tokenizer is "bytes".
+        tokens: its tokens for the model, or the upper bound where the tokenizer is "bytes": what is held.
+        estimate: its likely tokens, where `tokens` is a bound.
     """
 
     digest: bytes
     text: str = field(repr=False)
     tokens: int
+    estimate: Estimate | None = None
+
+    @property
+    def likely(self) -> int:
+        """The tokens that it will likely be: those counted, where they are."""
+        return self.tokens if self.estimate is None else self.estimate.tokens

@@ -278,13 +278,12 @@ class _Replaying:
         texts, missed = len(request.digests), ~cached
         same = cached is seen.cached
         counted = counted and seen.configured
-        tokens, guessed = seen.tokens, not counted
+        tokens, expected, guessed = seen.tokens, seen.expected, not counted
         if not same or not counted:
-            tokens, guessed = _tokens(request, seen, model.tokenizer, missed, counted)
+            tokens, expected, guessed = _tokens(request, seen, model.tokenizer, missed, counted)
         over_long, limit = seen.over_long, model.limits.tokens_per_text
         if limit and not trace.ask.partial and (not same or policy.long_texts != trace.long_texts):
-            scale = SIZE[model.tokenizer] / SIZE[trace.tokenizer]
-            over_long = int((request.tokens[missed] * scale > limit).sum())
+            over_long = int((request.tokens[missed] * trace.most(model.tokenizer) > limit).sum())
         before = texts - int(seen.cached.sum())
         price = price_on(model, trace.now.date())
         candidate = CandidateFacts(
@@ -292,7 +291,7 @@ class _Replaying:
             texts=texts,
             cached=int(cached.sum()),
             tokens=tokens,
-            expected_tokens=tokens,
+            expected_tokens=expected,
             over_long=over_long,
             seconds=seen.seconds if same or not before else seen.seconds * int(missed.sum()) / before,
             configured=seen.configured,
@@ -309,9 +308,12 @@ class _Replaying:
         hits, misses = int(cached.sum()), int((~cached).sum())
         cost, cut_short = 0, False
         if plan.route not in ("cache", "local") and candidate.price is not None:
-            bound = candidate.model.tokenizer == "bytes"  # the provider bills the tokens, of which this is a bound
-            guessed = guessed or bound
-            cost = price_tokens(round(candidate.tokens / SIZE["bytes"]) if bound else candidate.tokens, candidate.price)
+            tokens = candidate.expected_tokens
+            if candidate.model.tokenizer == "bytes":
+                guessed = True
+                if not request.trace.likely:  # of version 1: the provider billed the tokens, of which this is a bound
+                    tokens = round(tokens / SIZE["bytes"])
+            cost = price_tokens(tokens, candidate.price)
             room = _room(facts)
             if cost > room:  # only work that goes call by call is planned past its budget
                 misses, cost, cut_short = misses * room // cost, room, True
@@ -331,7 +333,7 @@ class _Replaying:
         if price is None or price.now is None:
             return 0
         known: Tokenizer = request.trace.tokenizer
-        scale = SIZE["cl100k_base" if known == "bytes" else known] / SIZE[known]
+        scale = SIZE["cl100k_base" if known == "bytes" else known] / request.trace.size
         free = request.tokens * (request.copies - 1) + request.tokens * (cached | (plan.route == "local"))
         return price_tokens(round(int(free.sum()) * scale), price.now)
 
@@ -348,13 +350,16 @@ def _money_alike(request: _Request, was: _Ending, room: int) -> bool:
     return room == before or (was.cost <= room and not stopped)
 
 
-def _tokens(request: _Request, seen: SeenModel, tokenizer: Tokenizer, missed: Mask, counted: bool) -> tuple[int, bool]:
-    """Tokens of the missing texts for a tokenizer, and whether that is a guess."""
-    recorded: Tokenizer = request.trace.tokenizer
+def _tokens(
+    request: _Request, seen: SeenModel, tokenizer: Tokenizer, missed: Mask, counted: bool
+) -> tuple[int, int, bool]:
+    """The most and the likely tokens of the missing texts for a tokenizer, and whether they are guesses."""
+    trace = request.trace
     ours = int(request.tokens[missed].sum())
-    if tokenizer == recorded:
-        return ours, False
+    if tokenizer == trace.tokenizer and not (trace.likely and tokenizer == "bytes"):
+        return ours, ours, False
     theirs = int(request.tokens[~seen.cached].sum())
     if counted and theirs:
-        return -(-seen.tokens * ours // theirs), True
-    return round(ours * SIZE[tokenizer] / SIZE[recorded]), True
+        return -(-seen.tokens * ours // theirs), -(-seen.expected * ours // theirs), True
+    most = round(ours * trace.most(tokenizer))
+    return most, round(ours / trace.size) if trace.likely and tokenizer == "bytes" else most, True

@@ -85,7 +85,7 @@ class Answers:
             to_outcome(result, status, end.plan, first, _since(end.asked)),
             **_who(end.asked),
             request=end.number,
-            **_kept(end.asked, end.survey, end.facts, tally.tokens, end.plan.model.tokenizer),
+            **_kept(end.asked, end.survey, end.facts, tally.tokens, end.plan.model.tokenizer, likely=True),
         )
         if first is not None and not partial:
             first.message = f"{len(tally.problems):,} of {result.texts:,} texts were not embedded: {first.message}"
@@ -198,7 +198,7 @@ class Answers:
             await self._cache.store(
                 kind_of(model, end.asked.role, work.variant),
                 [end.intake.digests[i] for i in made],
-                [sum(n for _, n in work.parts[i]) for i in made],
+                end.survey.likely(model, made),
                 distinct[made],
             )
 
@@ -219,7 +219,9 @@ def to_error(refusal: Refusal) -> RouterError:
     return Refused(message, hint)
 
 
-def _kept(asked: Request, survey: Survey, facts: Facts, tokens: NDArray[np.uint32], tokenizer: Tokenizer) -> Kept:
+def _kept(
+    asked: Request, survey: Survey, facts: Facts, tokens: NDArray[np.uint32], tokenizer: Tokenizer, *, likely: bool
+) -> Kept:
     intake = survey.intake
     counts = (tokens.astype("<u4").tobytes(), intake.copies.astype("<u4").tobytes())
 
@@ -229,14 +231,14 @@ def _kept(asked: Request, survey: Survey, facts: Facts, tokens: NDArray[np.uint3
 
     return {
         "replay": (b"".join(intake.digests), *counts),
-        "facts": to_json(facts, asked.ask, asked.policy.long_texts, tokenizer, cached),
+        "facts": to_json(facts, asked.ask, asked.policy.long_texts, tokenizer, cached, likely=likely),
     }
 
 
 def _bounds(asked: Request, survey: Survey, facts: Facts) -> Kept:
     """Where no model was chosen, whose tokens would have been counted: the bound that needs no counting."""
     counts = survey.count("bytes", range(len(survey.intake.digests)))
-    return _kept(asked, survey, facts, np.array(counts, dtype=np.uint32), "bytes")
+    return _kept(asked, survey, facts, np.array(counts, dtype=np.uint32), "bytes", likely=False)
 
 
 def _since(asked: Request) -> float:

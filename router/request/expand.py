@@ -42,16 +42,17 @@ def expand(survey: Survey, model: Model, long_texts: LongTexts) -> Work:
     intake = survey.intake
     misses = survey.misses(model)
     counts = survey.count(model.tokenizer, misses)
+    estimates = survey.estimates(model, misses)
     limit = model.limits.tokens_per_text
     units: dict[bytes, Unit] = {}
     whole: dict[int, bytes] = {}
     parts: dict[int, list[tuple[bytes, int]]] = {}
     too_long: dict[int, BadInput] = {}
-    for index, count in zip(misses, counts, strict=True):
+    for index, count, estimate in zip(misses, counts, estimates, strict=True):
         if limit is None or count <= limit:
             key = intake.digests[index]
             whole[index] = key
-            units[key] = Unit(digest=key, text=intake.texts[index], tokens=count)
+            units[key] = Unit(digest=key, text=intake.texts[index], tokens=count, estimate=estimate)
         elif long_texts == "refuse":
             too_long[index] = BadInput(
                 f"It has {count:,} tokens; {model.id} takes {limit:,}.",
@@ -61,8 +62,9 @@ def expand(survey: Survey, model: Model, long_texts: LongTexts) -> Work:
             pieces = _pieces(model, intake.texts[index], limit, long_texts)
             lengths = tokens.count(model.tokenizer, pieces)
             parts[index] = [(digest(p), n) for p, n in zip(pieces, lengths, strict=True)]
-            for (key, n), piece in zip(parts[index], pieces, strict=True):
-                units.setdefault(key, Unit(digest=key, text=piece, tokens=n))
+            guesses = survey.guess(model, pieces, lengths)
+            for (key, n), piece, guess in zip(parts[index], pieces, guesses, strict=True):
+                units.setdefault(key, Unit(digest=key, text=piece, tokens=n, estimate=guess))
     variant: Variant = "cut" if long_texts == "cut" else "split"
     return Work(units=tuple(units.values()), whole=whole, parts=parts, variant=variant, too_long=too_long)
 

@@ -23,7 +23,8 @@ class Result:
         problems: why a text was refused, by its position; only `partial` requests have any.
         counts: distinct texts by route.
         repeated: texts answered with their twin.
-        tokens: of the distinct texts that were answered, for the chosen model.
+        tokens: likely ones of the distinct texts that were answered, for the chosen model; those counted, where its
+            tokenizer is at hand.
         cost, unconfirmed: nanodollars charged, and charged without the provider's word.
         cut: positions of the texts that were cut to the model's length, as the policy said.
         exhausted: True where money was why some texts were refused.

@@ -6,16 +6,23 @@ serve. For the others the UTF-8 length stands in, an upper bound.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+
+import numpy as np
+from numpy.typing import NDArray
 
 from router import tokens
 from router.domain.catalog import Catalog, quality
+from router.domain.kinds import BYTES_A_TOKEN, TextKind, kind_of_text
 from router.domain.pricing import price_on
-from router.domain.values import CandidateFacts, LongTexts, Model, Role, Tokenizer
+from router.domain.values import CandidateFacts, Estimate, LongTexts, Model, Role, Tokenizer
+from router.request.estimates import Estimates
 from router.request.intake import Intake
 from router.store.cache import Kind, Row
 
+OLD_MARKERS = 8
+"""Version 1 stored a vector's tokens as a bound where it could not count them: the UTF-8 length and eight more."""
 API_SECONDS = 0.5
 """Expected time of a paid call before any was measured."""
 
@@ -31,18 +38,23 @@ class Survey:
         catalog: Catalog,
         role: Role,
         long_texts: LongTexts,
+        estimates: Estimates | None = None,
     ) -> None:
+        """`estimates` may be missing where nothing is counted."""
         self.intake = intake
+        self._estimates = estimates
         self._catalog = catalog
         self._role = role
         self._long_texts = long_texts
         self._found = [(kinds[number], rows) for number, rows in found.items() if number in kinds]
         self._counts: dict[Tokenizer, dict[bytes, int]] = {}
+        self._guesses: dict[str, dict[bytes, Estimate]] = {}
+        self._kinds: dict[int, TextKind] = {}
         self._rows: dict[str, Mapping[bytes, Row]] = {}
         tokenizers = {m.id: m.tokenizer for m in catalog.models}
         for kind, rows in self._found:
             tokenizer = tokenizers.get(kind.model)
-            if tokenizer is not None and kind.variant == "whole":
+            if tokenizer not in (None, "bytes") and kind.variant == "whole":  # "bytes": likely ones, and no bound
                 self._counts.setdefault(tokenizer, {}).update({d: t for d, (_, t) in rows.items()})
 
     def rows(self, model: Model) -> Mapping[bytes, Row]:
@@ -88,7 +100,7 @@ class Survey:
         return [i for i, d in enumerate(digests) if d not in rows]
 
     def count(self, tokenizer: Tokenizer, indices: Iterable[int]) -> list[int]:
-        """Tokens of distinct texts, exact (an upper bound for "bytes"); counted once."""
+        """The most tokens of distinct texts: exact, but for "bytes" an upper bound; counted once."""
         known = self._counts.setdefault(tokenizer, {})
         digests, texts = self.intake.digests, self.intake.texts
         wanted = list(indices)
@@ -97,6 +109,41 @@ class Survey:
             counted = tokens.count(tokenizer, [texts[i] for i in new])
             known.update(zip((digests[i] for i in new), counted, strict=True))
         return [known[digests[i]] for i in wanted]
+
+    def estimates(self, model: Model, indices: Iterable[int]) -> list[Estimate | None]:
+        """The likely tokens of distinct texts for a model, reckoned once; None where its tokenizer is at hand."""
+        wanted = list(indices)
+        ratios = None if self._estimates is None else self._estimates.ratios(model)
+        if ratios is None:
+            return [None] * len(wanted)
+        known = self._guesses.setdefault(model.id, {})
+        digests, texts = self.intake.digests, self.intake.texts
+        new = [i for i in wanted if digests[i] not in known]
+        if new:
+            bases, most = self.count(ratios.base, new), self.count(model.tokenizer, new)
+            for i, base, bound in zip(new, bases, most, strict=True):
+                if i not in self._kinds:
+                    self._kinds[i] = kind_of_text(texts[i])
+                known[digests[i]] = ratios.estimate(self._kinds[i], base, bound)
+        return [known[digests[i]] for i in wanted]
+
+    def guess(self, model: Model, pieces: Sequence[str], most: Sequence[int]) -> list[Estimate | None]:
+        """The likely tokens of pieces of a text; None where the model's tokenizer is at hand."""
+        return [None] * len(pieces) if self._estimates is None else self._estimates.of(model, pieces, most)
+
+    def likely(self, model: Model, indices: Iterable[int]) -> list[int]:
+        """Likely tokens of distinct texts for a model: those counted, where its tokenizer is at hand."""
+        wanted = list(indices)
+        if model.tokenizer != "bytes" or self._estimates is None:
+            return self.count(model.tokenizer, wanted)
+        return [0 if one is None else one.tokens for one in self.estimates(model, wanted)]
+
+    def mend(self, model: Model, tokens: NDArray[np.uint32]) -> None:
+        """Put likely counts in the place of the bounds that version 1 stored with the vectors of the distinct texts."""
+        if model.tokenizer == "bytes":
+            sizes = np.array(self.intake.sizes, dtype=np.uint32)
+            old = tokens == sizes + OLD_MARKERS
+            tokens[old] = sizes[old] // BYTES_A_TOKEN
 
     def candidate(
         self,
@@ -119,18 +166,20 @@ class Survey:
         limit = model.limits.tokens_per_text
         over_long = 0
         if not misses:
-            total = 0
+            total = expected = 0
         elif exact and (not model.local or self._long_texts == "refuse"):
             counts = self.count(model.tokenizer, misses)
             total = sum(counts)
+            expected = sum(self.likely(model, misses))
             over_long = sum(c > limit for c in counts) if limit and not row_by_row else 0
         else:
-            total = sum(self.intake.sizes[i] for i in misses) + 8 * len(misses)
+            size = sum(self.intake.sizes[i] for i in misses)
+            total, expected = size + tokens.MARKERS * len(misses), size // BYTES_A_TOKEN
             if model.local:
-                total //= 4  # about four bytes a token: only for the expected time, a local model costs nothing
+                total = expected  # only for the expected time: a local model costs nothing
         price = price_on(model, now.date())
         calls = -(-len(misses) // model.limits.texts_per_call)
-        seconds = total / model.tokens_per_second
+        seconds = expected / model.tokens_per_second
         if not model.local and misses:
             seconds = max(seconds, API_SECONDS * -(-calls // width()))
         return CandidateFacts(
@@ -138,7 +187,7 @@ class Survey:
             texts=len(self.intake.digests),
             cached=len(self.intake.digests) - len(misses),
             tokens=total,
-            expected_tokens=total,
+            expected_tokens=min(total, expected),
             over_long=over_long,
             seconds=seconds,
             configured=configured,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from decimal import Decimal
 
 import numpy as np
@@ -12,11 +13,12 @@ from numpy.typing import NDArray
 from router.dispatch.paid import Delivery
 from router.domain.errors import BudgetExceeded, RouterError
 from router.domain.money import price_tokens, to_json
-from router.domain.values import Avoided, Plan, RouteCounts, Verdict
+from router.domain.pricing import price_on
+from router.domain.values import Avoided, Plan, Refusal, RouteCounts, Verdict
 from router.providers.base import Floats
 from router.request.expand import Work
 from router.request.intake import Intake
-from router.request.results import Result, TextRoute
+from router.request.results import QuoteLine, Result, TextRoute
 from router.request.survey import Survey
 from router.store.usage import Outcome
 
@@ -26,7 +28,7 @@ class Tally:
     """What became of the texts of a request.
 
     Attributes:
-        tokens: `(distinct,)` uint32, tokens of each distinct text for the chosen model.
+        tokens: `(distinct,)` uint32, likely tokens of each distinct text for the chosen model.
         answered: how each distinct text was answered.
         failed: distinct texts without a vector, by index.
         problems: why, by position, for every text asked that has no vector.
@@ -46,7 +48,8 @@ def count_up(intake: Intake, survey: Survey, plan: Plan, work: Work, done: Deliv
     rows = survey.rows(plan.model)
     misses = survey.misses(plan.model)
     tokens = np.array([rows[d][1] if d in rows else 0 for d in intake.digests], dtype=np.uint32)
-    tokens[misses] = survey.count(plan.model.tokenizer, misses)
+    survey.mend(plan.model, tokens)
+    tokens[misses] = survey.likely(plan.model, misses)
     answered: list[TextRoute] = ["cache"] * len(intake.digests)
     failed: dict[int, RouterError] = dict(work.too_long)
     units = {index: [key] for index, key in work.whole.items()}
@@ -176,6 +179,29 @@ def to_outcome(result: Result, status: str, plan: Plan, error: RouterError | Non
         candidates=to_candidates(plan.verdicts),
         error="" if error is None else error.message,
     )
+
+
+def quote_lines(survey: Survey, outcome: Plan | Refusal, today: date) -> tuple[QuoteLine, ...]:
+    """Each candidate of a quote, with what the texts would come to if nothing were cached or repeated."""
+    copies, everything = survey.intake.copies, range(len(survey.intake.digests))
+    lines = []
+    for verdict in outcome.verdicts:
+        model = verdict.model
+        counts, guesses = survey.count(model.tokenizer, everything), survey.likely(model, everything)
+        full, likely = (sum(int(n) * c for n, c in zip(copies, some, strict=True)) for some in (counts, guesses))
+        price = price_on(model, today)
+        usd = None if price is None else price.now
+        lines.append(
+            QuoteLine(
+                verdict=verdict,
+                full_tokens=full,
+                full_expected_tokens=likely,
+                distinct_tokens=sum(counts),
+                full_cost=None if usd is None else price_tokens(full, usd),
+                full_expected=None if usd is None else price_tokens(likely, usd),
+            )
+        )
+    return tuple(lines)
 
 
 def to_candidates(verdicts: Sequence[Verdict]) -> list[dict[str, object]]:

@@ -30,6 +30,7 @@ from router.store.balances import (
 )
 from router.store.database import Connection, Database
 from router.store.entries import Hold, Opened, Purpose, append_charge, change, claimed, insert_hold
+from router.store.learned import learn_from
 from router.store.reconcile import Reconciling
 
 LEASE_S = 15.0
@@ -155,15 +156,20 @@ class Ledger(Reconciling):
 
         return await self.database.write(write, patience_s=SETTLE_PATIENCE_S)
 
-    async def settle(self, hold: Hold, amount: int, tokens: int) -> bool:
+    async def settle(self, hold: Hold, amount: int, tokens: int, *, confirmed: bool = False) -> bool:
         """Book what was billed (nanodollars) and end the hold. False: somebody else ended it first.
 
+        Where `confirmed`, the tokens are the provider's word, and the model's ratios are learned from them.
         A hold that the sweeper had already turned into an unconfirmed charge is corrected: that charge is
         struck and the true one booked.
         """
 
         def write(conn: Connection) -> bool:
-            return self._end(conn, hold.id, "settled", amount, tokens) or self._correct(conn, hold.id, amount, tokens)
+            if not self._end(conn, hold.id, "settled", amount, tokens):
+                return self._correct(conn, hold.id, amount, tokens)
+            if confirmed:
+                learn_from(conn, hold.purpose.model, hold.units, tokens)
+            return True
 
         return await self._write(write, owed=write)
 

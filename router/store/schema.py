@@ -16,6 +16,7 @@ NAMES = [
     "m006_create_alerts",
     "m007_roll_up_by_grain",
     "m008_index_charges",
+    "m009_learn_tokens",
 ]
 
 
@@ -229,5 +230,19 @@ def migrations() -> Migrations:
         for column in ("policy", "model", "route"):
             db.conn.execute(f"CREATE INDEX charges_by_{column} ON charges ({column}, at)")
         db.conn.execute("CREATE INDEX charges_by_request ON charges (request)")
+
+    @registry()
+    def m009_learn_tokens(db: Database) -> None:
+        # What was learned of tokenizers that are not at hand, and how far off it was; see learned.py.
+        db.conn.execute(
+            "CREATE TABLE token_sums (model TEXT NOT NULL, a TEXT NOT NULL, b TEXT NOT NULL, total REAL NOT NULL,"
+            " PRIMARY KEY (model, a, b)) STRICT, WITHOUT ROWID"
+        )
+        db.conn.execute(
+            "CREATE TABLE token_errors (model TEXT PRIMARY KEY, calls INTEGER NOT NULL, expected INTEGER NOT NULL,"
+            " billed INTEGER NOT NULL, absolute INTEGER NOT NULL, squares REAL NOT NULL) STRICT"
+        )
+        # What a batch is learned from when it is settled, as JSON; "" where its model's tokenizer is at hand.
+        db.conn.execute("ALTER TABLE batches ADD COLUMN estimate TEXT NOT NULL DEFAULT ''")
 
     return registry
