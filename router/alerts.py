@@ -252,19 +252,19 @@ class Alerts:
 
     async def _send(self, alert: Alert) -> str:
         """What went wrong, or "". The address is part of no message: it may hold the operator's secret."""
-        import httpx
+        import httpx2
 
-        logging.getLogger("httpx").setLevel(logging.WARNING)  # at INFO it logs every address
+        logging.getLogger("httpx2").setLevel(logging.WARNING)  # at INFO it logs every address
         webhook = self._books.settings.webhook
         assert webhook is not None  # `check` looked
         usd = {key: money.to_json(getattr(alert, key)) for key in ("amount", "used", "expected")}
         body = {"text": alert.message, **asdict(alert), **usd}
         try:
-            async with asyncio.timeout(POST_S), httpx.AsyncClient(timeout=POST_S) as client:
+            async with asyncio.timeout(POST_S), httpx2.AsyncClient(timeout=POST_S) as client:
                 answer = await client.post(webhook.reveal(), json=body)
         except TimeoutError:
             return f"no answer within {POST_S:.0f} s"
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             return type(error).__name__
         return "" if answer.is_success else f"HTTP {answer.status_code}"
 

@@ -74,6 +74,12 @@ class Endpoint:
     tokens_per_minute: int | None = None
     timeout_s: float = 60.0
 
+    @property
+    def url_setting(self) -> str:
+        """Where the base URL is set, for messages."""
+        known = _VARIABLES.get(self.name)
+        return f"base_url of [endpoints.{self.name}] in {CONFIG_FILE}" if known is None else known[1]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:

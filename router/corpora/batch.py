@@ -38,7 +38,7 @@ from router.domain.errors import (
 from router.domain.values import Model
 from router.engine import Router
 from router.providers.base import key_of
-from router.providers.batch import WINDOWS, BatchClient, RemoteBatch, shared_params
+from router.providers.batch import WINDOWS, BatchClient, RemoteBatch, results_limit, shared_params
 from router.store.cache import kind_of
 
 FIRST_POLL_S = 2.0
@@ -284,8 +284,8 @@ class BatchTier:
         kind = kind_of(model, "document", "whole")
         try:
             try:
-                await client.download(file, path)
-            except (CallRejected, NotConfigured):  # the file is gone; what it would have said is missing
+                await client.download(file, path, results_limit(model, row.texts))
+            except (BadReply, CallRejected, NotConfigured):  # endless, or gone; what it would have said is missing
                 results.broken += 1
                 return
             with path.open("rb") as lines:

@@ -38,6 +38,8 @@ from router.store.ledger import Ledger, Price
 
 MOST_SENDS = 3
 """Sends of one call that may have been billed."""
+GRACE_S = 0.5
+"""What a provider has, beyond its time-out, to say itself that it is over."""
 FIRST_WAIT_S = 0.25
 LONGEST_WAIT_S = 30.0
 
@@ -169,11 +171,12 @@ class Sender:
     async def _send(self, call: EmbedCall, ticket: Ticket) -> Reply:
         """One send, with a deadline on the clock of its own: what has left is paid for, so the request waits for it.
 
-        Tells the lane where it failed.
+        A provider that keeps the deadline itself comes first: it knows whether the call had left. Tells the lane where
+        it failed.
         """
         lane = self._route.lane
         try:
-            async with asyncio.timeout(lane.endpoint.timeout_s):
+            async with asyncio.timeout(lane.endpoint.timeout_s + GRACE_S):
                 return await self._route.provider.embed(call)
         except TimeoutError as exc:
             error = OutcomeUnknown(f"{lane.endpoint.name} did not answer in time.", "It may have been billed.")

@@ -1,6 +1,6 @@
-"""What every provider does, and the one place where foreign errors become ours.
+"""What every provider does, and what its answers mean.
 
-A provider is: one SDK call, its reply as it came (vectors with their `index`), its errors translated. Whether a
+A provider is: one call, its reply as it came (vectors with their `index`), its errors translated. Whether a
 reply can be trusted is checked here, once for all.
 """
 
@@ -16,6 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import numpy as np
 import orjson
@@ -34,7 +35,6 @@ from router.domain.errors import (
     ProviderError,
     QuotaExhausted,
     RateLimited,
-    Unreachable,
 )
 from router.domain.values import Model, Role
 
@@ -43,6 +43,12 @@ Floats = NDArray[np.float32]
 _NO_MONEY = re.compile("insufficient_quota|exceeded your current quota")
 MOST_TOKENS = 10**12
 """More than any call can hold: a larger figure in a reply is nonsense, and would not fit into the books."""
+REPLY_BYTES, ROW_BYTES = 1 << 16, 1 << 9
+"""What a reply, and a row of it, may have besides numbers and texts."""
+NUMBER_BYTES = 32
+"""Of a number in JSON: `-1.2345678901234567e-05` is 23, a comma, a line end and an indentation follow."""
+CHARACTER_BYTES = 12
+"""Of a character in JSON: two escapes, `\\ud83d\\ude42`."""
 SHORTEST = 1e-9
 """Vectors shorter than this are zero: float32 cannot square them."""
 
@@ -115,7 +121,7 @@ def check(call: EmbedCall, reply: Reply) -> Floats:
         raise bad(f"{len(reply.vectors)} vectors")
     order = range(n) if reply.indices is None else _order(reply.indices, n)
     if order is None:
-        raise bad("an `index` that is missing, doubled or out of range")
+        raise bad("an `index` that is doubled, out of range or not to be told")
     try:
         vectors = _decode(reply.vectors, call.model.dimensions)
     except (ValueError, TypeError, binascii.Error, OverflowError) as exc:
@@ -139,20 +145,50 @@ def _same_model(model: Model, answered: object) -> bool:
     """True where the reply names the model that was asked, by the name sent or by the one in its id.
 
     The two differ where a deployment has a name of its own (Azure answers with the model behind it). A provider may
-    put an owner before the name, a date behind it (`text-embedding-3-small-2024-01-25`) or the tag `:latest`.
+    put an owner before the name, and a date or version behind it. A number alone is not taken for a version: of
+    gemini-embedding-2 and voyage-3 it makes other models.
     """
     if not isinstance(answered, str):
         return False
-    asked = {model.name, model.id.split("/", 1)[1]}
-    bare = {answered, answered.rsplit("/", 1)[-1], answered.removesuffix(":latest")}
-    return bool(asked & bare) or any(answered.startswith(f"{name}-20") for name in asked)
+    return any(_alias(asked.casefold(), answered.casefold()) for asked in (model.name, model.id.split("/", 1)[1]))
+
+
+def _alias(asked: str, answered: str) -> bool:
+    owner, _, name = asked.removesuffix(":latest").rpartition("/")
+    other_owner, _, other = answered.removesuffix(":latest").rpartition("/")
+    if owner and other_owner and owner != other_owner:
+        return False
+    return other.startswith(name) and (other == name or _VERSION.fullmatch(other, len(name)) is not None)
+
+
+_VERSION = re.compile(
+    r"[-_@](20\d\d-?\d\d(-?\d\d)?"  # 2024-01-25, 20240125, 2024-01
+    r"|2\d(0[1-9]|1[0-2])"  # 2312
+    r"|0\d\d"  # 001
+    r"|v\d+(\.\d+)*|latest)"
+)
 
 
 def _order(indices: Sequence[Any], n: int) -> list[int] | range | None:
-    if all(type(i) is int for i in indices) and sorted(indices) == list(range(n)):
-        places = list(indices)
-        return range(n) if places == list(range(n)) else places
-    return None
+    """The text of each row: by its index, or by its position where it has none. None where that is not certain.
+
+    Where several rows have none, those that have one must stand in order: nothing else tells whose the others are.
+    """
+    places = [i if index is None else index for i, index in enumerate(indices)]
+    if not all(type(place) is int for place in places) or sorted(places) != list(range(n)):
+        return None
+    if places == list(range(n)):
+        return range(n)
+    return places if sum(index is None for index in indices) <= 1 else None
+
+
+def reply_limit(call: EmbedCall) -> int:
+    """The most bytes, unpacked, that the reply to a call may have.
+
+    Numbers as JSON (base64 needs a sixth of it), whatever a row has besides, and the texts, which Cohere repeats.
+    """
+    texts = len(call.texts) * ROW_BYTES + sum(map(len, call.texts)) * CHARACTER_BYTES
+    return REPLY_BYTES + texts + len(call.texts) * call.model.dimensions * NUMBER_BYTES
 
 
 def _decode(raw: Sequence[Any] | Floats, dimensions: int) -> Floats:
@@ -168,7 +204,7 @@ def _decode(raw: Sequence[Any] | Floats, dimensions: int) -> Floats:
     return vectors
 
 
-def read_json(name: str, body: bytes) -> Any:
+def read_json(name: str, body: bytes | bytearray) -> Any:
     """The JSON of an answer with status 200.
 
     Raises:
@@ -183,7 +219,7 @@ def read_json(name: str, body: bytes) -> Any:
         raise unreadable(name) from exc
 
 
-def read_list(name: str, body: bytes, headers: Mapping[str, str]) -> Reply:
+def read_list(name: str, body: bytes | bytearray, headers: Mapping[str, str]) -> Reply:
     """The reply in an answer of the form of OpenAI's, `{"data": [{"index", "embedding"}], "model", "usage"}`.
 
     Raises:
@@ -199,16 +235,23 @@ def to_reply(name: str, data: Any, headers: Mapping[str, str]) -> Reply:
         BadReply: it has another form.
     """
     try:
-        usage = data.get("usage") or {}
+        billed = (tokens_billed(dig(data, "usage", field)) for field in ("prompt_tokens", "total_tokens"))
         return Reply(
             vectors=[item["embedding"] for item in data["data"]],
             indices=[item.get("index") for item in data["data"]],
-            tokens=tokens_billed(usage.get("prompt_tokens", usage.get("total_tokens"))),
+            tokens=max((tokens for tokens in billed if tokens is not None), default=None),
             model=data.get("model") or None,
             headers=headers,
         )
     except (KeyError, TypeError, AttributeError) as exc:
         raise unreadable(name) from exc
+
+
+def dig(data: Any, *path: str) -> Any:
+    """What is at a path into JSON, or None."""
+    for key in path:
+        data = data.get(key) if isinstance(data, dict) else None
+    return data
 
 
 def unreadable(name: str) -> BadReply:
@@ -242,17 +285,23 @@ def key_of(endpoint: Endpoint) -> str:
     return key
 
 
-def refusal(endpoint: Endpoint, status: int, body: bytes, headers: Mapping[str, str]) -> ProviderError:
+def refusal(endpoint: Endpoint, status: int, body: bytes | bytearray, headers: Mapping[str, str]) -> ProviderError:
     """One of our errors for an answer with a status other than 200, in any of the forms that are about:
     `{"error": {"message", "code"}}`, `{"error": "..."}`, `{"message": "..."}`, `{"detail": ...}`, or plain text.
     """
+    if 300 <= status < 400:
+        host = urlsplit(headers.get("location", "")).hostname or "another address"
+        return NotConfigured(
+            f"{endpoint.name} answered {status}, a redirect to {host[:100]}; texts are sent to no address but yours.",
+            f"Correct {endpoint.url_setting}; nothing was billed.",
+        )
     message, code = _said(body)
     if endpoint.key is not None:  # some servers repeat the key that they refuse
         message = message.replace(endpoint.key.reveal(), "***")
     return error_for_status(endpoint.name, status, message, code, headers, time.time())
 
 
-def _said(body: bytes) -> tuple[str, str]:
+def _said(body: bytes | bytearray) -> tuple[str, str]:
     """(message, code) of an error's body."""
     try:
         data: Any = orjson.loads(body)
@@ -286,27 +335,6 @@ def error_for_status(
     if 400 <= status < 500:
         return CallRejected(said, "Look at the text that it names.")
     return OutcomeUnknown(said, "It may have been billed.")
-
-
-_NEVER_LEFT = {"ConnectError", "ConnectTimeout", "PoolTimeout", "ClientConnectorError", "ConnectionTimeoutError"}
-
-
-def connection_error(provider: str, exc: BaseException) -> ProviderError:
-    """One of our errors for a connection that failed, told apart by whether the call can have left.
-
-    Looks for the names of their classes along the chain of causes, because openai uses `httpx2`, cohere `httpx`
-    and voyageai `aiohttp`, whose classes are strangers to each other.
-    """
-    names: set[str] = set()
-    link: BaseException | None = exc
-    while link is not None:
-        names.update(kind.__name__ for kind in type(link).__mro__)
-        link = link.__cause__ or link.__context__
-    if names & _NEVER_LEFT:
-        return Unreachable(f"{provider} cannot be reached.", "Check the network and the base URL; nothing was billed.")
-    return OutcomeUnknown(
-        f"The connection to {provider} broke or timed out after the call was sent.", "It may have been billed."
-    )
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:

@@ -1,28 +1,31 @@
 """The batch tier of OpenAI, and of Voyage, whose batches the OpenAI SDK drives too: files up, a batch, files down.
 
-A method is one SDK call, sent once, its errors translated as everywhere. The answers are read raw: what matters of a
-batch is a dozen fields, and a server that leaves some out should not be a crash inside the SDK.
+A method is one SDK call, sent once, its errors translated as everywhere. The answers are read raw and up to a bound:
+what matters of a batch is a dozen fields, and a server that leaves some out should not be a crash inside the SDK.
 """
 
 from __future__ import annotations
 
-import asyncio
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 
 from router.config import Endpoint
-from router.domain.errors import BadReply, OutcomeUnknown
+from router.domain.errors import BadReply, StoreFull
 from router.domain.values import Model, Role
-from router.providers.base import connection_error, key_of, read_json, refusal, tokens_billed
+from router.providers.base import NUMBER_BYTES, REPLY_BYTES, read_json, tokens_billed
+from router.providers.sdk import OpenAISdk
 
 if TYPE_CHECKING:
-    from openai import AsyncOpenAI
+    from openai import AsyncAPIResponse, AsyncOpenAI
+
+    Send = Callable[[AsyncOpenAI], AbstractAsyncContextManager[AsyncAPIResponse[Any]]]
 
 EMBEDDINGS: Literal["/v1/embeddings"] = "/v1/embeddings"
 KEY = "router_key"
@@ -35,6 +38,10 @@ ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
 TRANSFER_S = 3_600.0
 """The longest that a file may take, up or down, seconds on the clock."""
 PAGE = 100
+LINE_BYTES = 1 << 12
+"""What a line of a batch's results may have besides its numbers."""
+MOST_OF_JSON = 16 << 20
+"""Bytes of an answer about batches and files; a page of a hundred batches with a thousand flaws each is less."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,54 +101,52 @@ def shared_params(endpoint: Endpoint, model: Model, role: Role) -> dict[str, Any
     return params
 
 
+def results_limit(model: Model, texts: int) -> int:
+    """The most bytes that a file of a batch's results may have: a line a text, numbers as JSON."""
+    return REPLY_BYTES + texts * (LINE_BYTES + model.dimensions * NUMBER_BYTES)
+
+
 class BatchClient:
     """Files and batches of one endpoint. Every method raises ProviderError; those that read raise BadReply too."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.name = endpoint.name
         self._endpoint = endpoint
-        self._client: AsyncOpenAI | None = None
+        self._sdk = OpenAISdk(endpoint)
 
     async def upload(self, path: Path) -> str:
         """Upload an input file, streamed from the disk; returns its id. Costs nothing."""
-
-        async def send(client: AsyncOpenAI) -> Any:
-            with path.open("rb") as file:
-                return await client.files.with_raw_response.create(file=(path.name, file), purpose="batch")
-
-        data = await self._ask(send, TRANSFER_S)
+        with path.open("rb") as file:
+            data = await self._ask(
+                lambda client: client.files.with_streaming_response.create(file=(path.name, file), purpose="batch"),
+                TRANSFER_S,
+            )
         return self._text(data, "id")
 
     async def create(self, file: str, key: str, params: Mapping[str, Any] | None, url: Any = EMBEDDINGS) -> RemoteBatch:
         """Submit an uploaded file. What it bills is billed as its requests are done."""
         window: Any = WINDOWS[self._endpoint.wire]
         more = None if params is None else {"request_params": dict(params)}
-
-        async def send(client: AsyncOpenAI) -> Any:
-            return await client.batches.with_raw_response.create(
-                input_file_id=file, endpoint=url, completion_window=window, metadata={KEY: key}, extra_body=more
+        return self._batch(
+            await self._ask(
+                lambda client: client.batches.with_streaming_response.create(
+                    input_file_id=file, endpoint=url, completion_window=window, metadata={KEY: key}, extra_body=more
+                )
             )
-
-        return self._batch(await self._ask(send))
+        )
 
     async def retrieve(self, batch: str) -> RemoteBatch:
         """How a batch stands."""
-        return self._batch(await self._ask(lambda client: client.batches.with_raw_response.retrieve(batch)))
+        return self._batch(await self._ask(lambda client: client.batches.with_streaming_response.retrieve(batch)))
 
     async def find(self, key: str, since: float) -> RemoteBatch | None:
         """The batch that was created with this key, not before `since` (epoch seconds), or None.
 
         The list is newest first, so it is read no further than to `since`; a call a page.
         """
-        after: str | None = None
+        more: dict[str, Any] = {}
         while True:
-            more = {} if after is None else {"after": after}
-
-            async def send(client: AsyncOpenAI, more: dict[str, Any] = more) -> Any:
-                response = await client.batches.with_raw_response.list(limit=PAGE, **more)
-                return response
-
-            data = await self._ask(send)
+            data = await self._ask(partial(_list, more))
             try:
                 page = [self._batch(item) for item in data["data"]]
                 rest = bool(data.get("has_more"))
@@ -152,67 +157,46 @@ class BatchClient:
                     return batch
             if not page or not rest or page[-1].created < since:
                 return None
-            after = page[-1].id
+            more = {"after": page[-1].id}
 
     async def cancel(self, batch: str) -> RemoteBatch:
         """Ask a batch to stop. What is done stays done and billed. CallRejected where it has ended already."""
-        return self._batch(await self._ask(lambda client: client.batches.with_raw_response.cancel(batch)))
+        return self._batch(await self._ask(lambda client: client.batches.with_streaming_response.cancel(batch)))
 
-    async def download(self, file: str, path: Path) -> None:
-        """Stream a file to the disk."""
-        async with self._guard(TRANSFER_S) as client, client.files.with_streaming_response.content(file) as response:
-            with path.open("wb") as out:
-                async for part in response.iter_bytes(1 << 20):
-                    out.write(part)
+    async def download(self, file: str, path: Path, most: int) -> None:
+        """Stream a file to the disk.
+
+        Raises:
+            BadReply: it is longer than `most` bytes.
+            StoreFull: it cannot be written.
+        """
+
+        def keep(part: bytes) -> None:
+            try:
+                out.write(part)
+            except OSError as exc:
+                raise StoreFull(
+                    f"A batch's results cannot be written: {exc.strerror}.", "Make room on the disk."
+                ) from exc
+
+        with path.open("wb") as out:
+            await self._sdk.call(
+                lambda client: client.files.with_streaming_response.content(file), most, keep, TRANSFER_S
+            )
 
     async def delete(self, file: str) -> None:
         """Delete a file of ours at the provider."""
-        await self._ask(lambda client: client.files.with_raw_response.delete(file))
+        await self._ask(lambda client: client.files.with_streaming_response.delete(file))
 
     async def aclose(self) -> None:
         """Close connections."""
-        if self._client is not None:
-            await self._client.close()
-            self._client = None
+        await self._sdk.aclose()
 
-    # ---- the border ----
-
-    async def _ask(self, send: Callable[[AsyncOpenAI], Awaitable[Any]], limit_s: float | None = None) -> Any:
-        async with self._guard(limit_s or self._endpoint.timeout_s) as client:
-            body = (await send(client)).http_response.content
+    async def _ask(self, send: Send, limit_s: float | None = None) -> Any:
+        """The JSON of an answer."""
+        body = bytearray()
+        await self._sdk.call(send, MOST_OF_JSON, body.extend, limit_s)
         return read_json(self.name, body)
-
-    @asynccontextmanager
-    async def _guard(self, limit_s: float) -> AsyncIterator[AsyncOpenAI]:
-        """The client, with a deadline on the clock and foreign errors made ours."""
-        import httpx2
-        import openai
-
-        client = self._connect()
-        try:
-            async with asyncio.timeout(limit_s):
-                yield client
-        except openai.APIStatusError as exc:
-            response = exc.response
-            error = refusal(self._endpoint, response.status_code, response.content, response.headers)
-        except (openai.APIConnectionError, httpx2.HTTPError) as exc:
-            raise connection_error(self.name, exc) from exc
-        except TimeoutError as exc:
-            raise OutcomeUnknown(f"{self.name} did not answer in time.", "It is asked again later.") from exc
-        else:
-            return
-        raise error  # without the SDK's error: it repeats what the server said
-
-    def _connect(self) -> AsyncOpenAI:
-        key = key_of(self._endpoint)
-        if self._client is None:
-            from openai import AsyncOpenAI
-
-            self._client = AsyncOpenAI(
-                api_key=key, base_url=self._endpoint.base_url, max_retries=0, timeout=self._endpoint.timeout_s
-            )
-        self._client.api_key = key  # it may have been typed in since
-        return self._client
 
     def _strange(self) -> BadReply:
         return BadReply(f"{self.name} answered with something that is not what was asked for.", "It is asked again.")
@@ -243,6 +227,10 @@ class BatchClient:
             flaws=tuple(_flaw(item) for item in flaws or () if isinstance(item, dict)),
             created=float(created) if isinstance(created, int | float) else math.inf,
         )
+
+
+def _list(more: Mapping[str, Any], client: AsyncOpenAI) -> AbstractAsyncContextManager[AsyncAPIResponse[Any]]:
+    return client.batches.with_streaming_response.list(limit=PAGE, **more)
 
 
 def _flaw(item: Mapping[str, Any]) -> Flaw:

@@ -138,7 +138,7 @@ def test_what_tells_a_call_apart_that_is_too_large_or_unpaid() -> None:
         (400, "x", "max_tokens_per_request", CallTooLarge),
         (400, "This model's maximum context length is 8192 tokens", "", CallTooLarge),
         (429, "x", "insufficient_quota", QuotaExhausted),
-        (302, "", "", OutcomeUnknown),
+        (202, "", "", OutcomeUnknown),
     ):
         assert type(error_for_status("acme", status, message, code, {}, 0.0)) is kind
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from router.config import load_settings
 from router.domain.errors import BadReply
 from router.domain.values import Limits, Model
 from router.providers.base import EmbedCall, Reply, check
@@ -64,16 +67,40 @@ def test_every_text_gets_its_own_vector_in_any_order(rows: Any, form: str, data:
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1.1e-3)
 
 
-@given(rows=good, form=forms, indices=st.data())
-def test_wrong_indices_are_refused(rows: Any, form: str, indices: st.DataObject) -> None:
-    """Missing, doubled, odd or out-of-range indices are never guessed."""
-    n = len(rows)
-    odd = st.one_of(st.none(), st.integers(-2, n + 2), st.booleans(), st.floats(), st.text(max_size=2))
-    given_ = indices.draw(st.lists(odd, min_size=n, max_size=n))
-    if all(type(i) is int for i in given_) and sorted(given_) == list(range(n)):
-        return
-    with pytest.raises(BadReply):
-        check(call_of(n), Reply(vectors=wire(rows, form), indices=given_, tokens=3, model=None))
+def certain(indices: list[Any]) -> bool:
+    """Whether indices say for certain whose each row is: a row without one is its position's, if nothing speaks
+    against that."""
+    n = len(indices)
+    there = [index for index in indices if index is not None]
+    if any(type(index) is not int or not 0 <= index < n for index in there) or len(set(there)) < len(there):
+        return False
+    without = {place for place, index in enumerate(indices) if index is None}
+    ordered = all(index in (None, place) for place, index in enumerate(indices))
+    return without == set(range(n)) - set(there) and (len(without) < 2 or ordered)
+
+
+odd = st.one_of(st.none(), st.integers(-2, 8), st.booleans(), st.floats(), st.text(max_size=2))
+inorder = st.integers(1, 6).flatmap(lambda n: st.tuples(*(st.sampled_from([None, i]) for i in range(n))).map(list))
+shuffled = st.integers(1, 6).flatmap(lambda n: st.permutations([*range(n - 1), None]))
+
+
+@given(indices=st.one_of(st.lists(odd, min_size=1, max_size=6), inorder, shuffled), form=forms)
+@example(indices=[None, 1, 2], form="float").via("Gemini's: the index is left out where it is 0")
+@example(indices=[None, None], form="base64").via("no row has an index")
+@example(indices=[1, 0, None], form="float").via("the one row without an index stands where it must")
+@example(indices=[None, 0], form="float").via("its position is another row's index")
+@example(indices=[2, None, 0, None], form="float").via("shuffled, and two could be either's")
+def test_a_row_without_an_index_counts_by_position_if_that_is_certain(indices: list[Any], form: str) -> None:
+    """Doubled, odd and out-of-range indices are never guessed, nor whose a row is that has none among shuffled ones."""
+    rows = np.eye(8, dtype=np.float32)[: len(indices)]
+    call = call_of(len(indices), dimensions=8)
+    reply = Reply(vectors=wire(rows, form), indices=indices, tokens=3, model=None)
+    if certain(indices):
+        places = [place if index is None else index for place, index in enumerate(indices)]
+        np.testing.assert_array_equal(check(call, reply)[places], rows)
+    else:
+        with pytest.raises(BadReply, match="index"):
+            check(call, reply)
 
 
 BROKEN: dict[str, Any] = {
@@ -138,23 +165,58 @@ def test_a_wrong_number_of_vectors_is_refused(n: int) -> None:
     ("name", "answered", "right"),
     [
         ("one", "one", True),
+        ("one", "One", True),
         ("one", "one-2026-01-25", True),
-        ("one", "models/one", True),
+        ("one", "one-20260125", True),
+        ("one", "one-2026-01", True),
+        ("one", "one-2601", True),
+        ("one", "one-001", True),
+        ("one", "one@001", True),
+        ("one", "one-v2", True),
+        ("one", "one-v1.5", True),
+        ("one", "one-latest", True),
         ("one", "one:latest", True),
+        ("one:latest", "one", True),
+        ("one", "models/one", True),
+        ("one", "models/one-001", True),
+        ("owner/one", "one", True),
+        ("owner/one", "owner/one-v2", True),
+        ("owner/one", "other/one", False),
         ("my-deployment", "one", True),
         ("my-deployment", "my-deployment", True),
         ("one", "one-large", False),
+        ("one", "one-2", False),
+        ("one", "one.5", False),
+        ("one", "one5", False),
+        ("one", "one-2026-01-25-large", False),
+        ("one", "one-v2-large", False),
+        ("one", "one-1024", False),
         ("one", "two", False),
+        ("one", "two-one", False),
+        ("one-2026-01-25", "one", False),
         ("one", "one:v2", False),
+        ("one", "on", False),
         ("one", 7, False),
         ("one", {"id": "one"}, False),
     ],
 )
 def test_the_model_that_answers_must_be_the_one_asked(name: str, answered: Any, right: bool) -> None:
-    """The name sent or the name in the id, with an owner, a date or `:latest`; any other is refused."""
+    """The name sent or the name in the id, with an owner, a date, a version or `latest`; any other is refused."""
+    other = {} if name.startswith("my-") else {"id": f"acme/{name}"}
     reply = Reply(vectors=wire(np.eye(SIZE)[:1], "float"), indices=[0], tokens=1, model=answered)
     if right:
-        assert check(call_of(1, name=name), reply).shape == (1, SIZE)
+        assert check(call_of(1, name=name, **other), reply).shape == (1, SIZE)
     else:
         with pytest.raises(BadReply, match="another model"):
-            check(call_of(1, name=name), reply)
+            check(call_of(1, name=name, **other), reply)
+
+
+def test_no_model_of_the_catalog_passes_for_another(tmp_path: Path) -> None:
+    """Whatever alias is accepted: of two models of the catalog, one never answers in the other's name."""
+    models = load_settings(tmp_path, env={}).catalog.models
+    reply = Reply(vectors=wire(np.eye(SIZE)[:1], "float"), indices=[0], tokens=1, model=None)
+    pairs = [(a, b) for a in models for b in models if a.name != b.name]
+    for asked, answered in pairs:
+        with pytest.raises(BadReply, match="another model"):
+            check(call_of(1, id=asked.id, name=asked.name), replace(reply, model=answered.name))
+    assert len(pairs) > 100
