@@ -6,19 +6,17 @@ import asyncio
 import os
 import platform
 import shutil
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
-from urllib.parse import urlsplit
 
 import typer
 
 from router import __version__
 from router.cli.output import Json, emit, table
 from router.cli.shell import FAILED
-from router.domain.errors import RouterError
+from router.domain.errors import ProviderError, RouterError
 from router.domain.policy import describe_budget
 
 if TYPE_CHECKING:
@@ -32,7 +30,8 @@ PACKAGES = (
 )
 NETWORK = ("nfs", "cifs", "smb", "9p", "afs", "ceph", "gluster", "lustre", "fuse.sshfs", "fuse.s3fs", "davfs", "ncpfs")
 LEAST_FREE, SCARCE = 100 << 20, 1 << 30  # bytes
-REACH_S = 2.0
+REACH_S = 5.0
+"""How long a provider may take to answer, seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +44,9 @@ class Check:
 
 
 def doctor(
-    reach: Annotated[bool, typer.Option("--reach", help="Try whether the providers answer; nothing is sent.")] = False,
+    reach: Annotated[
+        bool, typer.Option("--reach", help="Try whether the providers answer; no text and no key is sent.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """What is installed, configured and reachable. Ends with 1 if something is wrong."""
@@ -121,26 +122,60 @@ def _providers(settings: Settings, reach: bool) -> Iterator[Check]:
         there = weights_of(name) is not None
         detail = "its weights are there" if there else "its weights are not installed; see requirements.txt"
         yield Check(name=f"local/{name}", status="ok" if there else "wrong", detail=detail)
+    yield _certificates()
     for endpoint in settings.endpoints.values():
         if endpoint.name == "local":
             continue
         key = f"{endpoint.key_variable} is {'missing' if endpoint.key is None else 'set'}"
         yield Check(name=endpoint.name, status="note" if endpoint.key is None else "ok", detail=key)
+        yield _address(endpoint)
         if reach:
-            yield _reached(endpoint)
+            yield asyncio.run(_reached(endpoint))
 
 
-def _reached(endpoint: Endpoint) -> Check:
-    """A TCP connection to the endpoint; not being reached is wrong only where there is a key to use."""
-    url = urlsplit(endpoint.base_url)
-    where = url.hostname or ""
+def _certificates() -> Check:
+    """Whether the certificates to trust can be read: no call leaves where they cannot."""
+    from router.providers.network import CERTIFICATES, UNREAD, check_certificates
+
+    name = "certificates"
     try:
-        port = url.port or (80 if url.scheme == "http" else 443)
-        socket.create_connection((where, port), timeout=REACH_S).close()
-    except (OSError, ValueError) as error:
-        status: Status = "note" if endpoint.key is None else "wrong"
-        return Check(name=f"reach {endpoint.name}", status=status, detail=f"{where or 'no host'}: {error}")
-    return Check(name=f"reach {endpoint.name}", status="ok", detail=f"{where}:{port} answers")
+        check_certificates()
+    except ProviderError as error:
+        return Check(name=name, status="wrong", detail=str(error))
+    setting = next((name for name in CERTIFICATES if os.environ.get(name)), None)
+    if setting is not None:
+        return Check(name=name, status="ok", detail=f"those of {setting}, {os.environ[setting]}")
+    unread = [name for name in UNREAD if os.environ.get(name)]
+    more = f"; {' and '.join(unread)} is not read, SSL_CERT_FILE is" if unread else ""
+    return Check(name=name, status="note" if unread else "ok", detail=f"the system's{more}")
+
+
+def _address(endpoint: Endpoint) -> Check:
+    """Whether the base URL can be called, and by which proxy."""
+    from router.providers.network import check_address, check_proxy, place_of
+
+    name = f"{endpoint.name} address"
+    try:
+        url = check_address(endpoint)
+        proxy = check_proxy(url)
+    except ProviderError as error:
+        return Check(name=name, status="note" if endpoint.key is None else "wrong", detail=str(error))
+    by_way = "" if proxy is None else f" through the proxy {proxy.place} ({proxy.setting})"
+    return Check(name=name, status="ok", detail=f"{place_of(url)}{by_way}")
+
+
+async def _reached(endpoint: Endpoint) -> Check:
+    """An answer, of any kind, from the endpoint, by the way that calls take; not being reached is wrong only where
+    there is a key to use."""
+    from router.providers.http import Http
+
+    http, name = Http(endpoint), f"reach {endpoint.name}"
+    try:
+        return Check(name=name, status="ok", detail=await http.reach(REACH_S))
+    except ProviderError as error:
+        return Check(name=name, status="note" if endpoint.key is None else "wrong", detail=str(error))
+    finally:
+        await http.aclose()
 
 
 # ---- the data folder ---------------------------------------------------------------------------

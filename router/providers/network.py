@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 SCHEMES = ("http", "https")
 SOCKS = ("socks5", "socks5h")
+CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 UNREAD = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 """Variables by which other programs name their certificates; they are not read here."""
 _NOTHING = "Nothing was sent or billed."
@@ -87,7 +88,7 @@ def check_certificates() -> ssl.SSLContext:
     """
     from httpx2 import create_ssl_context
 
-    setting = next((name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)), None)
+    setting = next((name for name in CERTIFICATES if os.environ.get(name)), None)
     path = Path(os.environ[setting]) if setting else None
     what = f"{setting} names {path}" if setting else "The system's certificates cannot be read"
     hint = f"Name certificates that are there, or unset {setting}. {_NOTHING}" if setting else _NOTHING
