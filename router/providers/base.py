@@ -295,6 +295,11 @@ def refusal(endpoint: Endpoint, status: int, body: bytes | bytearray, headers: M
             f"{endpoint.name} answered {status}, a redirect to {host[:100]}; texts are sent to no address but yours.",
             f"Correct {endpoint.url_setting}; nothing was billed.",
         )
+    if status == 407:
+        return NotConfigured(
+            f"The proxy on the way to {endpoint.name} wants a name and a password.",
+            "Write them into HTTP_PROXY, like http://name:password@host:3128; nothing was billed.",
+        )
     message, code = _said(body)
     if endpoint.key is not None:  # some servers repeat the key that they refuse
         message = message.replace(endpoint.key.reveal(), "***")
