@@ -77,7 +77,7 @@ def test_imports_point_down_only() -> None:
 
 
 def test_providers_do_not_import_each_other() -> None:
-    """A provider is one file that may lean on providers/base.py and on the way to an endpoint, and on nothing beside."""
+    """A provider is one file that may lean on providers/base.py and the way to an endpoint, and on nothing beside."""
     folder = ROOT / "router" / "providers"
     names = {path.stem for path in folder.glob("*.py")} - {"__init__", "base", "http", "network", "sdk", "transport"}
     assert names

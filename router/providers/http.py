@@ -11,9 +11,10 @@ import contextlib
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
 
@@ -26,7 +27,10 @@ if TYPE_CHECKING:
     import httpx2
 
 CONNECT_S = 10.0
-"""The longest that a connection, and its TLS, may take to come about."""
+"""The longest that a connection may take to come about, and then its TLS; a third of the call's time at most, because
+httpcore2 leaves the socket open where a deadline of ours ends the handshake."""
+PASSWORD = "the proxy wants a name and a password"
+T = TypeVar("T", bound=BaseException)
 
 
 class Http:
@@ -56,7 +60,7 @@ class Http:
             )
             self._client = httpx2.AsyncClient(
                 transport=Transport(inner),
-                timeout=httpx2.Timeout(self.endpoint.timeout_s, connect=min(CONNECT_S, self.endpoint.timeout_s)),
+                timeout=httpx2.Timeout(self.endpoint.timeout_s, connect=min(CONNECT_S, self.endpoint.timeout_s / 3)),
                 trust_env=False,
             )
         return self._client
@@ -99,14 +103,14 @@ class Http:
         """One call, from making its client to the end of its answer: whatever goes wrong becomes one of our errors."""
         from router.providers.transport import DEPARTURE, Departure
 
-        departure = Departure()
+        departure, earlier = Departure(), sys.exception()
         token = DEPARTURE.set(departure)
         try:
             yield
         except RouterError:
             raise
         except Exception as exc:
-            raise self._failure(exc, departure.left) from exc
+            raise self._failure(exc, departure.left, earlier) from exc
         finally:
             DEPARTURE.reset(token)
 
@@ -116,41 +120,30 @@ class Http:
             await self._client.aclose()
             self._client = None
 
-    def _failure(self, exc: Exception, left: bool) -> ProviderError:
-        """One of our errors for whatever an SDK or the network raised."""
-        name = self.endpoint.name
+    def _failure(self, exc: Exception, left: bool, earlier: BaseException | None) -> ProviderError:
+        """One of our errors for whatever an SDK or the network raised. `earlier` was being handled before the call."""
+        links = list(_chain(exc, earlier))
         if left:
-            late = isinstance(exc, TimeoutError)
-            what = (
-                f"{name} did not answer in time."
-                if late
-                else f"The connection to {name} broke after the call was sent."
-            )
-            return OutcomeUnknown(what, "It may have been billed.")
-        import httpx2
-
-        links = list(_chain(exc))
-        known = next((link for link in links if isinstance(link, ssl.SSLCertVerificationError)), None)
-        if known is not None:
+            name = self.endpoint.name
+            broke = f"The connection to {name} broke after the call was sent."
+            late = f"{name} did not answer in time."
+            return OutcomeUnknown(late if _timed_out(links) else broke, "It may have been billed.")
+        setting = self.endpoint.url_setting if self._proxy is None else self._proxy.setting
+        if (untrusted := _last(links, ssl.SSLCertVerificationError)) is not None:
             return NotConfigured(
-                f"{self._whom()}: its certificate is not trusted ({known.verify_message}).",
+                f"{self._whom()}: its certificate is not trusted ({untrusted.verify_message}).",
                 "Name the certificates to trust in SSL_CERT_FILE"
                 f" ({' and '.join(UNREAD)} are not read); nothing was sent or billed.",
             )
-        refused = next((link for link in links if isinstance(link, httpx2.ProxyError)), None)
-        if refused is not None and str(refused).startswith("407"):
-            return NotConfigured(
-                f"{self._whom()}: the proxy wants a name and a password.",
-                f"Write them into {self._proxy.setting if self._proxy else 'its address'}; nothing was sent or billed.",
-            )
-        why = next((words for link in reversed(links) if (words := _words(link))), "")
-        if not why:  # none that is known: sending it again would not change it
-            return NotConfigured(
-                f"A call to {name} could not be made: {self._shown(links[-1])}.",
-                f"Check {self.endpoint.url_setting} and the environment; nothing was sent or billed.",
-            )
-        where = self.endpoint.url_setting if self._proxy is None else self._proxy.setting
-        return Unreachable(f"{self._whom()}: {why}.", f"Check the network and {where}; nothing was billed.")
+        why = _words(links)
+        if why == PASSWORD:
+            return NotConfigured(f"{self._whom()}: {why}.", f"Write them into {setting}; nothing was sent or billed.")
+        if why:
+            return Unreachable(f"{self._whom()}: {why}.", f"Check the network and {setting}; nothing was billed.")
+        return NotConfigured(  # none that is known: sending it again would not change it
+            f"A call to {self.endpoint.name} could not be made: {self._shown(links[-1])}.",
+            f"Check {setting} and the environment; nothing was sent or billed.",
+        )
 
     def _whom(self) -> str:
         place = place_of(check_address(self.endpoint))
@@ -191,26 +184,38 @@ def _too_long(name: str, most: int) -> BadReply:
     )
 
 
-def _chain(exc: BaseException) -> Iterator[BaseException]:
-    """An error and all that caused it."""
+def _chain(exc: BaseException | None, earlier: BaseException | None) -> Iterator[BaseException]:
+    """An error and what led to it, which httpcore2 leaves in the context alone (it raises its errors `from None`)."""
+    if exc is None or exc is earlier:
+        return
     yield exc
-    for cause in (*(exc.exceptions if isinstance(exc, BaseExceptionGroup) else ()), exc.__cause__):
-        if cause is not None:
-            yield from _chain(cause)
+    for cause in exc.exceptions if isinstance(exc, BaseExceptionGroup) else (exc.__cause__ or exc.__context__,):
+        yield from _chain(cause, earlier)
 
 
-def _words(exc: BaseException) -> str:
-    """Why nothing left, of an error that says it; else ""."""
+def _last(links: Sequence[BaseException], *kinds: type[T]) -> T | None:
+    """The innermost error of these kinds."""
+    return next((link for link in reversed(links) if isinstance(link, kinds)), None)
+
+
+def _timed_out(links: Sequence[BaseException]) -> bool:
     import httpx2
 
-    if isinstance(exc, socket.gaierror):
-        return f"its name cannot be resolved ({exc.strerror})"
-    if isinstance(exc, ssl.SSLError):
-        return f"TLS failed ({exc.reason or 'no reason given'}); it may not speak https"
-    if isinstance(exc, TimeoutError | httpx2.TimeoutException):
-        return "no connection came about in time"
-    if isinstance(exc, OSError) and exc.errno:
-        return os.strerror(exc.errno)
-    if isinstance(exc, httpx2.ProxyError):
-        return f"the proxy answered {str(exc)[:100]}"
-    return "the connection broke" if isinstance(exc, httpx2.TransportError) else ""
+    return _last(links, TimeoutError, httpx2.TimeoutException) is not None
+
+
+def _words(links: Sequence[BaseException]) -> str:
+    """Why nothing left, in words; "" where none of the errors is known to say so."""
+    import httpx2
+
+    if (unknown := _last(links, socket.gaierror)) is not None:
+        return f"its name cannot be resolved ({unknown.strerror})"
+    if _timed_out(links):
+        return "it did not answer in time"
+    if (tls := _last(links, ssl.SSLError)) is not None:
+        return f"TLS failed ({tls.reason or 'no reason given'}); it may not speak https"
+    if (refused := _last(links, httpx2.ProxyError)) is not None:
+        return PASSWORD if str(refused).startswith("407") else f"the proxy answered {str(refused)[:100]}"
+    if (system := _last(links, OSError)) is not None and system.errno:
+        return os.strerror(system.errno)
+    return "the connection broke" if _last(links, httpx2.TransportError) else ""
