@@ -180,7 +180,7 @@ class Batches:
 
     async def _answer(self, batch: Batch, line: Line) -> bytes:
         if line.ask is None:
-            return orjson.dumps(await complete(self._service.tokens, line.data))
+            return orjson.dumps(await complete(self._service.tokens["openai"], line.data))
         vectors = await self._service.vectors(line.ask, line.texts, line.digests)
         return WIRES[batch.provider].body(line.ask, vectors, line.tokens, line.fault)
 
@@ -234,7 +234,7 @@ class Batches:
             models.add(str(line.data.get("model")))
             try:
                 if batch.endpoint == CHAT:
-                    await complete(self._service.tokens, line.data)
+                    await complete(self._service.tokens["openai"], line.data)
                     continue
                 line.ask = wire.parse(line.data)
                 line.texts, line.digests, line.tokens = await self._service.measure(wire, line.ask)

@@ -120,7 +120,7 @@ class Desk:
 
     async def chat(self, request: Request) -> Response:
         data = parse_object(self._wire, await request.body())
-        return _json(await complete(self._service.tokens, data))
+        return _json(await complete(self._service.tokens["openai"], data))
 
     async def upload(self, request: Request) -> Response:
         async with request.form() as form:

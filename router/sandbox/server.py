@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self, TypeVar
 
 import uvicorn
@@ -23,8 +23,9 @@ from router.sandbox.bill import Bill, Received
 from router.sandbox.config import SandboxConfig
 from router.sandbox.desk import desk_routes
 from router.sandbox.faults import Fault, fault_from_json
+from router.sandbox.models import Provider
 from router.sandbox.service import EmbedCall, Service
-from router.sandbox.tokens import encoding
+from router.sandbox.tokens import Counting, encoding
 
 T = TypeVar("T")
 
@@ -117,9 +118,14 @@ def reset(service: Service, batches: Batches) -> None:
     batches.reset()
 
 
-def create_app(config: SandboxConfig | None = None) -> Starlette:
-    """The sandbox as an ASGI app. Its state is `app.state.service` and `app.state.batches`."""
-    service = Service(config or SandboxConfig())
+def create_app(
+    config: SandboxConfig | None = None, counting: Mapping[Provider, Counting] = MappingProxyType({})
+) -> Starlette:
+    """The sandbox as an ASGI app. Its state is `app.state.service` and `app.state.batches`.
+
+    `counting` is how the tokens of a provider are counted, where not by cl100k_base.
+    """
+    service = Service(config or SandboxConfig(), counting)
     batches = Batches(service)
 
     @asynccontextmanager
@@ -186,11 +192,19 @@ class FaultControl:
 class Sandbox:
     """A sandbox in a thread of this process: `with Sandbox(latency_ms=20) as sandbox: ...`.
 
+    `counting`: see `create_app`.
+
     Its methods may be called from any thread but the sandbox's own. The bill can still be read after the end.
     """
 
-    def __init__(self, config: SandboxConfig | None = None, **settings: Any) -> None:
-        self._app = create_app((config or SandboxConfig()).changed(settings))
+    def __init__(
+        self,
+        config: SandboxConfig | None = None,
+        *,
+        counting: Mapping[Provider, Counting] = MappingProxyType({}),
+        **settings: Any,
+    ) -> None:
+        self._app = create_app((config or SandboxConfig()).changed(settings), counting)
         self._service: Service = self._app.state.service
         self._batches: Batches = self._app.state.batches
         self._server = _server(self._app, "127.0.0.1", 0)

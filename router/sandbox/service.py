@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -15,7 +16,7 @@ from router.sandbox.config import SandboxConfig
 from router.sandbox.faults import CALL_KINDS, REFUSALS, SHAPES, Fault, Faults
 from router.sandbox.limits import Limiter
 from router.sandbox.models import PROVIDERS, Provider
-from router.sandbox.tokens import TokenCounter
+from router.sandbox.tokens import Counting, TokenCounter, count_cl100k
 from router.sandbox.vectors import Vectors, embed
 from router.sandbox.wire import WIRES, Ask, Wire, WireError
 
@@ -27,9 +28,9 @@ LEAST_PATIENCE = 0.01
 class Service:
     """The state of a running sandbox, and its embedding calls. Used from the server's loop only."""
 
-    def __init__(self, config: SandboxConfig) -> None:
+    def __init__(self, config: SandboxConfig, counting: Mapping[Provider, Counting]) -> None:
         self.config = config
-        self.tokens = TokenCounter()
+        self.tokens = {name: TokenCounter(counting.get(name, count_cl100k)) for name in PROVIDERS}
         self.reset()
 
     def reset(self) -> None:
@@ -73,7 +74,7 @@ class Service:
     async def measure(self, wire: Wire, ask: Ask) -> tuple[list[str], list[bytes], int]:
         """What is embedded of an ask (its texts, cut where the call says so), its digests, its tokens."""
         digests = [digest(text) for text in ask.texts]
-        texts, counts = wire.fit(ask, await self.tokens.count(ask.texts, digests))
+        texts, counts = wire.fit(ask, await self.tokens[wire.provider].count(ask.texts, digests))
         return texts, digests, sum(counts)
 
 
