@@ -32,6 +32,8 @@ NETWORK = ("nfs", "cifs", "smb", "9p", "afs", "ceph", "gluster", "lustre", "fuse
 LEAST_FREE, SCARCE = 100 << 20, 1 << 30  # bytes
 REACH_S = 5.0
 """How long a provider may take to answer, seconds."""
+LEAST_CALLS, FAR_OFF = 50, 0.15
+"""From so many calls on, a larger error of the expected cost is worth a note."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,7 +224,7 @@ def _books(data: Path) -> Iterator[Check]:
 
     async def work() -> list[Check]:
         async with Router.open(data) as router:
-            return [*_pragmas(router), _integrity(router), *_money(router)]
+            return [*_pragmas(router), _integrity(router), *_money(router), *_expected(router)]
 
     try:
         yield from asyncio.run(work())
@@ -275,3 +277,19 @@ def _money(router: Router) -> Iterator[Check]:
         status="ok" if account else "warning",
         detail=", ".join(map(describe_budget, account)) or "none: only the policies' own budgets limit what is spent",
     )
+
+
+def _expected(router: Router) -> Iterator[Check]:
+    """How far the expected cost was from the bill, for models whose tokenizer is not at hand."""
+    errors = router.estimates.errors()
+    if not errors:
+        detail = "nothing was learned yet: for Voyage, Cohere and their like it rests on the catalog's ratios"
+        yield Check(name="expected cost", status="ok", detail=detail)
+    for model, one in errors.items():
+        calls = "1 call" if one.calls == 1 else f"{one.calls:,} calls"
+        detail = (
+            f"off by {one.off:.1%} of the bill over {calls}, each judged before it was learned from;"
+            f" a call is typically within {one.spread:.1%}"
+        )
+        status: Status = "note" if one.calls >= LEAST_CALLS and one.off > FAR_OFF else "ok"
+        yield Check(name=f"expected cost of {model}", status=status, detail=detail)

@@ -89,8 +89,8 @@ def _hook(come: Callable[[str], None], note: Callable[..., None]) -> None:
         note("stored", *(digest.hex() for digest in digests))
         come("stored")
 
-    async def settle_(self: Ledger, held: Any, amount: int, tokens: int) -> bool:
-        done = await settle(self, held, amount, tokens)
+    async def settle_(self: Ledger, held: Any, amount: int, tokens: int, **more: Any) -> bool:
+        done = await settle(self, held, amount, tokens, **more)
         note("settled", held.id, amount)
         come("settled")
         return done
