@@ -13,7 +13,11 @@ import pytest
 
 from router.domain.values import Policy
 from router.engine import Router
+from router.request.intake import digest
 from router.sandbox import Sandbox, SandboxConfig
+from router.store.database import Connection
+from router.tokens import count as count_tokens
+from tests.corpora.libraries import opened
 from tests.tokenizers import COUNTING, LANGUAGES, PROGRAMMING, files
 
 RICH = Policy(name="rich", goal="quality", when_exhausted="refuse")
@@ -45,7 +49,6 @@ def billed_beyond_holds(router: Router) -> list[tuple[int, int]]:
     )
 
 
-@pytest.mark.filterwarnings("ignore:Sending a large body directly")  # of voyageai's client, for calls over a megabyte
 @pytest.mark.parametrize("model", MODELS)
 async def test_the_expected_cost_is_near_the_bill_and_nearer_after_fifty_calls(
     tmp_path: Path,
@@ -80,3 +83,69 @@ async def test_the_expected_cost_is_near_the_bill_and_nearer_after_fifty_calls(
     assert abs(before - bill) <= 0.3 * bill
     assert abs(after - bill) <= 0.1 * bill
     assert errors.calls >= 51
+
+
+async def test_savings_of_cached_vectors_are_near_what_they_cost(tmp_path: Path, counting: Sandbox) -> None:
+    """What is stored with a vector is what was likely: the cache saves about the bill, and not five times that."""
+    counting.reset()
+    texts = [text for _, text in files(27, seed=5, half=0)]
+    async with Router.open(tmp_path, env=counting.environment) as router:
+        await router.policies.save(RICH, [m.id for m in router.catalog.models])
+        first = await router.embed(texts, policy="rich", model="voyage/voyage-4")
+        again = await router.embed(texts, policy="rich", model="voyage/voyage-4")
+        assert again.counts.cache == len(texts)
+        assert again.cost == 0
+        assert abs(again.avoided.total - first.cost) <= 0.3 * first.cost
+        # A likely count is no bound: another model of the kind is counted anew.
+        quote = await router.quote(texts, policy="rich", model="cohere/embed-v4.0")
+        line = next(line for line in quote.lines if line.verdict.model.id == "cohere/embed-v4.0")
+        assert line.verdict.tokens == sum(count_tokens("bytes", texts))
+        assert line.verdict.expected_tokens < line.verdict.tokens / 2
+
+
+async def test_savings_of_vectors_that_version_1_stored_are_not_five_times_too_high(
+    tmp_path: Path, counting: Sandbox
+) -> None:
+    """Their counts are bounds, told by being the bytes and eight more."""
+    counting.reset()
+    texts = [text for _, text in files(27, seed=5, half=0)]
+    async with Router.open(tmp_path, env=counting.environment) as router:
+        await router.policies.save(RICH, [m.id for m in router.catalog.models])
+        first = await router.embed(texts, policy="rich", model="voyage/voyage-4")
+        old = [(len(text.encode()) + 8, digest(text)) for text in texts]
+
+        def write(conn: Connection) -> None:
+            conn.executemany("UPDATE vectors SET tokens = ? WHERE digest = ?", old)
+
+        await router.cache.database.write(write)
+        again = await router.embed(texts, policy="rich", model="voyage/voyage-4")
+        assert again.cost == 0
+        assert 0.5 * first.cost <= again.avoided.total <= 1.5 * first.cost
+
+
+async def test_a_quoted_collection_is_expected_to_cost_about_its_bill(tmp_path: Path, counting: Sandbox) -> None:
+    """By the kinds of its documents, at once and by the batch tier; and a batch is learned from when it is settled."""
+    counting.reset()
+    counting.configure(batch_seconds=0.01)
+    for at, (_, text) in enumerate(files(45, seed=9, half=1)):
+        (tmp_path / f"{at}.md").write_text(text)
+    async with opened(tmp_path / "data", counting) as here:
+        await here.router.policies.save(RICH, [m.id for m in here.router.catalog.models])
+        await here.library.create("mixed", policy="rich")
+        await here.library.add_files("mixed", sorted(tmp_path.glob("*.md")))
+        quote = await here.library.quote("mixed", model="voyage/voyage-4")
+        assert quote.chosen is not None
+        assert quote.chosen.now_expected is not None
+        assert quote.chosen.batch_expected is not None
+        assert quote.chosen.now_expected < quote.chosen.now_cost / 2
+        await here.library.confirm("mixed", model="voyage/voyage-4", route="batch")
+        await here.worker.run_all()
+        bill = counting.bill()
+        assert bill.nanodollars > 0
+        assert abs(quote.chosen.batch_expected - bill.nanodollars) <= 0.3 * bill.nanodollars
+        (one,) = here.router.estimates.errors().values()
+        assert (one.calls, one.billed) == (1, bill.tokens)
+        assert billed_beyond_holds(here.router) == []
+        # What was billed for a text is what its vector's count is.
+        kept = here.router.cache.database.reader().execute("SELECT sum(tokens) FROM vectors").fetchone()[0]
+        assert kept == bill.tokens
