@@ -35,7 +35,8 @@ async def healthz(request: Request) -> Response:
 
 async def overview(request: Request) -> Response:
     """Streamlit knows its default page as `/` only and calls `/overview` a page not found."""
-    return RedirectResponse(request.url.replace(path="/"))
+    query = request.url.query
+    return RedirectResponse(f"/?{query}" if query else "/")  # by path: whatever Host was sent is not repeated
 
 
 @asynccontextmanager
@@ -64,7 +65,7 @@ def guard() -> None:
 
 
 ROUTES = [Route("/healthz", healthz), Route("/overview", overview), Route("/export", download.export)]
-MIDDLEWARE = [Middleware(access.Gate)]  # for servers that do not go by `server.address`
+MIDDLEWARE = [Middleware(access.Gate)]
 
 # Streamlit puts this folder on sys.path for each run of a page and takes it away again. An import that another thread
 # is at (torch's, for the local model) walks along sys.path meanwhile, skips an entry, and finds no such module.

@@ -99,7 +99,7 @@ def load_settings(data: Path | str | None = None, env: Mapping[str, str] | None 
     """
     env = os.environ if env is None else env
     folder = Path(data or env.get("ROUTER_DATA") or "data")
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     catalog = parse_catalog(CATALOG_FILE.read_text(encoding="utf-8"), origin=CATALOG_FILE.name)
     config = _read_toml(folder / CONFIG_FILE)
     secrets = _read_toml(SECRETS_FILE)

@@ -17,10 +17,10 @@ from router.config import Endpoint, Secret, Settings, load_settings
 from router.dispatch.lane import Health, Lane
 from router.dispatch.paid import Delivery
 from router.domain.decide import decide
-from router.domain.errors import BadInput, RouterError
+from router.domain.errors import BadInput, RouterError, StoreError
 from router.domain.explain import explain
 from router.domain.values import Ask, Facts, LongTexts, Model, Plan, Policy, Refusal, Role
-from router.providers.base import Provider
+from router.providers.base import Floats, Provider
 from router.providers.cohere import CohereProvider
 from router.providers.local import LocalProvider, weights_of
 from router.providers.openai import OpenAIProvider
@@ -33,7 +33,8 @@ from router.request.intake import Intake, take_in
 from router.request.results import Quote, Result
 from router.request.survey import Survey
 from router.request.tally import quote_lines
-from router.store.cache import Cache
+from router.store import folder
+from router.store.cache import Cache, Damaged
 from router.store.database import Database
 from router.store.ledger import LEASE_S, Ledger
 from router.store.policies import Policies
@@ -45,6 +46,8 @@ logger = logging.getLogger("router")
 Progress = Callable[[int, int], None]
 """Called with (distinct texts done, distinct texts in all) as a request goes on."""
 
+MOST_LOOK_UPS = 5
+"""How often a request looks its texts up anew because cached vectors were erased or damaged meanwhile."""
 REQUEST_S = 600.0
 """How long a request may wait for rate limits and other requests before it gives up, in seconds."""
 PROVIDERS: Mapping[str, Callable[[Endpoint], Provider]] = {
@@ -65,6 +68,7 @@ class Router:
         self.settings = settings
         self.catalog = settings.catalog
         self.clock = clock
+        folder.prepare(settings.data)
         self.database = Database(settings.data / "router.db", migrations, NAMES, page_size=4096)
         self.cache = Cache(settings.data / "vectors.db")
         self.ledger = Ledger(self.database, clock)
@@ -227,18 +231,42 @@ class Router:
     async def _corridor(self, texts: Sequence[str], asked: Request) -> Result:
         policy, ask = asked.policy, asked.ask
         intake = await _take_in(texts, policy, ask)  # 1
-        survey = await self._look_up(intake, asked.role, policy)  # 2
-        facts = await self._facts(survey, policy, ask, exact=False)
-        plan = decide(ask, policy, facts, self.catalog.scale)  # 3
+        survey, facts, plan, cached = await self._plan(intake, asked)  # 2, 3
         decision = explain(plan, ask=ask, policy=policy, facts=facts)
-        if isinstance(plan, Refusal):
-            raise await self._answers.refuse(asked, survey, facts, plan, decision)
         work = await asyncio.to_thread(expand, survey, plan.model, policy.long_texts)
         number, done = await self._carry_out(plan, asked, facts, survey, work, decision)  # 4 to 7
         end = Ending(
-            asked=asked, facts=facts, survey=survey, plan=plan, work=work, done=done, decision=decision, number=number
+            asked=asked,
+            facts=facts,
+            survey=survey,
+            plan=plan,
+            work=work,
+            done=done,
+            decision=decision,
+            number=number,
+            cached=cached,
         )
         return await self._answers.answer(end)  # 8
+
+    async def _plan(self, intake: Intake, asked: Request) -> tuple[Survey, Facts, Plan, Floats]:
+        """Look up and decide; the plan, what it rests on, and the cached vectors that it counts on.
+
+        Raises:
+            Refused, BadInput: the decision is a refusal; it is recorded.
+        """
+        policy, ask = asked.policy, asked.ask
+        for _ in range(MOST_LOOK_UPS):
+            survey = await self._look_up(intake, asked.role, policy)
+            facts = await self._facts(survey, policy, ask, exact=False)
+            plan = decide(ask, policy, facts, self.catalog.scale)
+            if isinstance(plan, Refusal):
+                decision = explain(plan, ask=ask, policy=policy, facts=facts)
+                raise await self._answers.refuse(asked, survey, facts, plan, decision)
+            try:
+                return survey, facts, plan, await asyncio.to_thread(survey.fetch, self.cache, plan.model)
+            except Damaged as damage:  # without these vectors the decision may be another
+                await self.cache.remove(damage.rows)
+        raise StoreError("Cached vectors change faster than they can be read.", "Try again.")
 
     async def _carry_out(
         self, plan: Plan, asked: Request, facts: Facts, survey: Survey, work: Work, decision: str
@@ -355,7 +383,7 @@ class Router:
 
     async def _keep_house(self) -> None:
         """Renew this process's lease, sweep after dead ones, watch the budgets, forget old digests."""
-        turns, last, sweep_after = 0, self.clock(), 0.0
+        turns, last, sweep_after, old = 0, self.clock(), 0.0, True
         while True:
             await asyncio.sleep(LEASE_S / 5)
             now = self.clock()
@@ -369,6 +397,8 @@ class Router:
                 await self.alerts.watch()
                 if turns % 1000 == 0:
                     await self.usage.forget()
+                if old:
+                    old = await self.cache.add_checksums()
             except RouterError as error:  # a busy or full disk; the next request meets it and says so
                 logger.warning("housekeeping: %s", error)
             turns += 1

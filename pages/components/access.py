@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import streamlit as st
 from starlette.responses import PlainTextResponse
@@ -23,6 +25,11 @@ Role = Literal["editor", "viewer", "stranger"]
 READ_ONLY = "You are signed in as a viewer: you see everything, but cannot spend or change anything."
 ALLOW_PUBLIC = "ROUTER_ALLOW_PUBLIC_WITHOUT_SIGN_IN"
 NOT_HERE = f"Nobody has to sign in here, so only this machine is answered. See README.md: [auth], {ALLOW_PUBLIC}.\n"
+HOSTS = "ROUTER_HOSTS"
+NOT_THAT_NAME = (
+    "This app answers to the names of its own machine only (localhost, 127.0.0.1), so that no web page can reach it"
+    f" under a name of its own. To use another name, list it in {HOSTS}.\n"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,30 +108,65 @@ def why_not_listen(address: str | None, *, sign_in: bool, env: Mapping[str, str]
 
 
 class Gate:
-    """Refuses what came in at an address beyond this machine, by the same rule as `why_not_listen`.
+    """Refuses, with status 403 and nothing of the app, whom the app is not for.
 
-    `uvicorn app:app --host 0.0.0.0`, or another ASGI server, never asks for `server.address`; but it says of every
-    request at which of the machine's addresses it came in.
+    First what came in at an address beyond this machine, by the rule of `why_not_listen`: a server such as
+    `uvicorn app:app --host 0.0.0.0` never asks for `server.address`, but says of every request where it came in. Then,
+    where nobody has to sign in, what was asked of another name than this machine's: any page that somebody visits can
+    have its own name point at 127.0.0.1 (DNS rebinding) and would then read everything here. Last, websockets and
+    what changes something, unless they come from a page of this server: browsers say in `Origin` whose page it is.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """An HTTP request or a websocket is let through, or refused with status 403."""
+        """An HTTP request or a websocket is let through, or refused."""
         app = self._app
-        if scope["type"] != "lifespan":
-            address = (scope.get("server") or ("",))[0]
-            if why_not_listen(address, sign_in=signs_in(), env=os.environ):
-                app = PlainTextResponse(NOT_HERE, 403) if scope["type"] == "http" else WebSocketClose(1008)
+        if scope["type"] != "lifespan" and (why := _against(scope)):
+            app = PlainTextResponse(why, 403) if scope["type"] == "http" else WebSocketClose(1008)
         await app(scope, receive, send)
 
 
+def _against(scope: Scope) -> str:
+    """Why a request or websocket is refused, or ""."""
+    signed, env = signs_in(), os.environ
+    if why_not_listen((scope.get("server") or ("",))[0], sign_in=signed, env=env):
+        return NOT_HERE
+    hosts, origins = _headers(scope, b"host"), _headers(scope, b"origin")
+    if len(hosts) != 1 or not (place := host_and_port(hosts[0])):
+        return NOT_THAT_NAME
+    if not (signed or env.get(ALLOW_PUBLIC) == "yes" or is_loopback(place[0]) or place[0] in listed_hosts(env)):
+        return NOT_THAT_NAME
+    if scope["type"] == "http" and scope["method"] in ("GET", "HEAD", "OPTIONS"):
+        return ""
+    for origin in origins:
+        told = host_and_port(urlsplit(origin).netloc)
+        if told != place and (not told or told[0] not in listed_hosts(env)):
+            return NOT_THAT_NAME
+    return ""
+
+
+def _headers(scope: Scope, wanted: bytes) -> list[str]:
+    return [value.decode("latin-1") for name, value in scope.get("headers", ()) if name.lower() == wanted]
+
+
+def host_and_port(host: str) -> tuple[str, str] | None:
+    """The name or address, in small letters, and the port ("" without one) of a Host header; None for anything else."""
+    found = re.fullmatch(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9._-]+?)\.?)(?::(\d*))?", host.strip().lower())
+    return (found[1] or found[2], found[3] or "") if found else None
+
+
+def listed_hosts(env: Mapping[str, str]) -> set[str]:
+    """The names in `ROUTER_HOSTS`, which the app answers to without sign-in."""
+    return {place[0] for one in env.get(HOSTS, "").split(",") if (place := host_and_port(one))}
+
+
 def is_loopback(address: str | None) -> bool:
-    """Whether only this machine can reach a server at this address: `localhost`, 127.x.x.x, ::1."""
+    """Whether only this machine can reach a server at this address: `localhost` and names under it, 127.x.x.x, ::1."""
     if not address:
         return False
-    if address == "localhost":
+    if address == "localhost" or address.endswith(".localhost"):  # the latter too are never looked up: RFC 6761
         return True
     try:
         ip = ipaddress.ip_address(address.strip("[]"))

@@ -34,6 +34,8 @@ REACH_S = 5.0
 """How long a provider may take to answer, seconds."""
 LEAST_CALLS, FAR_OFF = 50, 0.15
 """From so many calls on, a larger error of the expected cost is worth a note."""
+MOST_READ = 1 << 30
+"""Bytes of `vectors.db` up to which it is read through."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +79,7 @@ def _examine(reach: bool) -> Iterator[Check]:
         return
     yield from _providers(settings, reach)
     yield from _folder(settings.data)
+    yield from _files(settings.data)
     yield from _books(settings.data)
 
 
@@ -216,6 +219,32 @@ def filesystem_of(folder: Path, mounts: str) -> str:
     return kind
 
 
+def _files(data: Path) -> Iterator[Check]:
+    """Whether SQLite can read each database through, and whether others can read the folder."""
+    from router.store.database import WHEN_DAMAGED
+    from router.store.folder import damage, open_to_others
+
+    for name in WHEN_DAMAGED:
+        path = data / name
+        if not path.exists():
+            continue
+        size = path.stat().st_size
+        if name == "vectors.db" and size > MOST_READ:
+            detail = f"{size / (1 << 30):.1f} GiB, not read through; every vector is checked when it is used"
+            yield Check(name=f"{name} whole", status="note", detail=detail)
+        elif what := damage(path):
+            yield Check(name=f"{name} whole", status="wrong", detail=f"{what[:200]}; {WHEN_DAMAGED[name]}")
+        else:
+            yield Check(name=f"{name} whole", status="ok", detail="every page can be read")
+    others = open_to_others(data)
+    if data.stat().st_mode & 0o077:
+        others.insert(0, data)
+    detail = "only you can read it"
+    if others:
+        detail = f"others of this machine can get at {len(others):,} of its parts, such as {others[0]}; chmod go-rwx"
+    yield Check(name="rights", status="warning" if others else "ok", detail=detail)
+
+
 # ---- the books ---------------------------------------------------------------------------------
 
 
@@ -224,7 +253,7 @@ def _books(data: Path) -> Iterator[Check]:
 
     async def work() -> list[Check]:
         async with Router.open(data) as router:
-            return [*_pragmas(router), _integrity(router), *_money(router), *_expected(router)]
+            return [*_pragmas(router), _integrity(router), _vectors(router), *_money(router), *_expected(router)]
 
     try:
         yield from asyncio.run(work())
@@ -266,6 +295,16 @@ def _integrity(router: Router) -> Check:
         detail = f"{len(broken):,} balances are not the sum of their entries, such as {owner}'s for the {window}"
         return Check(name="integrity", status="wrong", detail=detail)
     return Check(name="integrity", status="ok", detail="every balance is the sum of its entries")
+
+
+def _vectors(router: Router) -> Check:
+    """What was found damaged since the cache was made."""
+    found = router.cache.damages()
+    if not found:
+        return Check(name="cached vectors", status="ok", detail="none was ever found damaged")
+    which = ", ".join(f"{count:,} of {model or 'an unknown model'}" for model, count in found.items())
+    detail = f"found damaged, removed and made again when asked for: {which}; check the disk"
+    return Check(name="cached vectors", status="warning", detail=detail)
 
 
 def _money(router: Router) -> Iterator[Check]:

@@ -240,7 +240,7 @@ def save_stream(stream: BinaryIO, into: Path, *, name: str = "", limit: int = MA
     shown = safe_name(name or str(getattr(stream, "name", "")))
     digest, size = blake2b(digest_size=32), 0
     with disk_errors(into):
-        into.mkdir(parents=True, exist_ok=True)
+        into.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=into, prefix=".part-")
         try:
             with os.fdopen(handle, "wb") as file:
@@ -252,7 +252,7 @@ def save_stream(stream: BinaryIO, into: Path, *, name: str = "", limit: int = MA
                     file.write(block)
             key = digest.hexdigest()
             path = into / key[:40] / shown
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(mode=0o700, exist_ok=True)
             os.replace(temporary, path)
         finally:
             Path(temporary).unlink(missing_ok=True)

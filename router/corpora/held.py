@@ -19,6 +19,7 @@ from router.corpora.store import Corpora
 from router.corpora.vectors import Embedded, embedded, fitting, worth_embedding
 from router.engine import Router
 from router.providers.base import Floats
+from router.store.cache import Damaged, Row
 
 MOST_BYTES = 1 << 30
 """Of vectors held at a time, of all collections together; a quarter of the machine's memory where that is less."""
@@ -45,7 +46,7 @@ class Matrix:
 
     stamp: Hashable
     newest: int
-    rows: list[int] = field(repr=False)
+    rows: list[Row] = field(repr=False)
     digests: list[bytes] = field(repr=False)
     copies: list[int] = field(repr=False)
     vectors: Floats = field(repr=False)
@@ -103,7 +104,7 @@ class Held:
     def _read(
         self, collection: Collection, dimensions: int, cache: Embedded, stamp: Hashable, newest: int
     ) -> Matrix | None:
-        found: list[tuple[int, bytes, int]] = []
+        found: list[tuple[Row, bytes, int]] = []
         missing: list[bytes] = []
         most = room() // (4 * dimensions)
         for page in self._corpora.chunks.distinct(collection.id):
@@ -120,7 +121,11 @@ class Held:
         rows_ = [row for row, _, _ in found]
         vectors = np.empty((len(found), dimensions), np.float32)
         for start in range(0, len(found), BLOCK):
-            vectors[start : start + BLOCK] = cache.fetch(rows_[start : start + BLOCK])
+            try:
+                vectors[start : start + BLOCK] = cache.fetch(rows_[start : start + BLOCK])
+            except Damaged as damage:
+                self._router.cache.remove_now(damage.rows)
+                return self._read(collection, dimensions, cache, stamp, newest)
         return Matrix(
             stamp=stamp,
             newest=newest,

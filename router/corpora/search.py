@@ -78,6 +78,7 @@ class Searcher:
         collection, generation = self._searched(name)
         if not 1 <= k <= MOST_HITS:
             raise BadInput(f"{k} results cannot be asked for.", f"Ask for 1 to {MOST_HITS:,}.")
+        await asyncio.to_thread(self._require_vectors, collection, generation)
         if self._router.policies.get(collection.policy).normalise:
             query = normalise(query)
         result = await self._router.embed(
@@ -100,6 +101,27 @@ class Searcher:
             unconfirmed=result.unconfirmed,
             route=result.routes[0],
             decision=result.decision,
+        )
+
+    def _require_vectors(self, collection: Collection, generation: Generation) -> None:
+        """Refuse before anything is spent where there is nothing to search or to export.
+
+        Raises:
+            BadInput: no text of the collection has its vector: says whether they are still to come, or were lost.
+        """
+        cache = embedded(self._router, generation, collection.policy)
+        pages = self._corpora.chunks.distinct(collection.id, page=200)
+        if any(cache.rows(worth_embedding(page)) for page in pages):
+            return
+        before = self._router.usage.total(
+            since=0, until=self._router.clock() + 1, where={"collection": collection.name}
+        )
+        if not before.texts:
+            raise BadInput(f"Nothing of the collection '{collection.name}' is embedded yet.", "Wait for its job.")
+        raise BadInput(
+            f"The vectors of the collection '{collection.name}' are gone: vectors.db was deleted or emptied.",
+            f"Restore vectors.db from a backup, or embed the collection again (`python -m router quote --collection"
+            f" {collection.name}` says what that costs).",
         )
 
     def _searched(self, name: str) -> tuple[Collection, Generation]:
@@ -144,12 +166,11 @@ class Searcher:
         for page in self._corpora.chunks.distinct(collection.id):
             copies = {one.digest: one.copies for one in page}
             digests = worth_embedding(page)
-            rows = cache.rows(digests)
-            missing += len(digests) - len(rows)
-            searched += len(rows)
-            if rows:
-                keys = list(rows)
-                scores = cache.fetch([rows[key] for key in keys]) @ query
+            keys, vectors = cache.read(digests)
+            missing += len(digests) - len(keys)
+            searched += len(keys)
+            if keys:
+                scores = vectors @ query
                 best = _first(best + [(float(scores[at]), keys[at], copies[keys[at]]) for at in _highest(scores, k)], k)
         return best, searched, missing
 
@@ -161,6 +182,7 @@ class Searcher:
             StoreFull: the disk is full.
         """
         collection, generation = self._searched(name)
+        self._require_vectors(collection, generation)
         written = 0
         with (
             unmapped(self._router),
@@ -176,19 +198,17 @@ class Searcher:
                 texts = [chunk.text for chunk in chunks] if with_text else None
                 writer.write([chunk.key for chunk in chunks], texts, vectors)
                 written += len(chunks)
-            if not written:
-                raise BadInput(f"Nothing of the collection '{name}' is embedded yet.", "Wait for its job.")
         return written
 
     def vectors(self, collection: Collection, generation: Generation) -> Iterator[tuple[list[StoredChunk], Floats]]:
         """Chunks with their vectors `(n, dimensions)` float32, document by document; those without one are left out."""
         cache = embedded(self._router, generation, collection.policy)
         for chunks in self._corpora.chunks.all(collection.id):
-            rows = cache.rows(list({chunk.digest for chunk in chunks if not chunk.near_empty}))
-            there = [chunk for chunk in chunks if chunk.digest in rows]
+            keys, vectors = cache.read(list({chunk.digest for chunk in chunks if not chunk.near_empty}))
+            at = {digest: number for number, digest in enumerate(keys)}  # repeats are read once
+            there = [chunk for chunk in chunks if chunk.digest in at]
             if there:
-                at = {digest: number for number, digest in enumerate(rows)}  # repeats are read once
-                yield there, cache.fetch(list(rows.values()))[[at[chunk.digest] for chunk in there]]
+                yield there, vectors[[at[chunk.digest] for chunk in there]]
 
 
 def _highest(scores: Floats, k: int) -> list[int]:

@@ -12,12 +12,12 @@ import numpy as np
 
 from router.corpora.records import READY, Distinct, Generation
 from router.corpora.store import Corpora
-from router.domain.errors import StoreError
 from router.domain.values import LongTexts, Model, Role
 from router.engine import Router
 from router.providers.base import Floats
 from router.request.intake import Intake
 from router.request.survey import Survey
+from router.store.cache import Damaged, Row
 
 _NOTHING = Intake(texts=[], digests=[], sizes=[], places=np.empty(0, np.intp), copies=np.empty(0, np.intp), problems={})
 
@@ -38,22 +38,32 @@ class Embedded:
         self._dimensions = dimensions
         self._long_texts: LongTexts = long_texts
 
-    def rows(self, digests: Sequence[bytes]) -> dict[bytes, int]:
+    def rows(self, digests: Sequence[bytes]) -> dict[bytes, Row]:
         """Where the vectors of these texts lie in the cache, for those that have one."""
         numbers = fitting(self._router, self._model, self._long_texts)
         found = self._router.cache.lookup(digests)
-        return {digest: row for number in numbers for digest, (row, _) in found.get(number, {}).items()}
+        return {digest: row for number in numbers for digest, row in found.get(number, {}).items()}
 
-    def fetch(self, rows: Sequence[int]) -> Floats:
+    def read(self, digests: Sequence[bytes]) -> tuple[list[bytes], Floats]:
+        """Those of the texts that have a vector, and the vectors, as of `fetch`; damaged ones are removed on the way.
+
+        Raises:
+            StoreError: the file cannot be read.
+        """
+        while True:
+            rows = self.rows(digests)
+            try:
+                return list(rows), self.fetch(list(rows.values()))
+            except Damaged as damage:
+                self._router.cache.remove_now(damage.rows)
+
+    def fetch(self, rows: Sequence[Row]) -> Floats:
         """The vectors of these rows, `(n, dimensions)` float32 of unit length, cut from the full ones.
 
         Raises:
-            StoreError: one was erased in the meantime.
+            Damaged: some are gone, or not what was stored.
         """
-        try:
-            full = self._router.cache.fetch(rows, self._model.dimensions)
-        except LookupError as exc:
-            raise StoreError("A cached vector was erased while it was being read.", "Try again.") from exc
+        full = self._router.cache.fetch(rows, self._model.dimensions)
         if self._dimensions == self._model.dimensions:
             return full
         cut = np.ascontiguousarray(full[:, : self._dimensions])

@@ -24,7 +24,7 @@ from router.request.results import Result
 from router.request.survey import Survey
 from router.request.tally import Tally, count_up, to_candidates, to_outcome, to_result
 from router.request.trace import to_json
-from router.store.cache import Cache, kind_of
+from router.store.cache import Cache, Damaged, kind_of
 from router.store.usage import Outcome, Usage
 
 
@@ -43,7 +43,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
-    """Everything about a request that was planned and carried out."""
+    """Everything about a request that was planned and carried out.
+
+    `cached` are the full vectors of the distinct texts that the cache had, `(n, full)` float32, in their order.
+    """
 
     asked: Request
     facts: Facts
@@ -53,6 +56,7 @@ class Ending:
     done: Delivery
     decision: str
     number: int | None
+    cached: Floats
 
     @property
     def intake(self) -> Intake:
@@ -160,10 +164,9 @@ class Answers:
         model, digests, work, done = end.plan.model, end.intake.digests, end.work, end.done
         rows = end.survey.rows(model)
         if not work.units and not tally.failed:
-            return self._fetch([rows[d][0] for d in digests], model)
+            return end.cached
         out = np.full((len(digests), model.dimensions), np.nan, dtype=np.float32)
-        cached = [i for i, d in enumerate(digests) if d in rows]
-        out[cached] = self._fetch([rows[digests[i]][0] for i in cached], model)
+        out[[i for i, d in enumerate(digests) if d in rows]] = end.cached
         elsewhere = [u.digest for u in work.units if u.digest not in done.vectors and u.digest not in done.failed]
         units: Mapping[bytes, Floats] = done.vectors
         if elsewhere:
@@ -181,13 +184,11 @@ class Answers:
         model = end.plan.model
         fits = [n for n, k in self._cache.kinds().items() if k.variant == "whole" and end.survey.fits(k, model)]
         found = self._cache.lookup(digests)
-        rows = {digest: row for number in fits for digest, (row, _) in found.get(number, {}).items()}
-        return dict(zip(rows, self._fetch(list(rows.values()), model), strict=True))
-
-    def _fetch(self, rows: Sequence[int], model: Model) -> Floats:
+        rows = {digest: row for number in fits for digest, row in found.get(number, {}).items()}
         try:
-            return self._cache.fetch(rows, model.dimensions)
-        except LookupError as exc:
+            return dict(zip(rows, self._cache.fetch(list(rows.values()), model.dimensions), strict=True))
+        except Damaged as exc:
+            self._cache.remove_now(exc.rows)
             raise StoreError("A cached vector was erased while it was being read.", "Try again.") from exc
 
     async def _keep_wholes(self, end: Ending, distinct: Floats, tally: Tally) -> None:

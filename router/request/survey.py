@@ -19,7 +19,7 @@ from router.domain.pricing import price_on
 from router.domain.values import CandidateFacts, Estimate, LongTexts, Model, Role, Tokenizer
 from router.request.estimates import Estimates
 from router.request.intake import Intake
-from router.store.cache import Kind, Row
+from router.store.cache import Cache, Floats, Kind, Row
 
 OLD_MARKERS = 8
 """Version 1 stored a vector's tokens as a bound where it could not count them: the UTF-8 length and eight more."""
@@ -55,7 +55,7 @@ class Survey:
         for kind, rows in self._found:
             tokenizer = tokenizers.get(kind.model)
             if tokenizer not in (None, "bytes") and kind.variant == "whole":  # "bytes": likely ones, and no bound
-                self._counts.setdefault(tokenizer, {}).update({d: t for d, (_, t) in rows.items()})
+                self._counts.setdefault(tokenizer, {}).update({d: row[1] for d, row in rows.items()})
 
     def rows(self, model: Model) -> Mapping[bytes, Row]:
         """The cached vectors that may answer for this model, by digest."""
@@ -66,6 +66,15 @@ class Survey:
                 merged = {**rows, **merged} if merged else dict(rows)
             self._rows[model.id] = merged
         return self._rows[model.id]
+
+    def fetch(self, cache: Cache, model: Model) -> Floats:
+        """The full vectors of the texts that `rows` has, `(n, full)` float32, in the order of the distinct texts.
+
+        Raises:
+            LookupError: one was erased, or is damaged (`Damaged`).
+        """
+        rows = self.rows(model)
+        return cache.fetch([rows[d] for d in self.intake.digests if d in rows], model.dimensions)
 
     def cut(self, model: Model) -> set[bytes]:
         """Those of `rows` whose vector is that of a cut text."""

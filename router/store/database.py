@@ -7,12 +7,14 @@ A transaction starts with `BEGIN IMMEDIATE`: under a plain `BEGIN`, read-then-wr
 from __future__ import annotations
 
 import asyncio
+import os
 import queue
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -38,6 +40,12 @@ WAL_RESET_FIXED = (3, 51, 3)
 
 GROUP = 512
 """The most writes that share a commit."""
+WHEN_DAMAGED = {
+    "router.db": "Restore it from a backup.",
+    "corpora.db": "Restore it from a backup, or move it away and add the collections' files again.",
+    "vectors.db": "Restore it from a backup, or move it away: its vectors are then made, and paid for, again.",
+}
+"""What to do about a file that SQLite cannot read."""
 PATIENCE_S = 5.0
 """How long a write waits for another program's lock before it is refused."""
 
@@ -58,6 +66,11 @@ def connect(path: Path, *, page_size: int = 4096, readonly: bool = False, mapped
     if readonly:
         conn.execute("PRAGMA query_only=ON")
     return conn
+
+
+def open_readonly(path: Path) -> Connection:
+    """A plain connection for a look at a file, which is neither made nor changed."""
+    return sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5.0)
 
 
 def _switch_to_wal(conn: Connection) -> None:
@@ -81,6 +94,8 @@ def translate(exc: sqlite3.Error, path: Path) -> StoreError:
         )
     if "locked" in text or "busy" in text:
         return StoreBusy(f"{path.name} is locked by another program.", "Wait for it to finish, then try again.")
+    if "malformed" in text or "not a database" in text or "corrupt" in text:
+        return StoreError(f"{path.name} is damaged: {text}.", WHEN_DAMAGED.get(path.name, WHEN_DAMAGED["router.db"]))
     return StoreError(f"{path.name}: {text}.", "Run `python -m router doctor`.")
 
 
@@ -119,6 +134,8 @@ class Database:
         self._all: list[Connection] = []
         self._lock = threading.Lock()
         self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+        with suppress(OSError):  # SQLite says better what is wrong
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # its -wal and -shm get the same rights
         try:
             self._conn = connect(path, page_size=page_size, mapped=False)
             self._migrate(migrations, names)
@@ -141,6 +158,18 @@ class Database:
             # Streamlit runs every page in a thread of its own; its connection goes when the thread does.
             weakref.finalize(threading.current_thread(), self._drop, conn)
         return conn
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """SQLite's errors as ours, for reading.
+
+        Raises:
+            StoreError: the file cannot be read; says what to do.
+        """
+        try:
+            yield
+        except sqlite3.Error as exc:
+            raise translate(exc, self.path) from exc
 
     def _drop(self, conn: Connection) -> None:
         with self._lock:

@@ -66,7 +66,7 @@ def vectors(router: Router, texts: Sequence[str], model: str = SMALL) -> Any:
     """Their vectors, (n, dimensions); every one must be there."""
     kinds = {number for number, kind in router.cache.kinds().items() if kind.model == model}
     found = router.cache.lookup([digest(text) for text in texts])
-    rows = {key: row for number in kinds for key, (row, _) in found.get(number, {}).items()}
+    rows = {key: row for number in kinds for key, row in found.get(number, {}).items()}
     return router.cache.fetch([rows[digest(text)] for text in texts], router.catalog.get(model).dimensions)
 
 

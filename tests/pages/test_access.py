@@ -185,7 +185,8 @@ async def test_a_server_that_asks_nobody_where_to_listen_is_gated(
     async def send(message: Any) -> None:
         sent.append(message)
 
-    await access.Gate(inner)({"type": kind, "server": server}, None, send)  # type: ignore[arg-type]  # never received
+    scope = {"type": kind, "server": server, "method": "GET", "headers": [(b"host", b"localhost")]}
+    await access.Gate(inner)(scope, None, send)  # type: ignore[arg-type]  # nothing is received
     assert bool(reached) is (passes or open_by != "")
     assert bool(sent) is not bool(reached)
     if sent and kind == "http":
@@ -193,6 +194,69 @@ async def test_a_server_that_asks_nobody_where_to_listen_is_gated(
         assert access.ALLOW_PUBLIC.encode() in sent[1]["body"]
     elif sent:
         assert sent[0]["type"] == "websocket.close"
+
+
+HERE = "127.0.0.1:8501"
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "passes"),
+    [
+        (HERE, None, True), (HERE, f"http://{HERE}", True), ("localhost:8501", "http://localhost:8501", True),
+        ("LOCALHOST.:8501", "http://localhost:8501", True), ("[::1]:8501", "http://[::1]:8501", True),
+        ("app.localhost", "http://app.localhost", True), ("router.lan", "https://router.lan", True),
+        ("router.lan:8501", "https://elsewhere.lan", True), ("evil.example", "http://evil.example", False),
+        ("evil.example:8501", None, False), ("127.0.0.1.evil.example", None, False),
+        ("localhost.evil.example", None, False), ("notlocalhost", None, False), ("user@127.0.0.1", None, False),
+        ("127.0.0.1@evil.example", None, False), ("127.0.0.1 evil.example", None, False), ("", None, False),
+        (None, None, False), ("0.0.0.0:8501", None, False), (HERE, "http://evil.example", False), (HERE, "null", False),
+        (HERE, "http://127.0.0.1:9999", False), (HERE, "http://localhost:8501", False),
+        (HERE, f"http://{HERE}@evil.example", False),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(("kind", "method"), [("websocket", "GET"), ("http", "POST"), ("http", "PUT"), ("http", "GET")])
+async def test_only_this_machines_names_and_pages_of_this_server_are_answered(
+    kind: str, method: str, host: str | None, origin: str | None, passes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name that was pointed at 127.0.0.1 is still the name that is asked for; reading a page needs no Origin."""
+    monkeypatch.setattr(access, "signs_in", lambda: False)
+    monkeypatch.setenv(access.HOSTS, "router.lan, elsewhere.lan")
+    reached = await through_the_gate(kind, method, [host], origin)
+    only_host = (kind, method) == ("http", "GET")
+    assert reached is (passes or (only_host and host == HERE))
+
+
+async def through_the_gate(kind: str, method: str, hosts: list[str | None], origin: str | None) -> bool:
+    """Whether a request comes through to the app."""
+    reached = []
+
+    async def inner(scope: object, receive: object, send: object) -> None:
+        reached.append(scope)
+
+    async def send(message: Any) -> None:
+        assert message.get("status", 403) == 403
+
+    headers = [(b"host", host.encode()) for host in hosts if host is not None]
+    headers += [(b"origin", origin.encode())] if origin is not None else []
+    scope = {"type": kind, "server": ("127.0.0.1", 8501), "method": method, "headers": headers}
+    await access.Gate(inner)(scope, None, send)  # type: ignore[arg-type]  # nothing is received
+    return bool(reached)
+
+
+async def test_two_host_headers_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever stands between may go by the other one."""
+    monkeypatch.setattr(access, "signs_in", lambda: False)
+    assert not await through_the_gate("http", "GET", [HERE, "evil.example"], None)
+
+
+async def test_with_sign_in_the_name_is_the_deployments_and_the_origin_must_be_its(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """People have to say who they are; a page of another host can still press no button in their name."""
+    monkeypatch.setattr(access, "signs_in", lambda: True)
+    assert await through_the_gate("http", "GET", ["router.example.org"], None)
+    assert await through_the_gate("websocket", "GET", ["router.example.org"], "https://router.example.org")
+    assert not await through_the_gate("websocket", "GET", ["router.example.org"], "https://evil.example")
 
 
 def test_the_gate_stands_before_the_app() -> None:

@@ -48,9 +48,9 @@ async def test_a_vector_comes_back_bit_for_bit_with_its_tokens(cache: Cache) -> 
     numbers = list(range(3 * PROBE + 7))
     await cache.store(SMALL, [key(n) for n in numbers], numbers, some(numbers))
     rows = held(cache, SMALL, [key(n) for n in numbers])
-    assert {d: tokens for d, (_, tokens) in rows.items()} == {key(n): n for n in numbers}
+    assert {d: row[1] for d, row in rows.items()} == {key(n): n for n in numbers}
     order = np.random.default_rng(0).permutation(numbers).tolist()
-    fetched = cache.fetch([rows[key(n)][0] for n in order], 4)
+    fetched = cache.fetch([rows[key(n)] for n in order], 4)
     assert fetched.dtype == np.float32
     assert np.array_equal(fetched, some(order))
 
@@ -68,7 +68,7 @@ async def test_storing_and_looking_up_map_nothing_of_the_file(cache: Cache) -> N
     found = cache.lookup([key(n) for n in range(2_000)])
     assert not mapped()
     [rows] = found.values()
-    cache.fetch([row for row, _ in rows.values()], 4)
+    cache.fetch(list(rows.values()), 4)
     assert mapped()
 
 
@@ -79,8 +79,8 @@ async def test_nothing_is_found_by_less_than_all_that_shaped_it(cache: Cache) ->
         await cache.store(kind, [key(1)], [number], some([number]))
     assert len(cache.kinds()) == len(kinds)
     for number, kind in enumerate(kinds):
-        row, tokens = held(cache, kind, [key(1)])[key(1)]
-        assert tokens == number
+        row = held(cache, kind, [key(1)])[key(1)]
+        assert row[1] == number
         assert np.array_equal(cache.fetch([row], 4), some([number]))
     assert cache.lookup([key(2)]) == {}
 
@@ -90,7 +90,7 @@ async def test_a_text_that_is_there_is_left_as_it_is(cache: Cache) -> None:
     await cache.store(SMALL, [key(1)], [5], some([1]))
     await cache.store(SMALL, [key(1), key(2)], [5, 6], some([9, 2]))
     rows = held(cache, SMALL, [key(1), key(2)])
-    assert np.array_equal(cache.fetch([rows[key(1)][0], rows[key(2)][0]], 4), some([1, 2]))
+    assert np.array_equal(cache.fetch([rows[key(1)], rows[key(2)]], 4), some([1, 2]))
     assert cache.size()[0] == 2
 
 
@@ -116,15 +116,15 @@ async def test_a_row_that_is_gone_is_an_error_and_no_other_vector(cache: Cache) 
     assert await cache.erase([key(1)]) == 1
     assert held(cache, SMALL, [key(1)]) == {}
     with pytest.raises(LookupError):
-        cache.fetch([rows[key(n)][0] for n in range(3)], 4)
+        cache.fetch([rows[key(n)] for n in range(3)], 4)
     with pytest.raises(LookupError):
-        cache.fetch([rows[key(0)][0]], 3)
+        cache.fetch([rows[key(0)]], 3)
 
 
 async def test_a_row_number_is_not_given_to_another_text(cache: Cache) -> None:
     """Where the newest vector is erased and another stored, the old row number does not lead to the new vector."""
     await cache.store(SMALL, [key(1)], [1], some([1]))
-    row, _ = held(cache, SMALL, [key(1)])[key(1)]
+    row = held(cache, SMALL, [key(1)])[key(1)]
     await cache.erase([key(1)])
     await cache.store(SMALL, [key(2)], [1], some([2]))
     with pytest.raises(LookupError):
@@ -171,9 +171,7 @@ def test_a_cache_is_a_dictionary(
         there = {n for numbers in stores for n in numbers} & set(asked)
         rows = held(cache, SMALL, [key(n) for n in asked])
         assert set(rows) == {key(n) for n in there}
-        assert np.array_equal(
-            cache.fetch([rows[key(n)][0] for n in sorted(there)], 4), some(sorted(there)).reshape(-1, 4)
-        )
+        assert np.array_equal(cache.fetch([rows[key(n)] for n in sorted(there)], 4), some(sorted(there)).reshape(-1, 4))
     finally:
         cache.close()
 

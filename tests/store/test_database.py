@@ -163,7 +163,7 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     """StoreError, and the file is left as it is."""
     path = tmp_path / "router.db"
     path.write_bytes(b"not a database" * 100)
-    with pytest.raises(StoreError, match=r"router\.db: file is not a database"):
+    with pytest.raises(StoreError, match=r"router\.db is damaged: file is not a database"):
         Database(path, migrations, NAMES, page_size=4096)
     assert path.read_bytes() == b"not a database" * 100
 
