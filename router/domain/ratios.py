@@ -3,8 +3,8 @@
 The ratios begin with the catalog's and are learned from what the provider billed. A call mixes kinds of text and only
 its total is billed, so what is learned is a ridge regression: billed tokens over the call's counts by the base
 tokenizer, summed by kind, and its number of texts. Each call weighs as one over its expected tokens (the error of a
-call twice as large has about twice the variance), and the solution is drawn towards the catalog's ratios, as if a
-thousand tokens of each kind had been seen at them. The sums that it needs are additive: several processes may add to
+call twice as large has about twice the variance), and the solution is drawn towards the catalog's ratios, as if some
+hundred tokens of each kind had been billed at them. The sums that it needs are additive: several processes may add to
 them, in any order, and nothing but numbers is kept.
 """
 
@@ -26,9 +26,10 @@ Sums = Mapping[tuple[str, str], float]
 """Weighted sums over calls of the products of two features, or of a feature and the billed tokens; (a, b) by name."""
 
 _FEATURES = (*KINDS, TEXT)
-_PRIOR_TOKENS = 1_000.0
-_PRIOR_TEXTS = 2.0
-"""The same for what is added to a text: two calls of ten texts of ten tokens weigh as much."""
+_PRIOR_TOKENS = 300.0
+"""A call of 300 tokens of one kind moves its ratio half of the way to what was billed."""
+_PRIOR_TEXTS = 0.1
+"""The same for what is added to a text: a text of ten tokens, alone in its call, weighs as much."""
 _LEAST, _MOST = 0.05, 10.0
 
 
