@@ -7,8 +7,8 @@ goes on with the next file.
 
 from __future__ import annotations
 
-import codecs
 import errno
+import json
 import os
 import re
 import subprocess
@@ -16,7 +16,7 @@ import sys
 import tempfile
 import unicodedata
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -27,6 +27,7 @@ from router.corpora.columns import AS_USUAL, Columns, choose
 from router.corpora.readers_rows import Row
 from router.corpora.readers_text import encoding_of, open_text
 from router.domain.errors import BadInput, StoreFull
+from router.ingest.clean import without_data, without_front_matter
 
 __all__ = [
     "DOCUMENTS", "ROWS", "Document", "FileVerdict", "Row", "SavedFile", "check_file", "columns", "disk_errors",
@@ -146,16 +147,22 @@ def read_document(path: Path) -> Document:
     if kind is None:
         kind_of(path)
         raise BadInput(f"{path.name} is a table or a list.", "Read it as rows.")
+    notes: list[str] = []
     if kind in {"text", "markdown"}:
         with open_text(path) as file:
             text = file.read(MAX_DOCUMENT + 1)
         if len(text) > MAX_DOCUMENT:
             raise _unreadable(path, "it holds more text than one document may; split it")
     else:
-        text = _read_in_worker(path, kind)
+        text, notes = _read_in_worker(path, kind)
+    if kind == "markdown":
+        text, more = without_front_matter(text)
+        notes += more
+    text, more = without_data(text)
+    notes += more
     if not text or text.isspace():
-        raise _unreadable(path, "it holds no text" + (" (a scan has only pictures)" if kind == "pdf" else ""))
-    return Document(name=safe_name(path.name), text=text, kind=kind)
+        raise _unreadable(path, "it holds no text" + "".join(f"; {note.rstrip('.')}" for note in notes))
+    return Document(name=safe_name(path.name), text=text, kind=kind, notes=tuple(notes))
 
 
 def check_file(path: Path) -> None:
@@ -166,8 +173,8 @@ def check_file(path: Path) -> None:
         raise BadInput(f"{path.name} is empty.", "Leave it out, or fill it.")
 
 
-def _read_in_worker(path: Path, kind: DocumentKind) -> str:
-    encoding = _html_encoding(path) if kind == "html" else "-"
+def _read_in_worker(path: Path, kind: DocumentKind) -> tuple[str, list[str]]:
+    codec = encoding_of(path, lenient=True) if kind == "html" else "-"
     # A small file must not work for long; a PDF of a thousand pages may, and is a few megabytes.
     seconds = min(300, _WORKER_SECONDS + (10 * (path.stat().st_size >> 20) if kind == "pdf" else 0))
     with tempfile.TemporaryDirectory(prefix="router-extract-") as folder:
@@ -175,7 +182,7 @@ def _read_in_worker(path: Path, kind: DocumentKind) -> str:
         limits = [str(_WORKER_MEMORY), str(seconds), str(MAX_DOCUMENT)]
         try:
             done = subprocess.run(
-                [sys.executable, "-P", extract_worker.__file__, kind, path.absolute(), out, encoding, *limits],
+                [sys.executable, "-P", extract_worker.__file__, kind, path.absolute(), out, codec, *limits],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -190,18 +197,7 @@ def _read_in_worker(path: Path, kind: DocumentKind) -> str:
         if done.returncode != 0:
             raise _unreadable(path, f"its reader broke down or used more than {_WORKER_MEMORY} MB or {seconds} seconds")
         with out.open(encoding="utf-8", newline="") as file:
-            return _tidy(file.read())
-
-
-def _html_encoding(path: Path) -> str:
-    """The encoding that can be told for sure, else the one that the page declares, else a guess."""
-    told = encoding_of(path)
-    if not told.startswith("utf"):
-        with path.open("rb") as file:
-            declared = re.search(rb"""charset\s*=\s*["']?([\w-]+)""", file.read(4096))
-        with suppress(LookupError):
-            return codecs.lookup(declared[1].decode("ascii", "replace")).name if declared else told
-    return told
+            return _tidy(file.read()), json.loads(Path(f"{out}.notes").read_text(encoding="utf-8"))
 
 
 def _tidy(text: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, TextIO
 
 from router.domain.errors import BadInput
+from router.ingest.encodings import without_mark
 
 MAX_TEXT = 16 * 1024 * 1024  # characters of one row, or of one line of a file
 _BLOCK = 1 << 20
@@ -53,8 +54,16 @@ _NOT_WESTERN = re.compile(
 _CODECS = [*(f"cp{number}" for number in range(1250, 1258)), "koi8_r", "cp932", "euc_jp", "gb18030", "big5", "euc_kr"]
 
 
-def encoding_of(path: Path) -> str:
+class BrokenUtf8(BadInput):
+    """UTF-8 with a character in it that is none."""
+
+
+def encoding_of(path: Path, *, lenient: bool = False) -> str:
     """The codec of a text file: by its byte order mark, UTF-8 if all of it is valid UTF-8, else guessed once.
+
+    Args:
+        path: the file.
+        lenient: UTF-8 with a broken character, UTF-16 without a mark, and what is hard to tell, are not refused.
 
     Raises:
         BadInput: it is no text, or UTF-8 with a broken character in it.
@@ -68,11 +77,25 @@ def encoding_of(path: Path) -> str:
             if head.startswith(magic):
                 raise BadInput(f"{path.name} is not text but {what}.", "Give it the ending of what it is.")
         file.seek(0)
-        broken_at = _first_broken_byte(path.name, file)
+        if lenient and (wide := without_mark(file.read(4096))):
+            return wide
+        file.seek(0)
+        try:
+            broken_at = _first_broken_byte(path.name, file)
+        except BrokenUtf8:
+            if not lenient:
+                raise
+            return "utf-8"
         if broken_at is None:
             return "utf-8"
         file.seek(max(0, broken_at - _SAMPLE // 2))
-        return _guess(path.name, file.read(_SAMPLE))
+        sample = file.read(_SAMPLE)
+    try:
+        return _guess(path.name, sample)
+    except BadInput:
+        if not lenient or b"\0" in sample:
+            raise
+        return "cp1252"
 
 
 def _first_broken_byte(name: str, file: BinaryIO) -> int | None:
@@ -88,7 +111,7 @@ def _first_broken_byte(name: str, file: BinaryIO) -> int | None:
             beyond_ascii += _count(error.object[: error.start], _LEADING)
             at = seen - pending + error.start
             if beyond_ascii >= _MIN_VALID:
-                raise BadInput(
+                raise BrokenUtf8(
                     f"{name} is UTF-8, but the character at byte {at:,} is broken.", "Save it again as UTF-8."
                 ) from None
             return at
