@@ -102,7 +102,7 @@ def test_little_is_learned_from_little() -> None:
     """No call leaves the catalog's ratios alone, a small one moves its kind a little, and no other kind."""
     assert learned(PRIOR, {}) is PRIOR
     call = features([Estimate(kind="cjk", base=50, tokens=45)])
-    found = learned(PRIOR, products(call, 45, 200))
+    found = learned(PRIOR, products(call, 45, 90))
     assert 0.9 < found.by_kind["cjk"] < 1.1
     assert found.by_kind["english"] == pytest.approx(0.9)
 
