@@ -19,6 +19,7 @@ figures = reports.figures(router.usage, since=asked.since, until=asked.until, wh
 if not figures.requests:
     draw.empty(f"No requests in {md(asked.words)}.")
     st.page_link("route.py", label="Route a text", icon=":material/alt_route:")
+    spending.unconfirmed(engine)
 else:
     report = asked.report(router, asked.by)
     routes = report if asked.by == "route" else asked.report(router, "route")

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import streamlit as st
 
-from pages.components import bars, tables
+from pages.components import access, bars, tables, ticks
 from pages.components.format import ROUTES, charged, day, latency, md, moment, percent, plural, unbroken, usd, when
 from router.domain.errors import RouterError
 from router.domain.explain import budget_name
@@ -139,20 +139,12 @@ def requests(rows: Sequence[Mapping[str, Any]], zone: str, *, key: str, columns:
     config = {name: money_column(name) for name in ("cost", "avoided")}
     config |= {"texts": st.column_config.NumberColumn("texts", width=56)}
     config |= {"answered by": words_column("answered by"), "why": st.column_config.TextColumn("why", width="large")}
-    picked = st.dataframe(
-        tables.requests(rows, zone),
-        column_order=columns,
-        column_config=config,
-        hide_index=True,
-        on_select="rerun",
-        selection_mode="single-row",
-        key=key,
-        alt=alt,
-    )
+    by_number = {row["id"]: row for row in rows}
+    shown = dict(zip(by_number, tables.requests(rows, zone), strict=True))
+    chosen = ticks.table(key, shown, "single-row", column_order=columns, column_config=config, alt=alt)
     st.caption(f"Times in {md(zone)}. Pick a row to see what it was decided among.")
-    chosen = [rows[i] for i in picked.selection.rows if i < len(rows)]
     if chosen:
-        decision(chosen[0], zone)
+        decision(by_number[chosen[0]], zone)
 
 
 def decision(row: Mapping[str, Any], zone: str) -> None:
@@ -188,6 +180,33 @@ def candidates(rows: Sequence[tables.Record], *, alt: str) -> None:
     }
     shown = [row | {"": [row[""]] if row[""] else []} for row in rows]
     st.dataframe(shown, column_config=config, hide_index=True, alt=alt)
+
+
+def ask(
+    title: str, words: str, yes: str, do: Callable[[], str], *, icon: str, more: Callable[[], None] | None = None
+) -> None:
+    """Ask once, in a dialog, before something that cannot be taken back; what it is about does not change meanwhile.
+
+    `do` is what happens, and says what came of it; `more` draws what else is to be chosen. Both are of the moment in
+    which the question was asked.
+    """
+
+    @st.dialog(title, icon=icon)
+    def question() -> None:
+        st.markdown(words)
+        if more is not None:
+            more()
+        with st.container(horizontal=True):
+            go = st.button(md(yes), type="primary", key="yes", **access.only_editors())
+            back = st.button("Cancel", key="no")
+        if go:
+            with in_words():
+                st.toast(md(do()), icon=":material/check:", duration="long")
+                st.rerun()
+        if back:
+            st.rerun()
+
+    question()
 
 
 def pick(place: Any, label: str, options: Sequence[T], begin: T, words: Mapping[T, str], **more: Any) -> T:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from pages.components import charts, draw, tables
+from pages.components import charts, draw, tables, ticks
 from pages.components.format import ROUTES, md, moment, plural, usd
 from router import reports
 from router.engine import Router
@@ -78,8 +78,9 @@ def name_of(group: str, by: str) -> str:
 def chart(asked: Asked, report: Sequence[Day], groups: Mapping[str, Sequence[int]], alt: str) -> None:
     """The spend chart; a click on a bar chooses it, another one lets it go."""
     days, names, bar = [d.day for d in report], list(groups), asked.bar
-    # Drawn anew for every choice: which bar stands out is the URL's, not the browser's.
-    key = f"spent {asked.by} {bar}"
+    # Drawn anew for every choice: which bar stands out is the URL's, not the browser's. And for other bars: a place
+    # that was clicked is one among those that were drawn.
+    key = ticks.key(f"spent {asked.by} {bar}", (days, names))
 
     def picked() -> None:
         points: list[dict[str, Any]] = st.session_state[key]["selection"]["points"]
@@ -94,7 +95,7 @@ def chart(asked: Asked, report: Sequence[Day], groups: Mapping[str, Sequence[int
 def table(asked: Asked, report: Sequence[Day]) -> None:
     """The chart as a table, whose rows lead to the same requests without a mouse on a thin bar."""
     bars = [Bar(start=day.day, of=name) for day in reversed(report) for name in day.groups]
-    key = f"sums {asked.by} {asked.bar}"
+    key = ticks.key(f"sums {asked.by} {asked.bar}", bars)
 
     def picked() -> None:
         for row in st.session_state[key]["selection"]["rows"]:

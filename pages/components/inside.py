@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import streamlit as st
 
-from pages.components import access, download, draw
+from pages.components import access, download, draw, ticks
 from pages.components.format import charged, estimate, md, percent, plural, size, when
 from pages.components.work import Task, wait_for
 from router.corpora.library import CollectionInfo
-from router.corpora.records import Generation
+from router.corpora.records import DocumentRow, Generation
 from router.corpora.search import Found
 from router.domain.values import Refusal
 from router.host import Host
@@ -18,6 +19,8 @@ from router.host import Host
 PAGE = 100
 PREVIEW_HEIGHT = 380
 """Pixels; what is longer scrolls."""
+NAMED = 8
+"""Documents that are named before they are deleted; the others are counted."""
 FORMATS = {"Parquet": ".parquet", "NPZ": ".npz", "JSON lines": ".jsonl"}
 STATES = {"adding": "being read", "added": "to confirm", "ready": "confirmed", "failed": "not read"}
 
@@ -35,21 +38,14 @@ def documents(host: Host, info: CollectionInfo) -> None:
         return
     pages = -(-total // PAGE)
     page = 1 if pages == 1 else int(st.number_input(f"Page, of {pages:,}", 1, pages, 1, key=f"page {name}", width=160))
-    rows = host.library.documents(name, limit=PAGE, offset=(page - 1) * PAGE)
+    rows = {row.id: row for row in host.library.documents(name, limit=PAGE, offset=(page - 1) * PAGE)}
     zone = host.router.policies.zone(info.collection.policy)
-    columns = ["document", "state", "chunks", "size", "added", *["why"] * any(row.reason for row in rows)]
-    picked = st.dataframe(
-        [
-            {
-                "document": row.name,
-                "state": [STATES[row.state]],
-                "chunks": row.chunks,
-                "size": size(row.bytes),
-                "added": when(row.added, zone),
-                "why": row.reason,
-            }
-            for row in rows
-        ],
+    columns = ["document", "state", "chunks", "size", "added", *["why"] * any(row.reason for row in rows.values())]
+    shown = f"documents {name} {page}"
+    chosen = ticks.table(
+        shown,
+        {number: _document(row, zone) for number, row in rows.items()},
+        gone="no longer there: it was deleted or replaced elsewhere",
         column_order=columns,
         column_config={
             "document": st.column_config.TextColumn("document", width="medium"),
@@ -57,34 +53,63 @@ def documents(host: Host, info: CollectionInfo) -> None:
                 "state", options=list(STATES.values()), color=["gray", "orange", "green", "red"]
             ),
         },
-        hide_index=True,
-        on_select="rerun",
-        selection_mode="multi-row",
-        key=f"documents {name}",
         alt="The documents of this collection",
     )
-    st.caption(f"Times in {md(zone)}. Pick rows to look into them or to delete them.")
-    chosen = [rows[i] for i in picked.selection.rows if i < len(rows)]
-    if len(chosen) == 1:
-        st.markdown(f"**Chunks of {md(chosen[0].name)}**")
-        with st.container(border=True, height=PREVIEW_HEIGHT):
-            for chunk in host.library.chunks(chosen[0].id):
-                st.caption(f"{chunk.position + 1} · {chunk.tokens:,} tokens{' · nearly empty' * chunk.near_empty}")
-                st.text(chunk.text)
-            if chosen[0].chunks > 20:
-                st.caption("The first twenty are shown.")
-    if chosen:
-        _delete_documents(host, name, [row.name for row in chosen])
+    st.caption(f"Times in {md(zone)}. Tick rows to look into them or to delete them.")
+    ticked = [rows[number] for number in chosen]
+    if len(ticked) == 1:
+        _look_into(host, ticked[0])
+    # Of these documents and no others; see spending.unconfirmed.
+    if ticked and st.button(
+        md(f"Delete {_documents(ticked)}"), icon=":material/delete:", key=ticks.key("delete", chosen),
+        **access.only_editors(),
+    ):  # fmt: skip
+        _ask_to_delete(host, name, ticked, shown)
 
 
-def _delete_documents(host: Host, name: str, names: list[str]) -> None:
-    with st.popover(f"Delete {plural(len(names), 'document')}", icon=":material/delete:"):
-        vectors = _vectors_too(f"vectors of documents {name}")
-        if st.button("Delete them", type="primary", **access.only_editors()):
-            with draw.in_words():
-                gone = host.run(host.library.delete_documents(name, names, vectors=vectors))
-                st.session_state["said"] = f"{plural(gone, 'document')} deleted."
-                st.rerun()
+def _document(row: DocumentRow, zone: str) -> dict[str, Any]:
+    return {
+        "document": row.name,
+        "state": [STATES[row.state]],
+        "chunks": row.chunks,
+        "size": size(row.bytes),
+        "added": when(row.added, zone),
+        "why": row.reason,
+    }
+
+
+def _documents(rows: Sequence[DocumentRow]) -> str:
+    """How many, and how much: `2 documents, 31 chunks`."""
+    return f"{plural(len(rows), 'document')}, {plural(sum(row.chunks for row in rows), 'chunk')}"
+
+
+def _look_into(host: Host, row: DocumentRow) -> None:
+    st.markdown(f"**Chunks of {md(row.name)}**")
+    with st.container(border=True, height=PREVIEW_HEIGHT):
+        for chunk in host.library.chunks(row.id):
+            st.caption(f"{chunk.position + 1} · {chunk.tokens:,} tokens{' · nearly empty' * chunk.near_empty}")
+            st.text(chunk.text)
+        if row.chunks > 20:
+            st.caption("The first twenty are shown.")
+
+
+def _ask_to_delete(host: Host, name: str, rows: Sequence[DocumentRow], shown: str) -> None:
+    """Name the documents, and delete them where the answer is yes."""
+    key = ticks.key(f"vectors of documents {name}", [row.id for row in rows])
+    listed = [f"- {md(row.name)}" for row in rows[:NAMED]] + [f"- and {len(rows) - NAMED:,} more"] * (len(rows) > NAMED)
+    words = "\n".join([f"{_documents(rows)} of **{md(name)}**:", "", *listed, "", "This cannot be taken back."])
+
+    def delete() -> str:
+        vectors = bool(st.session_state.get(key))
+        ticks.clear(shown)
+        gone = host.run(host.library.delete_documents(name, [row.id for row in rows], vectors=vectors))
+        said = f"{plural(gone, 'document')} deleted."
+        if late := len(rows) - gone:
+            said += f" {plural(late, 'document')} had been deleted or replaced elsewhere."
+        return said
+
+    title = f"Delete {plural(len(rows), 'document')}"
+    draw.ask(f"{title}?", words, title, delete, icon=":material/delete:", more=lambda: _vectors_too(key))
 
 
 def _vectors_too(key: str) -> bool:
@@ -183,7 +208,7 @@ def settings(host: Host, info: CollectionInfo) -> None:
     with st.popover("Delete the collection", icon=":material/delete:"):
         st.markdown(f"Delete **{md(name)}** with its {plural(info.documents, 'document')}? Its jobs end.")
         vectors = _vectors_too(f"vectors of {name}")
-        if st.button("Delete it for good", type="primary", **access.only_editors()):
+        if st.button("Delete it for good", type="primary", key=f"delete {info.collection.id}", **access.only_editors()):
             with draw.in_words():
                 host.run(host.library.delete(name, vectors=vectors))
                 st.query_params.pop("collection", None)

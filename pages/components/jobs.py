@@ -151,22 +151,25 @@ def _buttons(host: Host, job: Job) -> None:
     library = host.library
     with st.container(horizontal=True):
         if job.state in ("queued", "running", "waiting"):
-            _act(host, "Pause", ":material/pause:", lambda: library.pause(job.id))
+            _act(host, job, "Pause", ":material/pause:", library.pause)
         if job.state in ("paused", "waiting"):
-            _act(host, "Resume", ":material/play_arrow:", lambda: library.resume(job.id))
+            _act(host, job, "Resume", ":material/play_arrow:", library.resume)
         if job.open:
-            _act(host, "Cancel", ":material/close:", lambda: library.cancel(job.id), help="What it made stays.")
+            _act(host, job, "Cancel", ":material/close:", library.cancel, help="What it made stays.")
         elif job.failed:
-            _act(host, "Retry failed", ":material/refresh:", lambda: library.retry(job.id))
+            _act(host, job, "Retry failed", ":material/refresh:", library.retry)
         if job.state == "done" and st.button("Search it", icon=":material/search:", key="job search"):
             st.session_state["next tab"] = "Search"
             st.rerun()
 
 
-def _act(host: Host, label: str, icon: str, do: Callable[[], Coroutine[Any, Any, Job]], help: str = "") -> None:
-    if st.button(label, icon=icon, key=f"job {label}", **access.only_editors(help=help or None)):
+def _act(
+    host: Host, job: Job, label: str, icon: str, do: Callable[[int], Coroutine[Any, Any, Job]], help: str = ""
+) -> None:
+    # The job's number is in the key: a click that comes late, when the next job stands here, is not on that one.
+    if st.button(label, icon=icon, key=f"job {job.id} {label}", **access.only_editors(help=help or None)):
         with draw.in_words():
-            host.run(do())
+            host.run(do(job.id))
             st.rerun()
 
 

@@ -9,20 +9,24 @@ from typing import Any
 
 import streamlit as st
 
-from pages.components import access, charts, draw, drill, tables
+from pages.components import access, charts, draw, drill, tables, ticks
 from pages.components.drill import Bar
-from pages.components.format import day, md, moment, plural, usd
+from pages.components.format import day, md, moment, plural, usd, when
 from pages.components.start import outlook
 from router import reports
 from router.engine import Router
 from router.host import Host
 from router.reports import Day
+from router.store.reconcile import Unconfirmed
 
 RANGES = {
     "1d": "today", "7d": "the last 7 days", "30d": "the last 30 days", "90d": "the last 90 days",
     "month": "this month", "dates": "these days",
 }  # fmt: skip
 GROUPS = ("route", "provider", "model", "policy", "collection")
+UNCONFIRMED = "unconfirmed"
+NAMED = 8
+"""Charges that are named before they are struck or confirmed; the others are counted."""
 MOST_DAYS = 366
 HOURLY_DAYS = 7
 """More hours than those of so many days are bars too thin to see."""
@@ -181,36 +185,67 @@ def exports(asked: Asked, report: Sequence[Day]) -> None:
 
 def unconfirmed(host: Host) -> None:
     """Charges without the provider's word, each to be confirmed or struck by its invoice."""
-    ledger = host.router.ledger
-    rows = ledger.unconfirmed()
-    if not rows:
-        return
-    st.subheader("Unconfirmed charges")
-    total = sum(row.amount for row in rows)
-    st.warning(
-        md(
-            f"{usd(total)} in all is unconfirmed: calls whose outcome is not known, because the reply was lost. They"
-            " count against the budgets as if they had been billed."
-        ),
-        icon=":material/help:",
-    )
-    picked = st.dataframe(
-        tables.unconfirmed(rows), hide_index=True, on_select="rerun", selection_mode="multi-row", key="unconfirmed",
+    rows = {row.id: row for row in host.router.ledger.unconfirmed()}
+    if rows:
+        st.subheader("Unconfirmed charges")
+        st.warning(
+            md(
+                f"{usd(sum(row.amount for row in rows.values()))} in all is unconfirmed: calls whose outcome is not"
+                " known, because the reply was lost. They count against the budgets as if they had been billed."
+            ),
+            icon=":material/help:",
+        )
+    chosen = ticks.table(
+        UNCONFIRMED, dict(zip(rows, tables.unconfirmed(rows.values()), strict=True)),
+        gone="unconfirmed no longer: it was confirmed or struck elsewhere",
         column_config={
             "route": draw.words_column("route"), "why": st.column_config.TextColumn("why", width="large")
         },
         alt="Charges that wait for the provider's invoice",
     )  # fmt: skip
-    chosen = [rows[i] for i in picked.selection.rows if i < len(rows)]
-    amount = f" {usd(sum(row.amount for row in chosen))}" if chosen else ""
-    st.caption("Pick those that you found on the provider's invoice, or did not. Times in UTC.")
+    if not rows:
+        return
+    st.caption("Tick charges: confirm those on the provider's invoice, strike those that are not. Times in UTC.")
+    ticked = [rows[number] for number in chosen]
+    how_much = f" {charges(ticked)}" if ticked else ""
     with st.container(horizontal=True):
-        options = access.only_editors(disabled=not chosen)
-        confirm = st.button(md(f"Billed: confirm{amount}"), icon=":material/check:", key="confirm", **options)
-        strike = st.button(md(f"Not billed: strike{amount}"), icon=":material/close:", key="strike", **options)
-    if confirm or strike:
-        with draw.in_words():
-            done = sum(host.run(ledger.reconcile(row.id, confirm=confirm)) for row in chosen)
-            st.toast(f"{plural(done, 'charge')} {'confirmed' if confirm else 'struck'}.")
-            del st.session_state["unconfirmed"]
-            st.rerun()
+        for word, icon, confirm in (("Confirm", ":material/check:", True), ("Strike", ":material/close:", False)):
+            # The button is of these charges and no others: a click on it that comes late, when others are ticked, is
+            # a click on nothing.
+            if st.button(
+                md(f"{word}{how_much}"), icon=icon, key=ticks.key(word, chosen),
+                **access.only_editors(disabled=not ticked),
+            ):  # fmt: skip
+                _ask(host, ticked, confirm=confirm)
+
+
+def charges(rows: Sequence[Unconfirmed]) -> str:
+    """How many, and how much: `2 charges, $0.0412`."""
+    return f"{plural(len(rows), 'charge')}, {usd(sum(row.amount for row in rows))}"
+
+
+def _ask(host: Host, rows: Sequence[Unconfirmed], *, confirm: bool) -> None:
+    """Name the charges, and what will become of them."""
+    them = "it" if len(rows) == 1 else "they"
+    what = (
+        f"The provider billed {charges(rows)}: {them} will count as spent."
+        if confirm
+        else f"The provider did not bill {charges(rows)}: {them} will come off the books and the budgets."
+    )
+    listed = [f"- {md(usd(row.amount))} · {md(row.model)} · {md(when(row.at, 'UTC'))} UTC" for row in rows[:NAMED]]
+    listed += [f"- and {len(rows) - NAMED:,} more"] * (len(rows) > NAMED)
+    words = "\n".join([md(what), "", *listed, "", "This cannot be taken back."])
+    title = f"{'Confirm' if confirm else 'Strike'} {plural(len(rows), 'charge')}?"
+    icon = ":material/check:" if confirm else ":material/close:"
+    draw.ask(title, words, title[:-1], lambda: reconcile(host, rows, confirm=confirm), icon=icon)
+
+
+def reconcile(host: Host, rows: Sequence[Unconfirmed], *, confirm: bool) -> str:
+    """Book it, charge by charge; what came of it in words."""
+    ticks.clear(UNCONFIRMED)
+    ledger = host.router.ledger
+    done = [row for row in rows if host.run(ledger.reconcile(row.id, confirm=confirm))]
+    said = f"{charges(done)} {'confirmed' if confirm else 'struck'}." if done else "Nothing was changed."
+    if late := len(rows) - len(done):
+        said += f" {plural(late, 'charge')} had been confirmed or struck elsewhere."
+    return said

@@ -55,11 +55,10 @@ class Eraser:
             await asyncio.to_thread(_empty_log, database)
         return Erased(chunks=tuple(chunks), vectors=vectors, requests=requests)
 
-    async def documents(self, collection: int, names: Sequence[str]) -> int:
-        """Delete the vectors of these documents' texts that nothing else needs."""
-        numbers = [
-            document.id for name in names for document in self._corpora.documents(collection) if document.name == name
-        ]
+    async def documents(self, collection: int, documents: Sequence[str | int]) -> int:
+        """Delete the vectors of these documents' texts that nothing else needs. Documents by name or number."""
+        wanted = set(documents)
+        numbers = [row.id for row in self._corpora.documents(collection) if wanted & {row.name, row.id}]
         erased = 0
         for number in numbers:
             pages = self._pages(collection, number)

@@ -268,16 +268,19 @@ class Library(Orders):
 
     # ---- taking away ----
 
-    async def delete_documents(self, name: str, documents: Sequence[str], *, vectors: bool = False) -> int:
-        """Delete documents by name; with `vectors`, also the cached vectors that nothing else needs.
+    async def delete_documents(self, name: str, documents: Sequence[str | int], *, vectors: bool = False) -> int:
+        """Delete documents; with `vectors`, also the cached vectors that nothing else needs.
 
-        Returns how many documents there were.
+        A name is every version of a document, a number (`DocumentRow.id`) one version and no other; a number that is
+        gone is left out. Returns how many there were.
 
         Raises:
             BadInput: there is no such collection, or no document of one of these names; then none is deleted.
         """
         collection = self.corpora.get(name)
-        if missing := [one for one in documents if self.corpora.document(collection.id, one, EVERY) is None]:
+        names = [one for one in documents if isinstance(one, str)]
+        ids = [one for one in documents if isinstance(one, int)]
+        if missing := [one for one in names if self.corpora.document(collection.id, one, EVERY) is None]:
             more = f" and {len(missing) - 3:,} more" if missing[3:] else ""
             raise BadInput(
                 f"The collection '{name}' has no document {', '.join(map(repr, missing[:3]))}{more}.",
@@ -285,7 +288,7 @@ class Library(Orders):
             )
         if vectors:
             await self._eraser().documents(collection.id, documents)
-        return await self.corpora.delete_documents(collection.id, names=documents)
+        return await self.corpora.delete_documents(collection.id, names=names, ids=ids)
 
     async def delete(self, name: str, *, vectors: bool = False) -> None:
         """Delete a collection and end its jobs; with `vectors`, also the cached vectors that no other one needs."""

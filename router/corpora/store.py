@@ -328,19 +328,17 @@ class Corpora:
 
         return await self.database.write(write, patience_s=PATIENCE_S)
 
-    async def delete_documents(self, collection: int, *, names: Sequence[str] = (), states: Sequence[str] = ()) -> int:
-        """Delete documents by name, or all in some states. Returns how many there were."""
+    async def delete_documents(
+        self, collection: int, *, names: Sequence[str] = (), ids: Sequence[int] = (), states: Sequence[str] = ()
+    ) -> int:
+        """Delete documents by name or number, or all in some states. Returns how many there were."""
 
         def write(conn: Connection) -> int:
             gone = 0
-            for name in names:
-                gone += conn.execute(
-                    "DELETE FROM documents WHERE collection = ? AND name = ?", (collection, name)
-                ).rowcount
-            for state in states:
-                gone += conn.execute(
-                    "DELETE FROM documents WHERE collection = ? AND state = ?", (collection, state)
-                ).rowcount
+            for column, values in (("name", names), ("id", ids), ("state", states)):
+                for value in values:
+                    sql = f"DELETE FROM documents WHERE collection = ? AND {column} = ?"
+                    gone += conn.execute(sql, (collection, value)).rowcount
             return gone
 
         return await self.database.write(write, patience_s=PATIENCE_S)

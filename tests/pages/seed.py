@@ -94,6 +94,23 @@ async def _request(router: Router, clock: Turned, dice: random.Random, *, last: 
     await router.usage.record(outcome, **who, request=number)
 
 
+def unconfirmed(path: Path, *amounts: int) -> None:
+    """Unconfirmed charges of these nanodollars, booked by an engine of their own, as another process would."""
+
+    async def book() -> None:
+        async with Router.open(path, env={}) as router:
+            for amount in amounts:
+                number = await router.usage.begin(policy="default", version=1, collection="", role="document")
+                purpose = Purpose(request=number, policy="default", model=SMALL, kind=SMALL, route="api")
+                unit = Unit(digest=amount.to_bytes(32, "big"), text="", tokens=9)
+                price = {"price": lambda _, cost=amount: cost}
+                opened = await router.ledger.open([[unit]], purpose, stored=lambda _: set(), sent=True, **price)
+                await router.ledger.fail(opened.holds[0], "the reply was lost", billed=None, **price)
+
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(lambda: asyncio.run(book())).result()
+
+
 def write_large(path: Path, *, texts: Path) -> None:
     """A hundred thousand requests, many policies, collections and documents."""
     path.mkdir()

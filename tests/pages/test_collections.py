@@ -16,7 +16,7 @@ from pages.components import shelf
 from router.corpora.worker import Worker
 from router.host import host
 from router.sandbox import Sandbox
-from tests.pages.test_pages import button, words
+from tests.pages.test_pages import button, say_yes, tick, words
 
 Open = Callable[..., AppTest]
 SMALL = "openai/text-embedding-3-small"
@@ -280,11 +280,13 @@ def test_a_document_is_looked_into_and_deleted(open_page: Open, tmp_path: Path) 
     """Picked in the table: its chunks as text, and a button that takes it away."""
     embedded(tmp_path)
     app = open_page("collections", collection="mine")
-    app.session_state["documents mine"] = {"selection": {"rows": [0], "columns": [], "cells": []}}
-    app.run()
+    tick(app, "documents mine 1", 0)
     assert not app.exception
     assert "How to pay an invoice by card" in words(app)
-    button(app, "Delete them").click().run()
+    button(app, "Delete 1 document, 3 chunks").click().run()
+    assert "1 document, 3 chunks of **mine**:" in words(app)
+    assert len(host().library.documents("mine")) == 1
+    say_yes(app, "Delete 1 document, 3 chunks")
     assert not app.exception
     assert host().library.documents("mine") == []
 

@@ -15,6 +15,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from pages.components import charts, drill, tables
+from pages.components.format import md
 from pages.components.replaying import sentence
 from router import reports
 from router.domain.money import show
@@ -25,7 +26,7 @@ from router.reports import Day
 from router.sandbox import Sandbox
 from router.store.usage import Slice
 from tests.pages import seed
-from tests.pages.test_pages import button, words
+from tests.pages.test_pages import button, say_yes, tick, words
 
 Open = Callable[..., AppTest]
 
@@ -47,18 +48,20 @@ def test_a_reached_threshold_is_said_on_the_overview(busy: Path, open_page: Open
     assert "of the account" not in words(open_page("overview"))
 
 
-@pytest.mark.parametrize(("key", "settled"), [("confirm", True), ("strike", False)])
-def test_an_unconfirmed_charge_is_reconciled(key: str, settled: bool, busy: Path, open_page: Open) -> None:
+@pytest.mark.parametrize(("word", "settled"), [("Confirm", True), ("Strike", False)])
+def test_an_unconfirmed_charge_is_reconciled(word: str, settled: bool, busy: Path, open_page: Open) -> None:
     """Picked and confirmed it is settled, struck it is gone; the books and the page agree."""
     ledger = host().router.ledger
     before, amount, _ = ledger.totals()
     assert amount > 0
     app = open_page("spend")
-    assert app.button(key="confirm").disabled
-    app.session_state["unconfirmed"] = {"selection": {"rows": [0], "columns": [], "cells": []}}
-    app.run()
-    assert not app.button(key=key).disabled
-    app.button(key=key).click().run()
+    assert button(app, word).disabled
+    tick(app, "unconfirmed", 0)
+    label = md(f"{word} 1 charge, {show(amount)}")
+    button(app, label).click().run()
+    assert ledger.totals()[:2] == (before, amount)  # it only asks
+    assert f"1 charge, {show(amount)}:" in words(app)
+    say_yes(app, label)
     assert not app.exception
     assert ledger.totals()[:2] == (before + amount * settled, 0)
     assert ledger.unconfirmed() == []

@@ -26,6 +26,20 @@ def button(app: AppTest, label: str):  # type: ignore[no-untyped-def]  # AppTest
     return next(b for b in app.button if b.label == label)
 
 
+def tick(app: AppTest, name: str, *rows: int) -> None:
+    """Tick these rows of a table (`ticks.table`), and no others, as the browser does: by their places."""
+    key = app.session_state[f"ticks {name}"].key
+    app.session_state[key] = {"selection": {"rows": list(rows), "columns": [], "cells": []}}
+    app.run()
+
+
+def say_yes(app: AppTest, label: str) -> None:
+    """Press a button and answer its question. AppTest cannot run a dialog by itself, so the button is pressed again."""
+    button(app, label).click().run()
+    button(app, label).click()
+    app.button(key="yes").click().run()
+
+
 def words(app: AppTest) -> str:
     """Everything that the page says in Markdown, captions, plain text and boxes."""
     kinds = (app.markdown, app.caption, app.text, app.error, app.warning, app.success, app.info, app.subheader)
@@ -322,8 +336,7 @@ def test_a_picked_request_opens_its_decision(busy: Path, open_page: Open) -> Non
     """Who answered, what it cost, why, and what the others would have cost."""
     app = open_page("spend")
     before = len(app.dataframe)
-    app.session_state["requests"] = {"selection": {"rows": [0], "columns": [], "cells": []}}
-    app.run()
+    tick(app, "requests", 0)
     assert not app.exception
     assert len(app.dataframe) == before + 1
     assert "Request " in words(app)
