@@ -11,11 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from router.domain.values import Policy
+from router.domain.values import Policy, Unit
 from router.engine import Router
-from router.request.intake import digest
 from router.sandbox import Sandbox, SandboxConfig
-from router.store.database import Connection
 from router.tokens import count as count_tokens
 from tests.corpora.libraries import opened
 from tests.tokenizers import COUNTING, LANGUAGES, PROGRAMMING, files
@@ -104,20 +102,16 @@ async def test_savings_of_cached_vectors_are_near_what_they_cost(tmp_path: Path,
 
 
 async def test_savings_of_vectors_that_version_1_stored_are_not_five_times_too_high(
-    tmp_path: Path, counting: Sandbox
+    tmp_path: Path, counting: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Their counts are bounds, told by being the bytes and eight more."""
     counting.reset()
     texts = [text for _, text in files(27, seed=5, half=0)]
     async with Router.open(tmp_path, env=counting.environment) as router:
         await router.policies.save(RICH, [m.id for m in router.catalog.models])
-        first = await router.embed(texts, policy="rich", model="voyage/voyage-4")
-        old = [(len(text.encode()) + 8, digest(text)) for text in texts]
-
-        def write(conn: Connection) -> None:
-            conn.executemany("UPDATE vectors SET tokens = ? WHERE digest = ?", old)
-
-        await router.cache.database.write(write)
+        with monkeypatch.context() as version_1:
+            version_1.setattr(Unit, "likely", property(lambda unit: len(unit.text.encode()) + 8))
+            first = await router.embed(texts, policy="rich", model="voyage/voyage-4")
         again = await router.embed(texts, policy="rich", model="voyage/voyage-4")
         assert again.cost == 0
         assert 0.5 * first.cost <= again.avoided.total <= 1.5 * first.cost
