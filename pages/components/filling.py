@@ -14,13 +14,13 @@ from pages.components import access, bars, draw, tables
 from pages.components.columns import chooser
 from pages.components.format import count, estimate, exact_usd, md, plural, seconds, tokens, unbroken, usd, when
 from pages.components.work import Task, wait_for
+from router.corpora.extract import UPLOADS
 from router.corpora.ingest import FileReport
 from router.corpora.library import CollectionInfo
 from router.corpora.quote import CorpusCandidate, CorpusQuote
 from router.domain.values import Refusal
 from router.host import Host
 
-TYPES = ["txt", "md", "csv", "tsv", "jsonl", "json", "parquet", "pdf", "docx", "html", "zip"]
 PREVIEW_HEIGHT = 380
 """Pixels; what is longer scrolls."""
 VERDICTS = {"added": "read", "unchanged": "unchanged", "failed": "not read"}
@@ -42,7 +42,7 @@ def add(host: Host, info: CollectionInfo) -> None:
         turn = st.session_state.setdefault(f"turn {name}", 0)
         folder = st.toggle("A whole folder", key=f"folder {name} {turn}")
         uploads = st.file_uploader(
-            "Folder" if folder else "Files", type=TYPES, key=f"files {name} {turn}{' folder' * folder}",
+            "Folder" if folder else "Files", type=list(UPLOADS), key=f"files {name} {turn}{' folder' * folder}",
             accept_multiple_files="directory" if folder else True,
             **access.only_editors(help="Several at once, or a zip of them. Nothing is paid before you confirm."),
         )  # fmt: skip

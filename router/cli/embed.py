@@ -29,7 +29,7 @@ Files = Annotated[
     list[Path] | None,
     typer.Argument(
         metavar="FILE",
-        help=".txt (a text a line), .jsonl, .json, .csv, .tsv, .parquet, .md, .pdf, .docx, .html; folders, zips.",
+        help=".txt (a text a line), .jsonl, .csv, .parquet, .md, .pdf, .docx, .html, .eml and more; folders, zips.",
     ),
 ]
 PolicyName = Annotated[str, typer.Option("--policy", help="The policy that decides.")]

@@ -28,16 +28,23 @@ from router.corpora.readers_rows import Row
 from router.corpora.readers_text import encoding_of, open_text
 from router.domain.errors import BadInput, StoreFull
 from router.ingest.clean import without_data, without_front_matter
+from router.ingest.kinds import DOCUMENTS, DocumentKind
 
 __all__ = [
-    "DOCUMENTS", "ROWS", "Document", "FileVerdict", "Row", "SavedFile", "check_file", "columns", "disk_errors",
-    "kind_of", "read_document", "read_rows", "safe_name", "save_stream",
+    "DOCUMENTS", "ROWS", "UPLOADS", "Document", "FileVerdict", "Row", "SavedFile", "check_file", "columns",
+    "disk_errors", "kind_of", "read_document", "read_rows", "safe_name", "save_stream",
 ]  # fmt: skip
 
-DocumentKind = Literal["text", "markdown", "pdf", "docx", "html"]
-
 ROWS = tuple(readers_rows.READERS)
-DOCUMENTS: dict[str, DocumentKind] = {".md": "markdown", ".pdf": "pdf", ".docx": "docx", ".html": "html"}
+UPLOADS = (*ROWS, *DOCUMENTS, ".zip")
+"""Every ending that can be handed in."""
+_SAVED_AS = {
+    ".docx": (".doc", ".odt", ".rtf", ".pages", ".docm", ".dotx"),
+    ".xlsx": (".xls", ".ods", ".numbers", ".xlsm", ".xlsb"),
+    ".pptx": (".ppt", ".odp", ".key", ".pptm", ".ppsx"),
+    ".eml": (".msg",),
+    ".epub": (".mobi", ".azw3"),
+}
 
 MAX_FILE_BYTES = 2 << 30
 MAX_DOCUMENT = 32 * 1024 * 1024  # characters
@@ -99,9 +106,10 @@ def kind_of(path: Path) -> Literal["rows", "document"]:
         return "rows"
     if ending in DOCUMENTS:
         return "document"
+    saved = next((to for to, endings in _SAVED_AS.items() if ending in endings), "")
     raise BadInput(
         f"{safe_name(path.name)}: files ending in '{ending}' are not supported.",
-        f"Supported are {', '.join([*ROWS, *DOCUMENTS])}, and .zip of these.",
+        f"Save it as {saved}." if saved else f"Supported are {', '.join(UPLOADS[:-1])}, and .zip of these.",
     )
 
 
@@ -137,7 +145,7 @@ def columns(path: Path) -> list[str]:
 
 
 def read_document(path: Path) -> Document:
-    """The words of a .md, .pdf, .docx or .html file, or of a .txt as one document; at most 32 Mi characters.
+    """The words of a file whose ending is in `DOCUMENTS`, or of a .txt as one document; at most 32 Mi characters.
 
     Raises:
         BadInput: the file cannot be read, holds no text, or asks for too much memory or time.

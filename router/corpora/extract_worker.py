@@ -46,13 +46,14 @@ def _write(blocks: Iterator[str], out: str, characters: int) -> None:
 def main(arguments: list[str]) -> int:
     """Read one file; see the module's docstring for the arguments and the exit code."""
     sys.path.insert(0, str(Path(__file__).parents[2]))
+    from router.ingest.kinds import MODULES
     from router.ingest.reader import Unreadable
 
     kind, path, out, codec, megabytes, seconds, characters = arguments
     _limit(int(megabytes), int(seconds))
     notes: list[str] = []
     try:
-        read = importlib.import_module(f"router.ingest.{kind}").read
+        read = importlib.import_module(MODULES[kind]).read  # type: ignore[index]
         _write(read(path, codec, notes), out, int(characters))
     except MemoryError:
         reason = f"reading it takes more than {megabytes} MB of memory"

@@ -351,15 +351,17 @@ RowReader = Callable[[Path, Columns], Iterator[Row]]
 READERS: dict[str, RowReader] = {
     ".txt": read_txt,
     ".jsonl": read_jsonl,
+    ".ndjson": read_jsonl,
     ".json": read_json,
     ".csv": read_csv,
     ".tsv": read_csv,
     ".parquet": read_parquet,
 }
-JSON = frozenset({".jsonl", ".json"})
+JSON = frozenset({".jsonl", ".ndjson", ".json"})
 COLUMNS: dict[str, Callable[[Path], list[str]]] = {
     ".txt": lambda _path: [],
     ".jsonl": json_columns,
+    ".ndjson": json_columns,
     ".json": json_columns,
     ".csv": csv_columns,
     ".tsv": csv_columns,

@@ -22,14 +22,22 @@ _PRIVATE = range(0xE000, 0xF900)  # of Unicode: what a symbol font makes of thes
 class Walker:
     """Reads the elements of one part."""
 
-    def __init__(self, package: Package, part: str, *, paragraph: str = "\n\n") -> None:
-        """`paragraph` is what stands behind one."""
+    def __init__(
+        self,
+        package: Package,
+        part: str,
+        *,
+        paragraph: str = "\n\n",
+        hidden_places: frozenset[str] | None = frozenset(),
+    ) -> None:
+        """`paragraph` is what stands behind one; `hidden_places` are types of placeholders that are left out, such as
+        a slide's number, or None for all.
+        """
         self._package = package
         self._relations = package.relations(part)
         self._paragraph = paragraph
         self.footnotes: dict[tuple[str, str], tuple[Walker, Any]] = {}
-        self.hidden_places: frozenset[str] = frozenset()
-        """Types of placeholders that are left out, such as a slide's number."""
+        self._hidden = hidden_places
         self._not_read = 0
 
     def text(self, element: Any) -> str:
@@ -164,8 +172,8 @@ class Walker:
         after.append(attribute(element, "string") + "\n")
 
     def _shape(self, element: Any, out: list[str], after: list[str]) -> None:
-        place = next((attribute(one, "type") for one in element.iter() if local(one) == "ph"), "")
-        if place not in self.hidden_places:
+        place = next((attribute(one, "type") or "body" for one in element.iter() if local(one) == "ph"), "")
+        if not place or (self._hidden is not None and place not in self._hidden):
             self._children(element, out, after)
 
     def _field(self, element: Any, out: list[str], after: list[str]) -> None:

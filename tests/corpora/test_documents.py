@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import base64
+import datetime
 import io
+import re
+import zipfile
+from email.message import EmailMessage
 from pathlib import Path
 
 import pytest
 
 from router.cli.rows import read_files
-from router.corpora.extract import Document, read_document
+from router.corpora.extract import UPLOADS, Document, kind_of, read_document, read_rows
 from router.domain.errors import BadInput
 from tests.corpora.libraries import opened
 from tests.corpora.makers import pdf, pdf_saying
-from tests.corpora.office_files import dp, element, p, shape, slides, t, word
+from tests.corpora.office_files import dp, element, p, packed, relations, shape, slides, t, word
 
 CASES = Path(__file__).parents[1] / "data" / "cases" / "docs"
 RIGHT: dict[str, tuple[list[str], str]] = {
@@ -382,3 +386,134 @@ def test_markdown_data_is_left_out_and_counted(tmp_path: Path) -> None:
     for kept in (chinese, words, "The data: good.", "![a]()", "One "):
         assert kept in document.text
     assert len(document.text) < len(chinese) + len(words) + 300
+
+
+# ---- PPTX, XLSX, EPUB, EML ---------------------------------------------------------------------
+
+
+def test_pptx_slides_in_order_with_tables_groups_and_notes(tmp_path: Path) -> None:
+    """As they are shown, not as the parts are numbered; a slide's number is no text; layouts once, at the end."""
+    cell = "<a:tc{}><a:txBody>{}</a:txBody></a:tc>"
+    row = cell.format("", dp("c1")) + cell.format(' hMerge="1"', dp("")) + cell.format("", dp("c2"))
+    table = f"<p:graphicFrame><a:graphic><a:graphicData><a:tbl><a:tr>{row}</a:tr></a:tbl></a:graphicData></a:graphic>"
+    table += "</p:graphicFrame>"
+    group = f"<p:grpSp><p:grpSpPr/>{shape(dp('grouped'))}<p:grpSp>{shape(dp('deeper'))}</p:grpSp></p:grpSp>"
+    layout = element(
+        "p:sldLayout", f"<p:cSld><p:spTree>{shape(dp('GONE'), place='title')}{shape(dp('Firm'))}</p:spTree></p:cSld>"
+    )
+    more = {
+        "ppt/slides/_rels/slide1.xml.rels": relations(l="slideLayout ../slideLayouts/l.xml"),
+        "ppt/slideLayouts/l.xml": layout,
+    }
+    file = slides(
+        shape(dp("First"), place="title") + shape(dp("7"), place="sldNum") + table,
+        group + shape(dp("Last")),
+        notes={1: "said aloud"},
+        more=more,
+    )
+    text = read(tmp_path, "a.pptx", file).text
+    assert text.split() == ["First", "c1", "c2", "Notes:", "said", "aloud", "grouped", "deeper", "Last", "Firm"]
+    assert "c1\tc2" in text
+
+
+def book(folder: Path, name: str = "a.xlsx") -> Path:
+    """Two sheets with a date, a number, a sum that is not calculated, and text."""
+    import openpyxl
+
+    workbook = openpyxl.Workbook()
+    first = workbook.active
+    first.title = "Plan"
+    first.append(["Task", "Due", "Hours"])
+    first.append(["Write & read", datetime.date(2026, 11, 25), 3.0])
+    first.append(["At", datetime.datetime(2026, 11, 25, 9, 30), "=C2*2"])
+    workbook.create_sheet("Hidden").append([True, None, 2.5])
+    workbook["Hidden"].sheet_state = "hidden"
+    workbook.save(folder / name)
+    return folder / name
+
+
+def test_xlsx_all_sheets_with_dates_and_what_was_calculated(tmp_path: Path) -> None:
+    """Dates as dates, cached values of formulas; those without one are counted."""
+    path = book(tmp_path)
+    document = read_document(path)
+    assert document.text == (
+        "Plan\nTask\tDue\tHours\nWrite & read\t2026-11-25\t3\nAt\t2026-11-25 09:30:00\n\nHidden\nTrue\t\t2.5"
+    )
+    assert document.notes == ("1 formula of it has no stored value: open it in a spreadsheet program and save it.",)
+    with zipfile.ZipFile(path) as old:
+        parts = {name: old.read(name) for name in old.namelist()}
+    sheet = parts["xl/worksheets/sheet1.xml"]
+    parts["xl/worksheets/sheet1.xml"] = re.sub(rb"<f>C2\*2</f>.*?</c>", b"<f>C2*2</f><v>6</v></c>", sheet)
+    document = read(tmp_path, "b.xlsx", packed(parts))
+    assert "09:30:00\t6" in document.text
+    assert document.notes == ()
+
+
+def epub(*pages: str, more: dict[str, str] | None = None) -> bytes:
+    """A book of these pages, whose files are numbered backwards; an XHTML that HTML parsers stumble over."""
+    items = "".join(
+        f'<item id="i{n}" href="p%20{len(pages) - n}.xhtml" media-type="application/xhtml+xml"/>'
+        for n in range(len(pages))
+    )
+    spine = "".join(f'<itemref idref="i{n}"/>' for n in range(len(pages)))
+    files = {
+        "mimetype": "application/epub+zip",
+        "META-INF/container.xml": '<container><rootfile full-path="OEBPS/book.opf"/></container>',
+        "OEBPS/book.opf": '<package xmlns:dc="http://purl.org/dc/elements/1.1/"><metadata><dc:title>The Book</dc:title>'
+        f"<dc:creator>A. Writer</dc:creator></metadata><manifest>{items}</manifest><spine>{spine}</spine></package>",
+    }
+    for n, page in enumerate(pages):
+        files[f"OEBPS/p {len(pages) - n}.xhtml"] = (
+            '<?xml version="1.0" encoding="utf-8"?><!DOCTYPE html><html xmlns="http://www.w3.org/1999/xhtml"><head>'
+            f'<title/><script src="x"/></head><body><p>{page}</p></body></html>'
+        )
+    return packed(files | (more or {}))
+
+
+def test_epub_pages_in_the_order_of_reading(tmp_path: Path) -> None:
+    """With title and author; a page that is missing is counted; a locked book is refused."""
+    assert read(tmp_path, "a.epub", epub("Eins &amp;", "zwei", "drei")).text.split() == [
+        *("The", "Book", "A.", "Writer", "Eins", "&", "zwei", "drei")
+    ]
+    locked = {"META-INF/encryption.xml": '<encryption><CipherReference URI="OEBPS/p 1.xhtml"/></encryption>'}
+    assert "locked by its seller" in refusal(put(tmp_path, "b.epub", epub("x", more=locked)))
+
+
+def test_eml_headers_the_text_once_and_attachments(tmp_path: Path) -> None:
+    """One of the alternatives; readable attachments under their names, others named; a letter in a letter."""
+    message = EmailMessage()
+    message["From"], message["To"] = "Änne <a@example.com>", "b@example.com"
+    message["Subject"], message["Date"] = "Grüße aus Köln", "Wed, 25 Nov 2026 08:00:00 +0000"
+    message.set_content("The letter, für dich.", charset="iso-8859-1")
+    message.add_alternative("<p>The letter, <b>für dich</b>.</p>", subtype="html")
+    message.add_attachment(
+        word(p(t("attached words"))), maintype="application", subtype="octet-stream", filename="a.docx"
+    )
+    message.add_attachment(b"x", maintype="application", subtype="octet-stream", filename="b.bin")
+    message.add_attachment(b"%PDF-1.4 broken", maintype="application", subtype="pdf", filename="c.pdf")
+    inner = EmailMessage()
+    inner["Subject"] = "Inner"
+    inner.set_content("<p>Only a page</p>", subtype="html")
+    message.add_attachment(inner)
+    document = read(tmp_path, "a.eml", bytes(message))
+    assert document.text.startswith(
+        "From: Änne <a@example.com>\nTo: b@example.com\n"
+        "Subject: Grüße aus Köln\nDate: Wed, 25 Nov 2026 08:00:00 +0000\n"
+        "\nThe letter, für dich.\n"
+    )
+    assert document.text.count("für dich") == 1
+    assert [words for words in ("attached words", "Subject: Inner", "Only a page") if words not in document.text] == []
+    assert document.notes[0] == "The attachment b.bin is not read."
+    assert document.notes[1].startswith("c.pdf: The rest of it is not read: it is broken")
+    assert len(document.notes) == 2
+
+
+def test_the_uploader_takes_what_the_reader_takes(tmp_path: Path) -> None:
+    """One list: every ending of it is read, as rows or as a document; source code is text as it is."""
+    for ending in UPLOADS[:-1]:
+        assert kind_of(Path(f"a{ending.upper()}")) in {"rows", "document"}
+    code = "def f() -> None:\n    pass\n"
+    for name in ("a.py", "a.rst", "a.tex", "a.sql", "a.yaml"):
+        assert read(tmp_path, name, code).text == code
+    assert [row.text for row in read_rows(put(tmp_path, "a.ndjson", '{"text": "x"}\n{"text": "y"}\n'))] == ["x", "y"]
+    assert read(tmp_path, "a.htm", "<p>x</p>").text == read(tmp_path, "a.xhtml", "<p>x</p>").text == "x"

@@ -53,8 +53,10 @@ def test_kinds_by_ending() -> None:
     """Row files and documents, in any case; all else is refused with what is supported."""
     assert [kind_of(Path(name)) for name in ("a.TXT", "a.csv", "a.parquet")] == ["rows"] * 3
     assert [kind_of(Path(name)) for name in ("a.md", "a.PDF", "a.docx", "a.html")] == ["document"] * 4
-    with pytest.raises(BadInput, match=r"'\.exe' are not supported\. Supported are \.txt, .*\.html, and \.zip"):
+    with pytest.raises(BadInput, match=r"'\.exe' are not supported\. Supported are \.txt, .*\.html, .*, and \.zip"):
         kind_of(Path("a.exe"))
+    with pytest.raises(BadInput, match=r"'\.doc' are not supported\. Save it as \.docx"):
+        kind_of(Path("a.DOC"))
 
 
 def test_markdown_and_text_documents(tmp_path: Path) -> None:
