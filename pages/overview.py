@@ -101,11 +101,14 @@ else:
         st.subheader("Jobs under way")
         jobs.running(engine, every_s=2.0, most=10)
 
-    st.subheader("Latest decisions")
-    rows = router.usage.requests(since=since, until=now + 1, limit=10)
+    heading = st.empty()
+    order = draw.order()
+    heading.subheader("Latest decisions" if order == "newest" else "Most expensive requests")
+    rows = router.usage.requests(since=since, until=now + 1, limit=10, order=order)
     draw.requests(
-        rows, ZONE, key="latest", alt="The latest requests", columns=["time", "texts", "answered by", "cost", "why"]
-    )
+        rows, ZONE, key=f"latest {order}", alt=draw.TITLES[order],
+        columns=["time", "texts", "answered by", "cost", "why"],
+    )  # fmt: skip
     if everything.requests < FEW:
         st.subheader("What next")
         start.steps()

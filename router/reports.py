@@ -14,7 +14,7 @@ from typing import Any
 
 from router.domain.policy import find_zone, window_bounds
 from router.domain.values import Avoided, Window
-from router.store.usage import Place, Slice, Usage
+from router.store.usage import Order, Place, Slice, Usage
 
 Where = Mapping[str, str]
 
@@ -211,14 +211,16 @@ def behind(
     where: Where | None = None,
     limit: int,
     before: Place | None = None,
+    order: Order = "newest",
 ) -> list[dict[str, Any]]:
-    """The requests that paid for the group `of` in a report's day or hour, newest first; see `Usage.behind`."""
+    """The requests that paid for the group `of` in a report's day or hour; see `Usage.behind`."""
     since, until = bounds_of_bar(start, zone)
     names: str | list[str] = of
     if by == "provider":
         models = groups(usage, since=since, until=until, by="model", where=where)
         by, names = "model", [model for model in models if provider_of(model) == of]
-    return usage.behind(since=since, until=until, where={**(where or {}), by: names}, limit=limit, before=before)
+    asked = {**(where or {}), by: names}
+    return usage.behind(since=since, until=until, where=asked, limit=limit, before=before, order=order)
 
 
 def p95s(usage: Usage, report: Iterable[Day], *, zone: str, where: Where | None = None) -> list[float]:

@@ -16,8 +16,12 @@ from router.domain.errors import RouterError
 from router.domain.explain import budget_name
 from router.domain.policy import describe_budget, find_zone
 from router.domain.values import BudgetState
+from router.store.usage import Order
 
 T = TypeVar("T")
+
+ORDERS: dict[str, Order] = {"newest": "newest", "most expensive": "cost"}
+TITLES: dict[Order, str] = {"newest": "Latest requests", "cost": "Most expensive requests"}
 
 WORDS = {look.word: look.colour for look in ROUTES.values()} | {"running": "gray"}
 
@@ -134,6 +138,15 @@ def words_column(label: str, help: str = "") -> Any:
     return st.column_config.MultiselectColumn(label, options=list(WORDS), color=list(WORDS.values()), help=help or None)
 
 
+def order() -> Order:
+    """In which order requests are shown, of all of them and not of those on the screen; it stands in the URL."""
+    chosen = st.segmented_control(
+        "Order", list(ORDERS), default="newest", required=True, key="sort", label_visibility="collapsed",
+        bind="query-params",
+    )  # fmt: skip
+    return ORDERS.get(chosen, "newest")
+
+
 def requests(rows: Sequence[Mapping[str, Any]], zone: str, *, key: str, columns: Sequence[str], alt: str) -> None:
     """A table of requests; the one that is picked opens under it."""
     config = {name: money_column(name) for name in ("cost", "avoided")}
@@ -142,7 +155,9 @@ def requests(rows: Sequence[Mapping[str, Any]], zone: str, *, key: str, columns:
     by_number = {row["id"]: row for row in rows}
     shown = dict(zip(by_number, tables.requests(rows, zone), strict=True))
     chosen = ticks.table(key, shown, "single-row", column_order=columns, column_config=config, alt=alt)
-    st.caption(f"Times in {md(zone)}. Pick a row to see what it was decided among.")
+    st.caption(
+        f"Times in {md(zone)}. Pick a row to see what it was decided among; a column's head sorts what is shown."
+    )
     if chosen:
         decision(by_number[chosen[0]], zone)
 

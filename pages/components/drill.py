@@ -17,6 +17,7 @@ from pages.components.format import ROUTES, md, moment, plural, usd
 from router import reports
 from router.engine import Router
 from router.reports import Day
+from router.store.usage import Order, Place
 
 if TYPE_CHECKING:
     from pages.components.spending import Asked
@@ -109,43 +110,42 @@ def table(asked: Asked, report: Sequence[Day]) -> None:
 
 
 def requests(router: Router, asked: Asked, report: Sequence[Day]) -> None:
-    """The latest requests, or those behind the chosen bar, a page at a time."""
+    """The requests of the range, or those behind the chosen bar, newest or most expensive first, a page at a time."""
     bar = asked.bar
-    past = _past(asked)
+    heading = st.empty()
+    order = draw.order()
+    past = _past(asked, order)
+    page: dict[str, Any] = {"limit": PAGE + 1, "before": past[-1] if past else None, "order": order}
     if bar is None:
-        st.subheader("Latest requests")
-        rows = router.usage.requests(
-            since=asked.since, until=asked.until, where=asked.where, limit=PAGE + 1, before=past[-1] if past else None
-        )
+        heading.subheader(draw.TITLES[order])
+        rows = router.usage.requests(since=asked.since, until=asked.until, where=asked.where, **page)
     else:
-        st.subheader("Requests behind the bar")
+        heading.subheader("Requests behind the bar")
         which = f"{moment(bar.start)} · {name_of(bar.of, asked.by)}"
         st.button(md(which), icon=":material/close:", on_click=forget, key="all requests", help="Show all requests.")
-        rows = reports.behind(
-            router.usage, bar.start, asked.zone, by=asked.by, of=bar.of, where=asked.where, limit=PAGE + 1,
-            before=past[-1] if past else None,
-        )  # fmt: skip
+        rows = reports.behind(router.usage, bar.start, asked.zone, by=asked.by, of=bar.of, where=asked.where, **page)
     more, rows = len(rows) > PAGE, rows[:PAGE]
     if bar is not None:
-        st.caption(md(_sum(rows, whole=not more and not past, bar=_amount(report, bar))))
+        st.caption(md(_sum(rows, whole=not more and not past, bar=_amount(report, bar), order=order)))
     if rows:
-        key = "requests" if bar is None and not past else f"requests {bar} {len(past)}"
-        draw.requests(rows, asked.zone, key=key, alt="The latest requests", columns=COLUMNS)
+        key = "requests" if bar is None and not past and order == "newest" else f"requests {bar} {order} {len(past)}"
+        draw.requests(rows, asked.zone, key=key, alt=draw.TITLES[order], columns=COLUMNS)
     if past or more:
         with st.container(horizontal=True):
-            st.button("Newer", icon=":material/chevron_left:", disabled=not past, on_click=past.pop, key="newer")
+            back, on = ("Newer", "Older") if order == "newest" else ("Dearer", "Cheaper")
+            st.button(back, icon=":material/chevron_left:", disabled=not past, on_click=past.pop, key="newer")
             st.button(
-                "Older", icon=":material/chevron_right:", disabled=not more, key="older",
+                on, icon=":material/chevron_right:", disabled=not more, key="older",
                 on_click=lambda: past.append(rows[-1]["place"]),
             )  # fmt: skip
 
 
-def _past(asked: Asked) -> list[tuple[float, int]]:
+def _past(asked: Asked, order: Order) -> list[Place]:
     """Where the pages before this one ended; none for another view than the one that they are of."""
-    view = (asked.first, asked.last, asked.by, asked.policy, asked.bar)
+    view = (asked.first, asked.last, asked.by, asked.policy, asked.bar, order)
     if st.session_state.get("paged", (None,))[0] != view:
         st.session_state["paged"] = (view, [])
-    past: list[tuple[float, int]] = st.session_state["paged"][1]
+    past: list[Place] = st.session_state["paged"][1]
     return past
 
 
@@ -155,11 +155,12 @@ def _amount(report: Sequence[Day], bar: Bar) -> int | None:
     return None if sums is None else sums.charged + sums.unconfirmed
 
 
-def _sum(rows: Sequence[Mapping[str, Any]], *, whole: bool, bar: int | None) -> str:
+def _sum(rows: Sequence[Mapping[str, Any]], *, whole: bool, bar: int | None, order: Order) -> str:
     if not rows:
         return "No request was charged here."
     if whole:
         total = sum(row["paid"] + row["unsure"] for row in rows)
         return f"{plural(len(rows), 'request')}, {usd(total)} together. Requests that cost nothing are not among them."
     shown = "" if bar is None else f"{usd(bar)} together; "
-    return f"{shown}{len(rows)} of the requests, newest first."
+    first = "newest" if order == "newest" else "most expensive"
+    return f"{shown}{len(rows)} of the requests, {first} first."

@@ -1,7 +1,8 @@
 """What stands behind a bar of a spend chart: the requests with charges that count in it, and how much each adds.
 
 By charges, not by requests, so that it is the bar to the nanodollar also where a request began before midnight and was
-charged after it, broke off, or was answered by a batch hours later. A page costs the same however long the bar is.
+charged after it, broke off, or was answered by a batch hours later. A page of the newest costs the same however long
+the bar is; by cost, every charge of the bar is read.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from router.store.database import Connection
 
 CONFIRMED, STRUCK = "confirmed by a person", "struck by a person"
 """Reasons of entries that count when the charge that they correct does; every other entry counts at its own time."""
-Place = tuple[float, int]
-"""Time and number of the last row of a page; the next one goes on from there."""
+Place = tuple[float, ...]
+"""What the last row of a page is ordered by (time or cost, then number); the next page goes on from there."""
 _COLUMNS = ("policy", "collection", "model", "route")
 _OWN_TIME = f"reason NOT IN ('{CONFIRMED}', '{STRUCK}')"
 
@@ -32,7 +33,7 @@ def shares(
 
     `where`: equality of policy, collection, model or route, or one of several.
     """
-    filters = {c: (v,) if isinstance(v, str) else tuple(v) for c, v in where.items() if c in _COLUMNS}
+    filters = _known(where)
     # One by one where a name may be several: each is then a walk along an index, newest first.
     several = next((c for c, values in filters.items() if len(values) != 1), None)
     walks = [filters | {several: (value,)} for value in filters[several]] if several else [filters]
@@ -44,6 +45,31 @@ def shares(
         for at, number, request in newest
         for paid, unsure in [amounts[request]]
     ]
+
+
+def most_expensive(
+    conn: Connection,
+    since: float,
+    until: float,
+    where: Mapping[str, str | Sequence[str]],
+    limit: int,
+    before: Place | None,
+) -> list[dict[str, Any]]:
+    """The same as `shares`, the request with the largest share first."""
+    here, values = _among("c", _known(where))
+    paid, unsure = _sums("x")
+    # A correction by a person counts when the charge does that it corrects.
+    rows = conn.execute(
+        f"SELECT request, {paid}, {unsure} FROM (SELECT c.request, c.kind, c.amount FROM charges c"
+        f" WHERE c.at >= ? AND c.at < ? AND c.{_OWN_TIME}{here} UNION ALL SELECT c.request, c.kind, c.amount"
+        " FROM charges o INDEXED BY charges_by_time JOIN charges c INDEXED BY charges_by_hold ON c.hold = o.hold"
+        f" WHERE o.kind = 'unconfirmed' AND o.at >= ? AND o.at < ? AND NOT c.{_OWN_TIME}{here}) x"
+        " GROUP BY request"
+        + (f" HAVING ({paid} + {unsure}, request) < (?, ?)" if before else "")
+        + f" ORDER BY {paid} + {unsure} DESC, request DESC LIMIT ?",
+        (since, until, *values, since, until, *values, *(before or ()), limit),
+    )
+    return [{"request": r, "paid": p, "unsure": u, "place": (p + u, r)} for r, p, u in rows]
 
 
 def _newest(
@@ -74,15 +100,26 @@ def _amounts(
     """(settled, unconfirmed) nanodollars of each request that count between the times."""
     here, values = _among("c", filters)
     rows = conn.execute(
-        "SELECT c.request, sum(CASE c.kind WHEN 'settled' THEN c.amount ELSE 0 END),"
-        " sum(CASE c.kind WHEN 'unconfirmed' THEN c.amount WHEN 'struck' THEN -c.amount ELSE 0 END)"
-        " FROM charges c INDEXED BY charges_by_request"
+        f"SELECT c.request, {', '.join(_sums('c'))} FROM charges c INDEXED BY charges_by_request"
         f" LEFT JOIN charges o ON NOT c.{_OWN_TIME} AND o.hold = c.hold AND o.kind = 'unconfirmed'"
         f" WHERE c.request IN ({', '.join('?' * len(requests))}) AND coalesce(o.at, c.at) >= ?"
         f" AND coalesce(o.at, c.at) < ?{here} GROUP BY c.request",
         (*requests, since, until, *values),
     )
     return {request: (paid, unsure) for request, paid, unsure in rows}
+
+
+def _sums(table: str) -> tuple[str, str]:
+    """The settled and the unconfirmed nanodollars of some entries."""
+    kind, amount = f"{table}.kind", f"{table}.amount"
+    return (
+        f"sum(CASE {kind} WHEN 'settled' THEN {amount} ELSE 0 END)",
+        f"sum(CASE {kind} WHEN 'unconfirmed' THEN {amount} WHEN 'struck' THEN -{amount} ELSE 0 END)",
+    )
+
+
+def _known(where: Mapping[str, str | Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    return {c: (v,) if isinstance(v, str) else tuple(v) for c, v in where.items() if c in _COLUMNS}
 
 
 def _among(table: str, filters: Mapping[str, Sequence[str]]) -> tuple[str, list[str]]:

@@ -17,6 +17,7 @@ NAMES = [
     "m007_roll_up_by_grain",
     "m008_index_charges",
     "m009_learn_tokens",
+    "m010_index_costs",
 ]
 
 
@@ -244,5 +245,10 @@ def migrations() -> Migrations:
         )
         # What a batch is learned from when it is settled, as JSON; "" where its model's tokenizer is at hand.
         db.conn.execute("ALTER TABLE batches ADD COLUMN estimate TEXT NOT NULL DEFAULT ''")
+
+    @registry()
+    def m010_index_costs(db: Database) -> None:
+        # For the most expensive requests; time and policy stand in it, so that rows of others are passed over unread.
+        db.conn.execute("CREATE INDEX requests_by_cost ON requests (charged + unconfirmed, at, policy)")
 
     return registry

@@ -9,7 +9,7 @@ import bisect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from router.domain.values import Avoided, Route, RouteCounts
 from router.store import bar, rollups
@@ -21,6 +21,10 @@ SETTLE_PATIENCE_S = 600.0
 MOST_ROWS = 500
 """No list of requests is longer; the rest is asked for page by page."""
 Place = bar.Place
+Order = Literal["newest", "cost"]
+FEW = 20_000
+"""So many requests are sorted by cost one by one; among more, the index is walked."""
+_COST = "charged + unconfirmed"
 
 LATENCY_BOUNDS_MS = tuple(round(2 ** (i / 2), 3) for i in range(40))
 """Upper bounds of the latency histogram's buckets: 1 ms to about 12 minutes, a factor of 1.41 apart."""
@@ -182,20 +186,30 @@ class Usage:
         where: Mapping[str, str] | None = None,
         limit: int = MOST_ROWS,
         before: Place | None = None,
+        order: Order = "newest",
     ) -> list[dict[str, Any]]:
-        """The latest requests between two times, newest first, as dicts of the table's columns.
+        """Requests between two times, newest or most expensive first, as dicts of the table's columns.
 
-        `where`: equality of model, policy, collection or status. `before`: only those older than the one at this place.
+        `where`: equality of model, policy, collection or status. `before`: only those behind the one at this place.
         """
         filters = {c: v for c, v in (where or {}).items() if c in ("model", "policy", "collection", "status")}
-        cursor = self.database.reader().execute(
-            "SELECT * FROM requests WHERE at >= ? AND at < ?"
+        names, index = ["at", "id"], ""
+        if order == "cost":
+            # Many: walk down the costs, and the page is full soon. Few: sort them all (+, so that no index is walked).
+            many = self.total(since=since, until=until, where=filters).requests > FEW
+            names, index = [_COST if many else f"+({_COST})", *names], " INDEXED BY requests_by_cost" * many
+        walk = (
+            f"SELECT id FROM requests{index} WHERE at >= ? AND at < ?"
             + "".join(f" AND {c} = ?" for c in filters)
-            + (" AND (at, id) < (?, ?)" if before else "")
-            + " ORDER BY at DESC, id DESC LIMIT ?",
-            (since, until, *filters.values(), *(before or ()), min(limit, MOST_ROWS)),
+            + (f" AND ({', '.join(names)}) < ({', '.join('?' * len(names))})" if before else "")
+            + f" ORDER BY {' DESC, '.join(names)} DESC LIMIT ?"
         )
-        return [_as_dict(cursor.description, row) for row in cursor]
+        conn = self.database.reader()
+        values = (since, until, *filters.values(), *(before or ()), min(limit, MOST_ROWS))
+        numbers = [number for (number,) in conn.execute(walk, values)]
+        cursor = conn.execute(f"SELECT * FROM requests WHERE id IN ({', '.join('?' * len(numbers))})", numbers)
+        rows = {row[0]: _as_dict(cursor.description, row, order) for row in cursor}
+        return [rows[number] for number in numbers if number in rows]
 
     def behind(
         self,
@@ -205,14 +219,16 @@ class Usage:
         where: Mapping[str, str | Sequence[str]],
         limit: int = MOST_ROWS,
         before: Place | None = None,
+        order: Order = "newest",
     ) -> list[dict[str, Any]]:
-        """The requests with charges that `sums` counts between two times, newest charge first; see bar.py.
+        """The requests with charges that `sums` counts between two times, by newest charge or by cost; see bar.py.
 
         Dicts of the table's columns, with `paid` and `unsure`, the nanodollars that count there, and `place`. The
         bounds are whole quarter-hours.
         """
         conn = self.database.reader()
-        shares = bar.shares(conn, since, until, where, min(limit, MOST_ROWS), before)
+        read = bar.most_expensive if order == "cost" else bar.shares
+        shares = read(conn, since, until, where, min(limit, MOST_ROWS), before)
         marks = ", ".join("?" * len(shares))
         cursor = conn.execute(f"SELECT * FROM requests WHERE id IN ({marks})", [s["request"] for s in shares])
         rows = {row[0]: _as_dict(cursor.description, row) for row in cursor}
@@ -225,10 +241,11 @@ class Usage:
         return None if row is None else _as_dict(cursor.description, row)
 
 
-def _as_dict(description: Sequence[Any], row: Sequence[Any]) -> dict[str, Any]:
+def _as_dict(description: Sequence[Any], row: Sequence[Any], order: Order = "newest") -> dict[str, Any]:
     record = {column[0]: value for column, value in zip(description, row, strict=True)}
     record["candidates"] = json.loads(record["candidates"])
-    record["place"] = (record["at"], record["id"])
+    cost = (record["charged"] + record["unconfirmed"],) if order == "cost" else ()
+    record["place"] = (*cost, record["at"], record["id"])
     return record
 
 

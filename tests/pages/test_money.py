@@ -279,3 +279,37 @@ def test_open_jobs_stand_at_the_foot_of_every_page(
     assert not open_page("spend").sidebar.progress
     app = open_page("policies")
     assert button(app, "New policy")
+
+
+def test_the_most_expensive_requests_are_those_of_all(data: Path, open_page: Open) -> None:
+    """On Spend, page by page and behind a bar, and on the Overview: not the rows that were loaded, sorted."""
+    seed.write(data, now=time.time(), days=25, requests_a_day=6)
+    conn = host().router.usage.database.reader()
+    truth = [
+        show(cost).replace("\\", "")
+        for (cost,) in conn.execute("SELECT charged + unconfirmed FROM requests ORDER BY 1 DESC, at DESC, id DESC")
+    ]
+
+    def costs(app: AppTest) -> list[str]:
+        table = next(d.value for d in app.dataframe if "why" in d.value.columns)
+        return [cost.removesuffix(" ?") for cost in table["cost"]]
+
+    assert len(truth) > 100
+    app = open_page("spend", sort="most expensive")
+    assert not app.exception
+    assert costs(app) == truth[:50]
+    app.button(key="older").click().run()
+    assert costs(app) == truth[50:100]
+    app.segmented_control(key="sort").set_value("newest").run()
+    assert "Latest requests" in words(app)
+    assert app.button(key="newer").disabled
+    assert costs(open_page("overview", sort="most expensive")) == truth[:10]
+
+    router = host().router
+    today = reports.today(router.clock(), "UTC")
+    days = reports.days(router.usage, first=today - timedelta(days=6), last=today, zone="UTC", by="provider")
+    day = max(days, key=lambda d: d.spent)
+    app = open_page("spend", range="7d", by="provider", bar=day.day.isoformat(), of="openai", sort="most expensive")
+    assert not app.exception
+    behind = reports.behind(router.usage, day.day, "UTC", by="provider", of="openai", limit=50)
+    assert costs(app) == [show(a) for a in sorted((r["paid"] + r["unsure"] for r in behind), reverse=True)]

@@ -192,4 +192,49 @@ def same(usage: Usage, span: dict[str, Any], where: dict[str, Any], bar: list[An
     assert [r["place"] for r in found] == sorted((r["place"] for r in found), reverse=True)
     assert sum(r["paid"] for r in found) == sum(s.charged for s in bar)
     assert sum(r["unsure"] for r in found) == sum(s.unconfirmed for s in bar)
+    dear: list[dict[str, Any]] = []
+    place = None
+    while page := usage.behind(**span, where=where, limit=2, before=place, order="cost"):
+        dear += page
+        place = page[-1]["place"]
+    amounts = [(r["id"], r["paid"], r["unsure"]) for r in found]
+    assert [(r["id"], r["paid"], r["unsure"]) for r in dear] == sorted(
+        amounts, key=lambda a: (a[1] + a[2], a[0]), reverse=True
+    )
     return len(found)
+
+
+@pytest.mark.parametrize("few", [0, 10**9])
+@pytest.mark.parametrize("seed", range(2))
+async def test_the_most_expensive_are_those_of_all_requests(
+    usage: Usage, clock: Clock, monkeypatch: pytest.MonkeyPatch, seed: int, few: int
+) -> None:
+    """Random books, windows and policies, page by page, however many there are: as SQL of the test's own has them."""
+    monkeypatch.setattr("router.store.usage.FEW", few)
+    dice, start = random.Random(seed), clock.now
+    for _ in range(120):
+        clock.now += dice.choice([0, 1, 400, 5_000])
+        money = {"charged": dice.choice([0, 0, 5, dice.randrange(10**6)]), "unconfirmed": dice.choice([0, 0, 7])}
+        who = {**WHO, "policy": dice.choice("pqr")}
+        await usage.record(outcome(**money), **who)  # type: ignore[arg-type]  # its own arguments
+    conn = usage.database.reader()
+    for _ in range(20):
+        since = dice.uniform(start, clock.now)
+        until = dice.uniform(since, clock.now + 2)
+        policy = dice.choice(["p", "q", None])
+        truth = [
+            row[0]
+            for row in conn.execute(
+                "SELECT id FROM requests WHERE at BETWEEN :since AND :until AND at <> :until AND"
+                " (:policy IS NULL OR policy = :policy) ORDER BY unconfirmed + charged DESC, at DESC, id DESC",
+                {"since": since, "until": until, "policy": policy},
+            )
+        ]
+        found: list[int] = []
+        place = None
+        where = {"policy": policy} if policy else {}
+        limit = dice.choice([1, 3, 50])
+        while page := usage.requests(since=since, until=until, where=where, limit=limit, before=place, order="cost"):
+            found += [row["id"] for row in page]
+            place = page[-1]["place"]
+        assert found == truth
