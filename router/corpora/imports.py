@@ -93,7 +93,7 @@ async def import_file(router: Router, path: Path, model: str | None) -> Imported
 
 async def _store(router: Router, model: Model, role: Role, rows: list[_Row]) -> int:
     """Store rows of one kind; returns how many were too long for the model."""
-    counts = await asyncio.to_thread(tokens.count, model.tokenizer, [row.text for row in rows])
+    counts = await asyncio.to_thread(tokens.count_for, model, role, [row.text for row in rows])
     limit = model.limits.tokens_per_text
     good = [(row, n) for row, n in zip(rows, counts, strict=True) if limit is None or n <= limit]
     if good:

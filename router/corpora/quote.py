@@ -40,7 +40,7 @@ from router.domain.values import (
 )
 from router.engine import Router
 from router.request.survey import API_SECONDS
-from router.tokens import MARKERS
+from router.tokens import MARKERS, count_for
 
 WORDPIECE = 1.2
 """WordPiece tokens of a text for one of cl100k_base: 1.21 for English, where it is the base (see the catalog)."""
@@ -194,6 +194,7 @@ class Census:
         self.sums = _Sums()
         self.models = {m.id: _Missing() for m in router.catalog.models}
         self._ratios = {m.id: router.estimates.ratios(m) for m in router.catalog.models}
+        self._before = {m.id: _before(router, m) for m in router.catalog.models}
         self._fit = {m.id: fitting(router, m, policy.long_texts) for m in router.catalog.models}
         for page in chunks.distinct(collection.id, states=TAKEN):
             self._add(page)
@@ -212,7 +213,8 @@ class Census:
         for model in self._router.catalog.models:
             if model.tokenizer not in counts:
                 counts[model.tokenizer] = np.array(sizes(page, model.tokenizer, self._own), dtype=np.int64)
-            size = counts[model.tokenizer]
+            before, likely_before = self._before[model.id]
+            size = counts[model.tokenizer] + before
             absent = np.ones(len(page), dtype=bool)
             for number in self._fit[model.id]:
                 if number in masks:
@@ -223,10 +225,19 @@ class Census:
             ratios = self._ratios[model.id]
             key = model.tokenizer if ratios is None else str(ratios)
             if key not in guesses:
-                guesses[key] = likely(page, ratios, size, self._own)
-            entry.expected += int(guesses[key][absent].sum())
+                guesses[key] = likely(page, ratios, counts[model.tokenizer], self._own)
+            entry.expected += int((guesses[key] + likely_before)[absent].sum())
             if model.limits.tokens_per_text:
                 entry.over_long += int((size > model.limits.tokens_per_text).sum())
+
+
+def _before(router: Router, model: Model) -> tuple[int, int]:
+    """The most tokens, and the likely ones, of what the model puts before a document."""
+    if not model.before("document"):
+        return 0, 0
+    most = count_for(model, "document", [""])
+    (guess,) = router.estimates.of(model, "document", [""], most)
+    return most[0], most[0] if guess is None else guess.tokens
 
 
 async def quote_of(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import math
 import re
 import tomllib
 from collections.abc import Mapping
@@ -19,13 +20,24 @@ from typing import Any, Literal, NoReturn, TypeVar
 from router.domain.errors import BadInput
 from router.domain.kinds import KINDS
 from router.domain.ratios import ALIKE, Ratios
-from router.domain.values import Limits, Model, Price, Score, Tokenizer
+from router.domain.values import Limits, Model, Price, Role, Score, Tokenizer, Usage
 
 T = TypeVar("T")
 
 _TOKENIZERS: dict[str, Tokenizer] = {"cl100k_base": "cl100k_base", "wordpiece": "wordpiece", "bytes": "bytes"}
+_USAGES: dict[str, Usage] = {"stated": "stated", "absent": "absent"}
+_ROLES: tuple[Role, ...] = ("query", "document")
 _LANGUAGES: dict[str, Literal["en", "multi"]] = {"en": "en", "multi": "multi"}
 _ID = re.compile(r"[a-z0-9_-]+/[^\s/][^\s]*")
+_RESERVED = frozenset({"model", "input", "texts", "requests", "encoding_format", "embedding_types", "truncation"})
+"""Fields of a call that `extra` may not take the place of."""
+MOST_COUNT = 10**9
+"""The most that a count in a file may be: of texts, tokens, dimensions or tokens a second."""
+MOST_USD = 1_000_000
+"""The highest price of a million tokens, a dollar a token."""
+FINEST_USD = 12
+"""Decimals that a price may have: with them every cost is exact in Decimal's 28 digits."""
+FIRST_DAY, LAST_DAY = date(2000, 1, 1), date(2199, 12, 31)
 _KINDS = {str: "a string", int: "a whole number", float: "a number", bool: "true or false", date: "a date (2026-11-01)"}
 
 
@@ -78,11 +90,20 @@ def parse_catalog(text: str, *, origin: str) -> Catalog:
     Raises:
         BadInput: not TOML, or anything that `read_catalog` refuses.
     """
+    return read_catalog(parse_toml(text, origin), origin=origin)
+
+
+def parse_toml(text: str, origin: str) -> dict[str, Any]:
+    """The tables of a TOML text.
+
+    Raises:
+        BadInput: it is not TOML, or has a number or a depth that cannot be read.
+    """
     try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise BadInput(f"{origin} is not valid TOML: {error}.", "Correct the line that it names.") from error
-    return read_catalog(data, origin=origin)
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # tomllib lets a number of 5,000 digits out as a plain ValueError
+        why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise BadInput(f"{origin} is not valid TOML: {why}.", "Correct the line that it names.") from error
 
 
 def read_catalog(data: Mapping[str, object], *, origin: str) -> Catalog:
@@ -175,6 +196,7 @@ def _read_model(table: _Table) -> Model:
     provider, name = model_id.split("/", 1)
     dimensions = table.positive("dimensions")
     default = table.maybe("default_dimensions", int)
+    prefix, extra = _read_prefix(table), _read_extra(table)
     model = Model(
         id=model_id,
         provider=provider,
@@ -183,20 +205,28 @@ def _read_model(table: _Table) -> Model:
         dimensions=dimensions,
         default_dimensions=dimensions if default is None else default,
         sizes=_read_sizes(table, dimensions),
-        roles=table.maybe("roles", bool) or False,
+        roles=_read_roles(table, prefix, extra),
         tokenizer=table.one_of("tokenizer", _TOKENIZERS),
         limits=_read_limits(table),
         prices=_read_prices(table),
         scores=_read_scores(table),
         languages=table.one_of("languages", _LANGUAGES, "multi"),
-        tokens_per_second=table.speed("tokens_per_second", 50_000.0),
+        tokens_per_second=table.number("tokens_per_second", 1.0, MOST_COUNT, 50_000.0),
         source=table.maybe("source", str) or "",
+        prefix=prefix,
+        extra=extra,
+        usage=table.one_of("usage", _USAGES, "stated"),
+        legacy=table.maybe("legacy", bool) or False,
+        retires=table.day("retires") if "retires" in table else None,
     )
     table.done()
+    if model.local and any(extra.values()):
+        table.refuse("extra", "a local model is called without a body that it could be added to")
     if not model.space:
         table.refuse("space", "it is empty; give the model's id if it shares its space with no other")
     if not model.serves(model.default_dimensions):
-        table.refuse("default_dimensions", f"{model.default_dimensions} is neither `dimensions` nor one of `sizes`")
+        size = shown(model.default_dimensions)
+        table.refuse("default_dimensions", f"{size} is neither `dimensions` nor one of `sizes`")
     if model.local and model.prices:
         table.refuse("prices", "a local model costs nothing and has no prices")
     return model
@@ -210,10 +240,55 @@ def _read_sizes(table: _Table, dimensions: int) -> tuple[int, ...] | Literal["an
         table.refuse("sizes", 'it must be a list of whole numbers, or "any"')
     for size in sizes:
         if not 0 < size < dimensions:
-            table.refuse("sizes", f"{size} is not smaller than the full {dimensions} dimensions and above zero")
+            table.refuse("sizes", f"{shown(size)} is not smaller than the full {dimensions} dimensions and above zero")
     if len(set(sizes)) != len(sizes):
         table.refuse("sizes", "a size is given twice")
     return tuple(sizes)
+
+
+def _read_prefix(table: _Table) -> dict[Role, str]:
+    """What is put before texts, `{ query = "...", document = "..." }`; a role that is not named is left out."""
+    found: dict[Role, str] = {}
+    inner = _Table(table.maybe("prefix", dict) or {}, f"{table.place}, prefix")
+    for role in _ROLES:
+        if role in inner:
+            found[role] = inner.need(role, str)
+    inner.done()
+    return found
+
+
+def _read_extra(table: _Table) -> dict[Role, dict[str, Any]]:
+    """Fields for the body of a call, `{ query = { ... }, document = { ... } }`."""
+    found: dict[Role, dict[str, Any]] = {}
+    inner = _Table(table.maybe("extra", dict) or {}, f"{table.place}, extra")
+    for role in _ROLES:
+        if role in inner:
+            found[role] = inner.need(role, dict)
+            if taken := sorted(_RESERVED & set(found[role])):
+                inner.refuse(role, f"`{taken[0]}` is set by the router itself")
+            if not _is_json(found[role]):
+                inner.refuse(role, "it has a date, or a number that JSON does not carry exactly")
+    inner.done()
+    return found
+
+
+def _is_json(value: object) -> bool:
+    if isinstance(value, dict | list):
+        return all(map(_is_json, value.values() if isinstance(value, dict) else value))
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, str | bool) or (isinstance(value, int) and abs(value) <= 2**53)
+
+
+def _read_roles(table: _Table, prefix: Mapping[Role, str], extra: Mapping[Role, Mapping[str, Any]]) -> bool:
+    """Whether the model tells queries from documents: it does where something else is added to the one."""
+    differs = prefix.get("query", "") != prefix.get("document", "") or (
+        (extra.get("query") or {}) != (extra.get("document") or {})
+    )
+    roles = table.maybe("roles", bool)
+    if roles is False and differs:
+        table.refuse("roles", "it is false, but `prefix` or `extra` is not the same for queries and documents")
+    return differs if roles is None else roles
 
 
 def _read_limits(table: _Table) -> Limits:
@@ -272,8 +347,8 @@ def _read_ratios(table: _Table) -> Ratios:
     ratios = Ratios(
         models=tuple(patterns),
         base=table.one_of("base", _TOKENIZERS),
-        by_kind={kind: table.speed(kind, 1.0) for kind in KINDS},
-        per_text=table.maybe("per_text", float) or 0.0,
+        by_kind={kind: table.number(kind, 0.01, 100.0, 1.0) for kind in KINDS},
+        per_text=table.number("per_text", 0.0, 1_000.0, 0.0),
         source=table.need("source", str),
         checked=table.day("checked"),
     )
@@ -281,6 +356,14 @@ def _read_ratios(table: _Table) -> Ratios:
     if ratios.base == "bytes":
         table.refuse("base", "it must be a tokenizer that is at hand")
     return ratios
+
+
+def shown(value: object) -> str:
+    """A value of a file for a message, cut to a line: a number may have thousands of digits."""
+    if isinstance(value, int) and abs(value) >= 10**40:
+        return "a number of more than 40 digits"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"
 
 
 class _Table:
@@ -303,11 +386,11 @@ class _Table:
         if key not in self._left:
             self.refuse(key, "it is missing")
         value = self._left.pop(key)
-        if kind is float and type(value) is int:
+        if kind is float and type(value) is int and abs(value) < 2**53:
             value = float(value)
         # To Python true is a whole number and a time of day a date; to a catalog they are mistakes.
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)) or isinstance(value, datetime):
-            self.refuse(key, f"it must be {_KINDS.get(kind, 'a table')}, not {value!r}")
+            self.refuse(key, f"it must be {_KINDS.get(kind, 'a table')}, not {shown(value)}")
         return value
 
     def maybe(self, key: str, kind: type[T]) -> T | None:
@@ -319,20 +402,23 @@ class _Table:
 
     def positive(self, key: str) -> int:
         value = self.need(key, int)
-        if value <= 0:
-            self.refuse(key, f"{value} is not above zero")
+        if not 0 < value <= MOST_COUNT:
+            self.refuse(key, f"{shown(value)} is not above zero and at most {MOST_COUNT:,}")
         return value
 
-    def speed(self, key: str, default: float) -> float:
+    def number(self, key: str, least: float, most: float, default: float) -> float:
         value = self.maybe(key, float)
         if value is None:
             return default
-        if not 0 < value < float("inf"):
-            self.refuse(key, f"{value} is not above zero")
+        if not least <= value <= most:  # nor is NaN
+            self.refuse(key, f"{value} is not a number from {least:g} to {most:g}")
         return value
 
     def day(self, key: str) -> date:
-        return self.need(key, date)
+        day = self.need(key, date)
+        if not FIRST_DAY <= day <= LAST_DAY:
+            self.refuse(key, f"{day} is not between {FIRST_DAY} and {LAST_DAY}")
+        return day
 
     def one_of(self, key: str, choices: Mapping[str, T], default: T | None = None) -> T:
         if default is not None and key not in self._left:
@@ -347,9 +433,11 @@ class _Table:
         try:
             price = Decimal(text)
         except InvalidOperation:
-            self.refuse(key, f"'{text}' is not a number of dollars")
-        if not price.is_finite() or price < 0:
-            self.refuse(key, f"'{text}' is not a price of zero or more")
+            self.refuse(key, f"'{text[:40]}' is not a number of dollars")
+        if not price.is_finite() or not 0 <= price <= MOST_USD:
+            self.refuse(key, f"'{text[:40]}' is not a price from zero to {MOST_USD:,} dollars")
+        if price and int(price.as_tuple().exponent) < -FINEST_USD:
+            self.refuse(key, f"'{text[:40]}' has more than {FINEST_USD} decimals")
         return price
 
     def tables(self, key: str) -> list[_Table]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Literal
+from hashlib import blake2b
+from typing import Any, Literal
 
 from router.domain.kinds import TextKind
 
@@ -19,8 +22,11 @@ LongTexts = Literal["split", "refuse", "cut"]
 Queries = Literal["same", "cheapest"]
 Variant = Literal["whole", "split", "cut"]
 Tokenizer = Literal["cl100k_base", "wordpiece", "bytes"]
+Usage = Literal["stated", "absent"]
 
 ROUTES: tuple[Route, ...] = ("cache", "local", "api", "batch")
+RETIRING_DAYS = 90
+"""Days before its retirement in which a model is no default any more: it must be named."""
 
 
 # ---- the catalog -------------------------------------------------------------------------------
@@ -74,6 +80,11 @@ class Model:
         prices: by `since`, oldest first. Local models have none.
         languages: "en" where the scores and the training are for English only, else "multi".
         tokens_per_second: a rough speed, for "expected seconds" before anything was measured.
+        prefix: by role, what is put before each text; a local model's are the prompts of its own configuration.
+        extra: by role, fields added to the body of a call.
+        usage: "absent" where the provider's replies never say how many tokens they are billed for.
+        legacy: True where the vendor calls the model legacy: it is served, and has a successor.
+        retires: the day from which the vendor does not serve it any more, if one is announced.
     """
 
     id: str
@@ -91,11 +102,39 @@ class Model:
     languages: Literal["en", "multi"] = "multi"
     tokens_per_second: float = 50_000.0
     source: str = ""
+    prefix: Mapping[Role, str] = field(default_factory=dict, hash=False)
+    extra: Mapping[Role, Mapping[str, Any]] = field(default_factory=dict, hash=False)
+    usage: Usage = "stated"
+    legacy: bool = False
+    retires: date | None = None
 
     @property
     def local(self) -> bool:
         """True where the vectors are made on this machine, for nothing."""
         return self.provider == "local"
+
+    def before(self, role: Role) -> str:
+        """What is put before each text of this role; "" where nothing is."""
+        return self.prefix.get(role, "")
+
+    def role_key(self, role: Role) -> str:
+        """What a role does to this model's vectors, for keys: `query`, or `query#9f...` with a mark of what is added.
+
+        "" where the model does not tell roles apart and nothing is added. Vectors of two prefixes are two vectors.
+        """
+        name = role if self.roles else ""
+        if not self.prefix.get(role) and not self.extra.get(role):
+            return name
+        added = json.dumps([self.before(role), self.extra.get(role) or {}], sort_keys=True, default=str)
+        return f"{name}#{blake2b(added.encode(), digest_size=8).hexdigest()}"
+
+    def retired(self, day: date) -> bool:
+        """True where the vendor does not serve it any more on this day."""
+        return self.retires is not None and self.retires <= day
+
+    def retiring(self, day: date) -> bool:
+        """True where it is served on this day, but not for much longer than `RETIRING_DAYS`."""
+        return self.retires is not None and 0 < (self.retires - day).days <= RETIRING_DAYS
 
     def serves(self, dimensions: int) -> bool:
         """True where a vector of this many dimensions can be answered from the full one."""

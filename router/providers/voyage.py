@@ -20,7 +20,8 @@ class VoyageProvider:
         """Send one call, once. See `Provider.embed`."""
         model = call.model
         ask: dict[str, Any] = {
-            "input": call.texts,
+            **call.extra,
+            "input": call.sent,
             "model": model.name,
             "input_type": call.role if model.roles else None,
             "truncation": False,

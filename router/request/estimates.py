@@ -8,7 +8,7 @@ from router import tokens
 from router.domain.catalog import Catalog
 from router.domain.kinds import kind_of_text
 from router.domain.ratios import Errors, Ratios, learned
-from router.domain.values import Estimate, Model
+from router.domain.values import Estimate, Model, Role
 from router.store.database import Database
 from router.store.learned import calls, errors, sums
 
@@ -33,12 +33,13 @@ class Estimates:
             self._known = (now, {m.id: learned(self._catalog.ratios_of(m), seen.get(m.id, {})) for m in bytes_models})
         return self._known[1].get(model.id) or self._catalog.ratios_of(model)
 
-    def of(self, model: Model, texts: Sequence[str], most: Sequence[int]) -> list[Estimate | None]:
+    def of(self, model: Model, role: Role, texts: Sequence[str], most: Sequence[int]) -> list[Estimate | None]:
         """The likely tokens of each text, never more than its `most`; None where the model's tokenizer is at hand."""
         ratios = self.ratios(model)
         if ratios is None:
             return [None] * len(texts)
-        bases = tokens.count(ratios.base, texts)
+        before = model.before(role)
+        bases = tokens.count(ratios.base, [before + text for text in texts] if before else texts)
         return [ratios.estimate(kind_of_text(t), b, m) for t, b, m in zip(texts, bases, most, strict=True)]
 
     def errors(self) -> dict[str, Errors]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from router import tokens
 from router.domain.errors import BadInput
-from router.domain.values import LongTexts, Model, Unit, Variant
+from router.domain.values import LongTexts, Model, Role, Unit, Variant
 from router.providers.base import Floats
 from router.request.intake import digest
 from router.request.survey import Survey
@@ -41,7 +41,7 @@ def expand(survey: Survey, model: Model, long_texts: LongTexts) -> Work:
     """The units that `model` must embed for its misses."""
     intake = survey.intake
     misses = survey.misses(model)
-    counts = survey.count(model.tokenizer, misses)
+    counts = survey.most(model, misses)
     estimates = survey.estimates(model, misses)
     limit = model.limits.tokens_per_text
     units: dict[bytes, Unit] = {}
@@ -59,8 +59,8 @@ def expand(survey: Survey, model: Model, long_texts: LongTexts) -> Work:
                 "Shorten it, or let the policy split long texts.",
             )
         else:
-            pieces = _pieces(model, intake.texts[index], limit, long_texts)
-            lengths = tokens.count(model.tokenizer, pieces)
+            pieces = _pieces(model, survey.role, intake.texts[index], long_texts)
+            lengths = tokens.count_for(model, survey.role, pieces)
             parts[index] = [(digest(p), n) for p, n in zip(pieces, lengths, strict=True)]
             guesses = survey.guess(model, pieces, lengths)
             for (key, n), piece, guess in zip(parts[index], pieces, guesses, strict=True):
@@ -69,7 +69,10 @@ def expand(survey: Survey, model: Model, long_texts: LongTexts) -> Work:
     return Work(units=tuple(units.values()), whole=whole, parts=parts, variant=variant, too_long=too_long)
 
 
-def _pieces(model: Model, text: str, limit: int, long_texts: LongTexts) -> list[str]:
+def _pieces(model: Model, role: Role, text: str, long_texts: LongTexts) -> list[str]:
+    limit = tokens.room(model, role)
+    if limit is None:
+        return [text]
     if long_texts == "cut":
         return [tokens.cut(model.tokenizer, text, limit)]
     return [piece for piece in tokens.split_evenly(model.tokenizer, text, limit) if piece.strip()]

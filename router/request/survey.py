@@ -44,18 +44,21 @@ class Survey:
         self.intake = intake
         self._estimates = estimates
         self._catalog = catalog
-        self._role = role
+        self.role = role
         self._long_texts = long_texts
         self._found = [(kinds[number], rows) for number, rows in found.items() if number in kinds]
-        self._counts: dict[Tokenizer, dict[bytes, int]] = {}
+        self._counts: dict[tuple[Tokenizer, str], dict[bytes, int]] = {}
         self._guesses: dict[str, dict[bytes, Estimate]] = {}
         self._kinds: dict[int, TextKind] = {}
         self._rows: dict[str, Mapping[bytes, Row]] = {}
-        tokenizers = {m.id: m.tokenizer for m in catalog.models}
+        self._makers = {m.id: m for m in catalog.models}
         for kind, rows in self._found:
-            tokenizer = tokenizers.get(kind.model)
-            if tokenizer not in (None, "bytes") and kind.variant == "whole":  # "bytes": likely ones, and no bound
-                self._counts.setdefault(tokenizer, {}).update({d: row[1] for d, row in rows.items()})
+            maker = self._makers.get(kind.model)
+            if maker is None or maker.tokenizer == "bytes" or kind.variant != "whole":  # "bytes": likely, and no bound
+                continue
+            if kind.role == maker.role_key(role):
+                known = self._counts.setdefault((maker.tokenizer, maker.before(role)), {})
+                known.update({d: row[1] for d, row in rows.items()})
 
     def rows(self, model: Model) -> Mapping[bytes, Row]:
         """The cached vectors that may answer for this model, by digest."""
@@ -87,17 +90,17 @@ class Survey:
         """True where vectors of this kind may answer for this model."""
         if kind.space != model.space or kind.dimensions != model.dimensions:
             return False
-        if kind.role != (self._role if model.roles else ""):
+        maker = self._makers.get(kind.model)
+        if maker is None or kind.role != maker.role_key(self.role):  # made with a prefix that it has no more
             return False
         if kind.variant not in ("whole", self._long_texts):
             return False
-        return kind.model == model.id or self._better(kind.model, model)
+        return maker is model or maker.id == model.id or self._better(maker, model)
 
-    def _better(self, other: str, model: Model) -> bool:
+    def _better(self, other: Model, model: Model) -> bool:
         """A better member of the family may answer for a lesser one, never the other way."""
         scale = self._catalog.scale
-        theirs = next((quality(m, scale) for m in self._catalog.models if m.id == other), None)
-        ours = quality(model, scale)
+        theirs, ours = quality(other, scale), quality(model, scale)
         return theirs is not None and ours is not None and theirs >= ours
 
     def misses(self, model: Model) -> list[int]:
@@ -108,14 +111,18 @@ class Survey:
             return list(range(len(digests)))
         return [i for i, d in enumerate(digests) if d not in rows]
 
-    def count(self, tokenizer: Tokenizer, indices: Iterable[int]) -> list[int]:
-        """The most tokens of distinct texts: exact, but for "bytes" an upper bound; counted once."""
-        known = self._counts.setdefault(tokenizer, {})
+    def most(self, model: Model, indices: Iterable[int]) -> list[int]:
+        """The most tokens of distinct texts for a model, with what it puts before them."""
+        return self.count(model.tokenizer, indices, model.before(self.role))
+
+    def count(self, tokenizer: Tokenizer, indices: Iterable[int], before: str = "") -> list[int]:
+        """The most tokens of distinct texts behind a prefix: exact, but for "bytes" an upper bound; counted once."""
+        known = self._counts.setdefault((tokenizer, before), {})
         digests, texts = self.intake.digests, self.intake.texts
         wanted = list(indices)
         new = [i for i in wanted if digests[i] not in known]
         if new:
-            counted = tokens.count(tokenizer, [texts[i] for i in new])
+            counted = tokens.count(tokenizer, [before + texts[i] for i in new])
             known.update(zip((digests[i] for i in new), counted, strict=True))
         return [known[digests[i]] for i in wanted]
 
@@ -129,7 +136,7 @@ class Survey:
         digests, texts = self.intake.digests, self.intake.texts
         new = [i for i in wanted if digests[i] not in known]
         if new:
-            bases, most = self.count(ratios.base, new), self.count(model.tokenizer, new)
+            bases, most = self.count(ratios.base, new, model.before(self.role)), self.most(model, new)
             for i, base, bound in zip(new, bases, most, strict=True):
                 if i not in self._kinds:
                     self._kinds[i] = kind_of_text(texts[i])
@@ -138,13 +145,13 @@ class Survey:
 
     def guess(self, model: Model, pieces: Sequence[str], most: Sequence[int]) -> list[Estimate | None]:
         """The likely tokens of pieces of a text; None where the model's tokenizer is at hand."""
-        return [None] * len(pieces) if self._estimates is None else self._estimates.of(model, pieces, most)
+        return [None] * len(pieces) if self._estimates is None else self._estimates.of(model, self.role, pieces, most)
 
     def likely(self, model: Model, indices: Iterable[int]) -> list[int]:
         """Likely tokens of distinct texts for a model: those counted, where its tokenizer is at hand."""
         wanted = list(indices)
         if model.tokenizer != "bytes" or self._estimates is None:
-            return self.count(model.tokenizer, wanted)
+            return self.most(model, wanted)
         return [0 if one is None else one.tokens for one in self.estimates(model, wanted)]
 
     def mend(self, model: Model, tokens: NDArray[np.uint32]) -> None:
@@ -177,12 +184,12 @@ class Survey:
         if not misses:
             total = expected = 0
         elif exact and (not model.local or self._long_texts == "refuse"):
-            counts = self.count(model.tokenizer, misses)
+            counts = self.most(model, misses)
             total = sum(counts)
             expected = sum(self.likely(model, misses))
             over_long = sum(c > limit for c in counts) if limit and not row_by_row else 0
         else:
-            size = sum(self.intake.sizes[i] for i in misses)
+            size = sum(self.intake.sizes[i] for i in misses) + len(model.before(self.role).encode()) * len(misses)
             total, expected = size + tokens.MARKERS * len(misses), size // BYTES_A_TOKEN
             if model.local:
                 total = expected  # only for the expected time: a local model costs nothing

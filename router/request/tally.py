@@ -187,7 +187,7 @@ def quote_lines(survey: Survey, outcome: Plan | Refusal, today: date) -> tuple[Q
     lines = []
     for verdict in outcome.verdicts:
         model = verdict.model
-        counts, guesses = survey.count(model.tokenizer, everything), survey.likely(model, everything)
+        counts, guesses = survey.most(model, everything), survey.likely(model, everything)
         full, likely = (sum(int(n) * c for n, c in zip(copies, some, strict=True)) for some in (counts, guesses))
         price = price_on(model, today)
         usd = None if price is None else price.now

@@ -1,8 +1,9 @@
 """The cache: vectors already made, found by the exact text and by everything that shaped the vector.
 
 A row is found by the digest of the text and by its *kind*: the space, the model that made it, the role where
-the model tells roles apart, and what was done with an over-long text. Keyed on less, a cache serves wrong
-vectors: a local one under a paid model's name, a query's for a document, a cut text's for a whole one.
+the model tells roles apart, what was put before the text, and what was done with an over-long one. Keyed on less, a
+cache serves wrong vectors: a local one under a paid model's name, a query's for a document, a cut text's for a whole
+one.
 The vector is stored at the model's full dimensions; fewer are cut from it, so one paid vector serves every size.
 
 Every row has a checksum over the vector and over what it is found by (the digest, the kind as it reads, the tokens), so
@@ -83,7 +84,7 @@ def _migrations() -> Migrations:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """What shaped a vector besides its text. `role` is "" where the model does not tell roles apart."""
+    """What shaped a vector besides its text. `role` is that of `Model.role_key`: a prefix has a mark in it."""
 
     space: str
     model: str
@@ -109,7 +110,7 @@ def kind_of(model: Model, role: Role, variant: Variant) -> Kind:
     return Kind(
         space=model.space,
         model=model.id,
-        role=role if model.roles else "",
+        role=model.role_key(role),
         variant=variant,
         dimensions=model.dimensions,
     )

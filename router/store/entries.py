@@ -51,7 +51,7 @@ class Opened:
 
 def claim_kind(model: Model, role: Role) -> str:
     """What a text is claimed for: its space and role, not its model, so that two ways to a space are not both paid."""
-    return f"{model.space}|{role if model.roles else ''}"
+    return f"{model.space}|{model.role_key(role)}"
 
 
 def change(conn: Connection, sql: str, values: Sequence[object]) -> int:
