@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 from router.alerts import Alerts
 from router.config import Endpoint, Secret, Settings, load_settings
+from router.dispatch.delivery import Delivery
 from router.dispatch.lane import Health, Lane
-from router.dispatch.paid import Delivery
 from router.domain.decide import decide
 from router.domain.errors import BadInput, RouterError, StoreError
 from router.domain.explain import explain

@@ -119,10 +119,10 @@ async def test_a_provider_is_the_models_of_its_name(router: Router) -> None:
     clock, ledger = router.clock, router.ledger
     assert isinstance(clock, Turned)
     for n, model in enumerate(("voyage/voyage-4", "voyage/voyage-4-lite", "openai/text-embedding-3-small")):
-        who = {"policy": "p", "version": 1, "collection": "", "role": "document"}
+        who = {"policy": "quality", "version": 1, "collection": "", "role": "document"}
         number = await router.usage.begin(**who)
         unit = Unit(digest=bytes([n]) * 32, text="", tokens=10 + n)
-        purpose = Purpose(request=number, policy="p", model=model, kind=model, route="api")
+        purpose = Purpose(request=number, policy="quality", model=model, kind=model, route="api")
         opened = await ledger.open([[unit]], purpose, price=lambda t: t, stored=lambda _: set(), sent=True)
         await ledger.settle(opened.holds[0], 10 + n, 10 + n)
         await router.usage.record(Outcome(status="done", model=model, charged=10 + n), request=number, **who)

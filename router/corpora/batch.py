@@ -21,6 +21,7 @@ from router.corpora.batch_rows import UNDER_WAY, BatchRow, BatchRows, line_price
 from router.corpora.batch_texts import WHOLE, BatchJob, ChunkText, Limits, Misses, gather, write_file
 from router.domain.errors import (
     BadReply,
+    BudgetExceeded,
     CallRejected,
     CallTooLarge,
     KeyRejected,
@@ -144,6 +145,8 @@ class BatchTier:
             try:
                 sent, waiting = await self._submit(job, misses)
                 moved |= sent
+            except BudgetExceeded as error:  # a batch holds more than it is billed, and gives it back when it ends
+                trouble = None if self.rows.of_job(job.id, *UNDER_WAY) else error
             except RouterError as error:
                 trouble = error
         return await self._progress(job, moved, waiting, trouble)
@@ -241,7 +244,6 @@ class BatchTier:
         if again is None:
             return False
         try:
-            self._require_paid()
             return await self._create(again, client)
         except (CallRejected, NotConfigured) as error:  # no such file: another project may have it, and the batch
             raise await give_up(self.rows, again, self._router.catalog.get(row.model), error) from error
@@ -252,7 +254,12 @@ class BatchTier:
             raise
 
     async def _create(self, row: BatchRow, client: BatchClient) -> bool:
-        """Submit an uploaded file. It is in the books already that this may happen."""
+        """Submit an uploaded file. It is in the books already that this may happen.
+
+        Raises:
+            Refused: the kill switch, or the policy as it is by now, says no; nothing was submitted.
+        """
+        self._router.ledger.require_permission(row.hold)
         model = self._router.catalog.get(row.model)
         endpoint = self._router.settings.endpoints[row.provider]
         remote = await client.create(row.remote, row.key, shared_params(endpoint, model, "document"))
@@ -364,17 +371,12 @@ class BatchTier:
         if uploaded is None:
             return False, waiting
         try:
-            self._require_paid()
             return await self._create(uploaded, client), waiting
         except (*_REFUSED, Refused) as error:
             await self._withdraw(uploaded, f"not sent: {error.message}")
             raise
 
     # ---- small things ----
-
-    def _require_paid(self) -> None:
-        if not self._router.policies.paid_enabled():
-            raise Refused("All paid calls are stopped by the kill switch.", "Turn it off to spend again.")
 
     def _client(self, provider: str) -> BatchClient:
         if provider not in self._clients:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from router.domain.errors import BadReply
 from router.domain.kinds import BYTES_A_TOKEN
+from router.domain.usage import believe
 from router.domain.values import Model, Unit
 from router.providers.base import EmbedCall, Floats, check, read_json, to_reply
 from router.providers.batch import RemoteBatch
@@ -27,6 +28,7 @@ OPEN, STORED = 0, 1
 """States of a text: to be tried again (or not answered yet), in the cache. From 2 on it failed for good: the state
 is the number of the line in the row's `reason` that says why, counted from one."""
 MOST_REASONS = 250
+NO_RESULT = "finished by the provider, and no result given"
 MOST_TRIES = 3
 """Batches that a text is sent in before it is reported as failed."""
 GROUP = 256
@@ -88,7 +90,7 @@ class Settlement:
     confirmed: bool = False
     records: bytes = field(repr=False)
     reason: str
-    doubt: str = "finished by the provider, and no result given"
+    doubt: str = NO_RESULT
 
 
 class Results:
@@ -105,8 +107,9 @@ class Results:
         self._stored: set[int] = set()
         self._finished: set[int] = set()
         self._why: dict[int, tuple[str, bool]] = {}  # (reason, for good)
-        self._billed = self._tokens = 0
-        self._said: dict[int, int] = {}  # what was billed for a text, in tokens
+        self._billed = self._tokens = self._beyond = 0
+        self._said: dict[int, int] = {}  # what was billed for a text, in tokens, where that can be true
+        self._doubt = ""
         self.broken = 0
 
     def read(self, file: BinaryIO) -> Found | None:
@@ -156,6 +159,7 @@ class Results:
         unconfirmed = sum(most[:lost])
         if lost and remote.tokens is not None:  # the sum that the provider gives may be more than was held
             unconfirmed = max(unconfirmed, self._price(max(0, remote.tokens - self._tokens)) + lost - 1)
+        unconfirmed += self._beyond
         silence = _silence(self._name, remote)
         reasons: dict[str, int] = {}
         states = np.zeros(len(self._digests), dtype=np.uint8)
@@ -175,6 +179,9 @@ class Results:
         words = [f"{remote.status}: {len(self._stored):,} of {len(states):,} texts embedded"]
         words += [f"{failed:,} failed"] if failed else []
         words += [f"{again:,} to be sent again"] if again else []
+        words += (
+            [f"not all booked at the provider's figures, for {self._doubt}"] if self._doubt and self._billed else []
+        )
         if flaws := [flaw.message for flaw in remote.flaws[:3]]:
             words.append(" ".join(flaws))
         return Settlement(
@@ -186,6 +193,7 @@ class Results:
             confirmed=len(self._stored) == len(self._said) == len(states),
             records=records.tobytes(),
             reason="\n".join(["; ".join(words), *reasons]),
+            doubt=self._doubt if self._beyond and not lost else NO_RESULT,
         )
 
     def give_up(self, tries: Mapping[bytes, int]) -> Settlement:
@@ -211,21 +219,30 @@ class Results:
             return None
         self._finished.add(i)
         self._why.pop(i, None)
-        tokens = int(self._records["tokens"][i])
+        said: int | None = None
         try:
             reply = to_reply(self._name, response.get("body"), {})
+            said = reply.tokens
             vectors = check(EmbedCall(model=self._model, texts=("",), role="document"), reply)
             self._stored.add(i)
-            if reply.tokens is not None:
-                tokens = self._said[i] = reply.tokens
             return i, vectors
         except BadReply as bad:
-            tokens = tokens if bad.usage is None else bad.usage.tokens
             self._why[i] = (bad.message, False)
             return None
         finally:
-            self._billed += self._price(tokens)
-            self._tokens += tokens
+            self._book(i, said)
+
+    def _book(self, i: int, said: int | None) -> None:
+        """Add what a line was billed; its text is not at hand, so that what was held is all that is believed."""
+        held = int(self._records["tokens"][i])
+        believed = believe(said, texts=1, held=held, most=held)
+        settled = self._price(believed.tokens)
+        self._billed += settled
+        self._tokens += believed.tokens
+        self._beyond += self._price(believed.tokens + believed.beyond) - settled
+        self._doubt = self._doubt or believed.doubt
+        if not believed.doubt:
+            self._said[i] = believed.tokens
 
     def _refusal(self, status: Any, error: Any, response: Any) -> tuple[str, bool]:
         """Why a request of the batch failed, and whether it would fail again."""

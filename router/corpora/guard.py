@@ -16,10 +16,7 @@ from router.corpora.store import Corpora
 from router.domain.errors import (
     BadInput,
     BudgetExceeded,
-    KeyRejected,
-    NotConfigured,
     ProviderError,
-    QuotaExhausted,
     RateLimited,
     Refused,
     RouterError,
@@ -35,7 +32,11 @@ from router.engine import Router
 
 FIRST_PAUSE_S = 15.0
 LONGEST_PAUSE_S = 600.0
-_FOR_SOMEBODY = (KeyRejected, QuotaExhausted, NotConfigured, BudgetExceeded, Refused, StoreError)
+
+
+def _for_somebody(error: RouterError) -> bool:
+    """True where it would meet every other text too, until somebody acts."""
+    return isinstance(error, Refused | StoreError) or (isinstance(error, ProviderError) and error.action == "stop")
 
 
 class Stop(Exception):
@@ -69,7 +70,7 @@ def judge(problems: Mapping[int, RouterError]) -> Judgement:
     passing: RouterError | None = None
     failed: dict[int, tuple[str, bool]] = {}
     for at, error in problems.items():
-        if isinstance(error, _FOR_SOMEBODY):
+        if _for_somebody(error):
             # The disk before the money: with a full disk nothing that is paid for can be kept.
             if stop is None or isinstance(error, StoreError):
                 stop = error
@@ -91,7 +92,7 @@ def stop_for(router: Router, job: Job, error: RouterError, pauses: int) -> Stop:
     if isinstance(error, StoreBusy):
         return Stop("waiting", str(error), soon)
     passed_over = isinstance(error, Refused) and router.lanes[_provider(job)].unhealthy()
-    if passed_over or (isinstance(error, ProviderError) and not isinstance(error, _FOR_SOMEBODY)):
+    if passed_over or (isinstance(error, ProviderError) and not _for_somebody(error)):
         return Stop("waiting", f"{error} It is tried again by itself.", soon)
     return Stop("paused", str(error))
 

@@ -129,8 +129,11 @@ class Lane:
             self._probing = True
         self._wake()
 
-    def failed(self, ticket: Ticket, error: ProviderError) -> None:
-        """A call failed: narrow, pause, or open the breaker, as the error says."""
+    def failed(self, ticket: Ticket, error: ProviderError, *, part: bool = False) -> None:
+        """A call failed: narrow, pause, or open the breaker, as the error says.
+
+        `part`: of a call that is divided, because one of its texts may be to blame: it does not count for the breaker.
+        """
         now = self._clock()
         self._last_error = error.message
         if isinstance(error, RateLimited):
@@ -155,7 +158,8 @@ class Lane:
             self._regain = max(self._regain, self._width)
             self._width = max(1, self._width // 2)
             self._halved_at = self._widened_at = now
-        self._failures += 1
+        if not part:
+            self._failures += 1
         if self._failures >= BREAK_AFTER:
             self._open_until = now + BREAK_S
 

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from router.dispatch.paid import Delivery
+from router.dispatch.delivery import Delivery
 from router.domain.errors import Refused
 from router.domain.values import Model, Role, Unit
 from router.providers.base import EmbedCall, Provider, check

@@ -1,8 +1,9 @@
 """One paid call from its hold to its settlement: the one place where calls are sent again.
 
-A 429 is known to be unbilled and is queued again under the same hold until the deadline. What may have been billed
-is sent at most three times, each time under a hold of its own. A call that is too large, or that the provider
-rejects, is never sent again unchanged: it is divided until the text that is to blame stands alone.
+What is done about a failure is `next_step`'s to say. A 429 is known to be unbilled and is queued again under the same
+hold until the deadline. What may have been billed is sent at most three times, each time under a hold of its own. A
+call that is too large, that the provider rejects, or that its server fails on, is divided until the text that is to
+blame stands alone.
 """
 
 from __future__ import annotations
@@ -10,91 +11,52 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 
-from router.dispatch.lane import Lane, Ticket
+from router.dispatch.booking import end, keep
+from router.dispatch.delivery import Delivery, Route
+from router.dispatch.lane import Ticket
+from router.dispatch.steps import Attempt, Division, next_step
 from router.domain.errors import (
     BadReply,
     BudgetExceeded,
     CallRejected,
-    CallTooLarge,
-    KeyRejected,
-    NotConfigured,
     OutcomeUnknown,
     ProviderError,
-    QuotaExhausted,
     RateLimited,
+    Refused,
     RouterError,
     StoreError,
     Unreachable,
 )
-from router.domain.values import Model, Role, Unit
-from router.providers.base import EmbedCall, Floats, Provider, Reply, check
-from router.store.cache import Cache, Kind, kind_of
+from router.domain.values import Unit
+from router.providers.base import EmbedCall, Floats, Reply, check
 from router.store.entries import Hold
-from router.store.ledger import Ledger, Price
 
-MOST_SENDS = 3
-"""Sends of one call that may have been billed."""
 GRACE_S = 0.5
 """What a provider has, beyond its time-out, to say itself that it is over."""
 FIRST_WAIT_S = 0.25
 LONGEST_WAIT_S = 30.0
 
 
-@dataclass(slots=True)
-class Delivery:
-    """What came of some calls.
+class _NotSent(Exception):
+    """A call must not leave, for this reason."""
 
-    Attributes:
-        vectors: full vectors by digest.
-        failed: why a text has none, by digest.
-        charged, unconfirmed: nanodollars.
-        tokens: tokens that were billed.
-        model: who answered last, of several ways to one space.
-    """
-
-    vectors: dict[bytes, Floats] = field(default_factory=dict)
-    failed: dict[bytes, RouterError] = field(default_factory=dict)
-    charged: int = 0
-    unconfirmed: int = 0
-    tokens: int = 0
-    model: Model | None = None
-
-    def add(self, later: Delivery) -> None:
-        """Add what came of a later try for the same texts."""
-        self.vectors.update(later.vectors)
-        for digest in later.vectors:
-            self.failed.pop(digest, None)
-        self.failed.update(later.failed)
-        self.charged += later.charged
-        self.unconfirmed += later.unconfirmed
-        self.tokens += later.tokens
+    def __init__(self, error: RouterError) -> None:
+        super().__init__(error.message)
+        self.error = error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Route:
-    """All that a call needs on its way: the model, its provider and lane, and the books.
+class _Failed:
+    """A call that is to be divided: its hold, which is not ended yet, and its sends that may have been billed."""
 
-    `fits` tells the kinds of cached vectors that may answer for the model.
-    """
-
-    model: Model
-    role: Role
-    provider: Provider
-    lane: Lane
-    ledger: Ledger
-    cache: Cache
-    price: Price
-    fits: Callable[[Kind], bool]
-    deadline: float
-    cancelled: Callable[[], bool]
-
-
-class _HoldGone(OutcomeUnknown):
-    """The sweeper took this process for dead and ended the hold: the call must not leave."""
+    hold: Hold
+    error: ProviderError
+    sends: int
 
 
 class Sender:
@@ -103,72 +65,107 @@ class Sender:
     def __init__(self, route: Route) -> None:
         self._route = route
         self._closed: RouterError | None = None
+        self._refused = self._refused_alone = 0
+        self._probe = asyncio.Lock()
         self.delivery = Delivery()
+        self.texts = 1
+        """Of the whole request."""
 
-    async def deliver(self, hold: Hold, *, marked: bool, sends: int = 0) -> None:
+    async def deliver(self, hold: Hold, *, marked: bool) -> None:
         """Send the call of this hold until it is answered or given up. Never raises for a provider's fault."""
+        async with self._turn():
+            failed = await self._attempt(hold, marked=marked)
+        if failed is not None:
+            await self._divide(failed)
+
+    # ---- one call ----
+
+    async def _attempt(self, hold: Hold, *, marked: bool, sends: int = 0, part: bool = False) -> _Failed | None:
+        """Send a call until it is answered or given up (None), or is to be divided.
+
+        `sends`: of its texts that may have been billed before. `part`: of a call that is being divided.
+        """
         route = self._route
         limited = unreached = 0
         while True:
             call = EmbedCall(model=route.model, texts=tuple(u.text for u in hold.units), role=route.role)
             try:
-                tokens = sum(u.tokens for u in hold.units)
+                weight = sum(u.tokens for u in hold.units)
                 ready = None if marked else partial(self._mark, hold)
-                async with route.lane.slot(tokens, route.deadline, route.cancelled, ready) as ticket:
+                async with route.lane.slot(weight, route.deadline, self._stopped, ready) as ticket:
                     marked = True
-                    if self._closed is not None:
-                        raise self._closed
-                    reply = await self._send(call, ticket)
+                    self._require_leave(hold)
+                    reply = await self._send(call, ticket, part)
                 await asyncio.sleep(0)  # the next call leaves before this one's answer is unpacked
-                vectors = self._check(call, ticket, reply)
-            except RateLimited as error:
-                limited += 1
-                if not await self._wait(error, limited):
-                    await self._give_up(hold, _out_of_time(error))
-                    return
-            except Unreachable as error:
-                unreached += 1
-                if unreached >= MOST_SENDS or not await self._wait(error, unreached):
-                    await self._give_up(hold, error)
-                    return
-            except (CallTooLarge, CallRejected) as error:
-                await self._divide(hold, error, sends)
-                return
-            except (KeyRejected, QuotaExhausted, NotConfigured, StoreError) as error:
-                self._closed = error  # it would be the same for every other call of this request
+                vectors = self._check(call, ticket, reply, part)
+            except _NotSent as unsent:
+                await self._give_up(hold, unsent.error)
+                return None
+            except StoreError as error:
+                self._closed = error
                 await self._give_up(hold, error)
-                return
-            except _HoldGone as error:
-                self.fail(hold.units, error)
-                return
+                return None
             except ProviderError as error:
-                sends += 1
-                again = await self._again(hold, error, sends)
-                if again is None:
-                    return
-                hold = again
+                limited += isinstance(error, RateLimited)
+                unreached += isinstance(error, Unreachable)
+                sends += error.billed != "no"
+                step = next_step(error, Attempt(texts=len(hold.units), sends=sends, unreached=unreached))
+                if step == "resend" and not route.lane.may_resend():
+                    step = "divide" if error.action == "resend_then_divide" and len(hold.units) > 1 else "give_up"
+                if step == "wait":
+                    if await self._wait(error, limited + unreached):
+                        continue
+                    await self._give_up(hold, self._closed or _out_of_time(error))
+                    return None
+                if step == "resend":
+                    again = await self._again(hold, error, sends)
+                    if again is None:
+                        return None
+                    hold = again
+                    continue
+                if step == "divide":
+                    self._refused += error.action == "divide"
+                    return _Failed(hold=hold, error=error, sends=sends)
+                if step == "stop":
+                    self._closed = self._closed or error
+                await self._fail_alone(hold, error)
+                return None
             except Exception:  # none that we know of: booked, so that no hold is left, and passed on
                 if marked:
                     await route.ledger.fail(hold, "It ended in an unknown error.", billed=None, price=route.price)
                 else:
                     await route.ledger.release(hold)
                 raise
-            else:
-                try:
-                    await self._keep(hold, vectors, reply.tokens)
-                except StoreError as error:  # charged, and lost: the disk is full or gone
-                    self._closed = error  # and whatever were sent now would be lost too
-                    self.fail(hold.units, error)
-                return
+            try:
+                await keep(route, self.delivery, hold, vectors, reply.tokens)
+            except StoreError as error:  # charged, and lost: the disk is full or gone
+                self._closed = error  # and whatever were sent now would be lost too
+                self.fail(hold.units, error)
+            return None
 
     async def _mark(self, hold: Hold) -> None:
         """Note that the call is about to leave; a crash from here on books it as one that may have been billed."""
         if self._closed is not None:
-            raise self._closed
-        if not await self._route.ledger.mark_sent(hold):
-            raise _HoldGone("The hold of this call had run out before it was sent.", "Try again.")
+            raise _NotSent(self._closed)
+        try:
+            there = await self._route.ledger.mark_sent(hold)
+        except Refused as error:
+            raise _NotSent(error) from error
+        if not there:
+            raise _NotSent(_hold_gone())
 
-    async def _send(self, call: EmbedCall, ticket: Ticket) -> Reply:
+    def _require_leave(self, hold: Hold) -> None:
+        """The last look before a call leaves: it may have waited long, and its policy may be another one by now."""
+        if self._closed is not None:
+            raise _NotSent(self._closed)
+        try:
+            there = self._route.ledger.may_leave(hold)
+        except Refused as error:
+            raise _NotSent(error) from error
+        if not there:
+            raise _NotSent(_hold_gone())
+
+    async def _send(self, call: EmbedCall, ticket: Ticket, part: bool) -> Reply:
         """One send, with a deadline on the clock of its own: what has left is paid for, so the request waits for it.
 
         A provider that keeps the deadline itself comes first: it knows whether the call had left. Tells the lane where
@@ -180,98 +177,182 @@ class Sender:
                 return await self._route.provider.embed(call)
         except TimeoutError as exc:
             error = OutcomeUnknown(f"{lane.endpoint.name} did not answer in time.", "It may have been billed.")
-            lane.failed(ticket, error)
+            lane.failed(ticket, error, part=part)
             raise error from exc
         except ProviderError as error:
-            lane.failed(ticket, error)
+            lane.failed(ticket, error, part=part)
             raise
 
-    def _check(self, call: EmbedCall, ticket: Ticket, reply: Reply) -> Floats:
+    def _check(self, call: EmbedCall, ticket: Ticket, reply: Reply, part: bool) -> Floats:
         """The reply's vectors, if they can be trusted; tells the lane how the call went."""
         lane = self._route.lane
         try:
             vectors = check(call, reply)
         except BadReply as error:
-            lane.failed(ticket, error)
+            lane.failed(ticket, error, part=part)
             raise
         lane.succeeded(ticket, reply.headers)
         return vectors
 
-    async def _keep(self, hold: Hold, vectors: Floats, tokens: int | None) -> None:
-        """Store, then settle: a crash between the two over-counts money for a while and loses no vector."""
-        route, out = self._route, self.delivery
-        units = hold.units
-        try:
-            await route.cache.store(
-                kind_of(route.model, route.role, "whole"), [u.digest for u in units], [u.likely for u in units], vectors
-            )
-        finally:
-            billed = sum(u.tokens for u in units) if tokens is None else tokens
-            amount = route.price(billed)
-            await route.ledger.settle(hold, amount, billed, confirmed=tokens is not None)
-            out.charged += amount
-            out.tokens += billed
-        out.vectors.update(zip((u.digest for u in units), vectors, strict=True))
+    # ---- a call that failed ----
 
     async def _again(self, hold: Hold, error: ProviderError, sends: int) -> Hold | None:
         """Book what may have been billed; a new hold for another send, or None when it is given up."""
-        route, out = self._route, self.delivery
-        tokens = error.usage.tokens if isinstance(error, BadReply) and error.usage is not None else None
-        billed = None if tokens is None else route.price(tokens)
-        retry = sends < MOST_SENDS and not route.cancelled() and time.monotonic() < route.deadline
-        retry = retry and route.lane.may_resend()
-        holds = await route.ledger.fail(
-            hold,
-            error.message,
-            billed=billed,
-            tokens=tokens or 0,
-            again=(hold.units,) if retry else (),
-            price=route.price,
-        )
-        out.charged += billed or 0
-        out.tokens += tokens or 0
-        out.unconfirmed += hold.amount if billed is None else 0
-        if not holds:
-            self.fail(hold.units, error)
+        retry = not self._stopped() and time.monotonic() < self._route.deadline
+        holds = await end(self._route, self.delivery, hold, error, (hold.units,) if retry else ())
+        if isinstance(holds, Refused) or not holds:
+            self.fail(hold.units, _reason(error, holds))
             return None
         if not await self._wait(error, sends):
-            await self._give_up(holds[0], error)
+            await self._give_up(holds[0], self._closed or error)
             return None
         return holds[0]
 
-    async def _divide(self, hold: Hold, error: ProviderError, sends: int) -> None:
-        """Send the two halves instead; a text that stands alone is the one to blame."""
-        route = self._route
-        if len(hold.units) == 1:
+    async def _fail_alone(self, hold: Hold, error: ProviderError) -> None:
+        """Give up a call that cannot be divided, and name its texts."""
+        if error.action == "divide":
             error.hint = "Nothing was billed for it. Leave the text out, or shorten it."
-            await self._give_up(hold, error)
-            return
-        middle = len(hold.units) // 2
-        halves = (hold.units[:middle], hold.units[middle:])
-        holds = await route.ledger.fail(hold, error.message, billed=0, again=halves, price=route.price)
-        if not holds:
-            self.fail(hold.units, BudgetExceeded("There is no money left to send the call in two halves."))
-            return
-        await asyncio.gather(*(self.deliver(half, marked=True, sends=sends) for half in holds))
+            self._refused += 1
+            self._refused_alone += 1
+            if not self.delivery.vectors and self._refused_alone >= 2 * Division(self.texts).depth:
+                self._closed = self._closed or _refuses_all(error, self.texts)
+        await end(self._route, self.delivery, hold, error)
+        self.fail(hold.units, error)
 
     async def _give_up(self, hold: Hold, error: RouterError) -> None:
+        """Release the hold of a call that is not sent."""
         await self._route.ledger.release(hold)
         self.fail(hold.units, error)
 
-    def fail(self, units: Sequence[Unit], error: RouterError) -> None:
+    def fail(self, units: Iterable[Unit], error: RouterError) -> None:
         """Note why these texts have no vector."""
         for unit in units:
             self.delivery.failed[unit.digest] = error
 
-    def forgive(self, units: Sequence[Unit]) -> None:
-        """Forget that these texts failed: they are tried again."""
-        for unit in units:
-            self.delivery.failed.pop(unit.digest, None)
+    # ---- a call in parts ----
+
+    async def _divide(self, failed: _Failed) -> None:
+        """Send a call in parts until each text is answered or named, or `Division` says that it is in vain.
+
+        Both halves of a part are sent before one of them is divided further, down to a single text; only when
+        something was answered that way are all parts sent at once. Parts that may be billed go one after the other.
+        """
+        units = failed.hold.units
+        careful = failed.error.billed != "no"
+        division = Division(len(units), paid=careful and self._route.price(10**9) > 0)
+        self.delivery.divided += careful
+        pairs: list[tuple[Hold, ...]] = []
+        sends = failed.sends
+        turn = await self._take_turn()
+        try:
+            error = failed.error
+            halves = await self._halve(failed)
+            pairs += [halves] if halves else []
+            while pairs and not division.over():
+                first = len(pairs) - 1 if careful or not division.answered else 0
+                parts = [part for pair in pairs[first:] for part in pair]
+                del pairs[first:]
+                results = await self._send_parts(parts, sends, careful)
+                for part, result in zip(parts, results, strict=True):
+                    problem = result.error if result else self.delivery.failed.get(part.units[0].digest)
+                    unsure = isinstance(problem, ProviderError) and problem.billed != "no"
+                    division.note(len(part.units), answered=problem is None, unsure=unsure)
+                    self.delivery.in_vain += unsure
+                    if result is not None:
+                        error = result.error
+                        halves = await self._halve(result)
+                        pairs += [halves] if halves else []
+                if turn and not self._in_doubt():
+                    self._probe.release()
+                    turn = False
+            if pairs:
+                self._abandon(units, division, error)
+        finally:
+            for part in (part for pair in pairs for part in pair):
+                await self._give_up(part, self.delivery.failed.get(part.units[0].digest) or failed.error)
+            if turn:
+                self._probe.release()
+
+    async def _send_parts(self, parts: Sequence[Hold], sends: int, careful: bool) -> list[_Failed | None]:
+        """Send each part, all of them to their end; what came of each."""
+        in_turn = asyncio.Semaphore(1 if careful else len(parts))
+
+        async def one(part: Hold) -> _Failed | None:
+            async with in_turn:
+                return await self._attempt(part, marked=True, sends=sends, part=True)
+
+        results = await asyncio.gather(*map(one, parts), return_exceptions=True)
+        failed = [r for r in results if not isinstance(r, BaseException)]
+        if len(failed) < len(parts):  # one ended in an error that nobody knows; it is booked, and now the others are
+            for other in failed:
+                if other is not None:
+                    await self._fail_alone(other.hold, other.error)
+            raise next(r for r in results if isinstance(r, BaseException))
+        return failed
+
+    async def _halve(self, failed: _Failed) -> tuple[Hold, ...]:
+        """Holds for the two halves of a call that failed; none where it must not be sent again."""
+        units, error = failed.hold.units, failed.error
+        middle = len(units) // 2
+        careful = error.billed != "no"
+        on = not self._stopped() and (not careful or await self._wait(error, failed.sends))
+        holds = await end(
+            self._route, self.delivery, failed.hold, error, (units[:middle], units[middle:]) if on else ()
+        )
+        if isinstance(holds, Refused) or not holds:
+            short = isinstance(holds, BudgetExceeded) and not careful
+            why = BudgetExceeded("There is no money left to send the call in two halves.") if short else None
+            self.fail(units, why or self._closed or _reason(error, holds))
+            return ()
+        return holds
+
+    def _abandon(self, units: Sequence[Unit], division: Division, error: ProviderError) -> None:
+        """Name the texts of a call that was not divided to its end."""
+        if not self.delivery.vectors and error.action == "divide":
+            self._closed = everything = self._closed or _refuses_all(error, self.texts)
+            self.fail(units, everything)
+            return
+        why = type(error)(
+            f"{error.message.removesuffix('.')}: given up after {division.sent:,} parts of a call of {len(units):,}"
+            " texts; this text was in a part that failed.",
+            "Leave out the texts that are named, then try again.",
+        )
+        done = self.delivery
+        self.fail((u for u in units if u.digest not in done.vectors and u.digest not in done.failed), why)
+
+    # ---- turns and waits ----
+
+    def _in_doubt(self) -> bool:
+        """True where calls were refused and none was answered: it may be the set-up that is wrong, and not a text."""
+        return bool(self._refused) and not self.delivery.vectors and self._closed is None
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """While in doubt, one call at a time is tried; the others wait here."""
+        turn = await self._take_turn()
+        try:
+            yield
+        finally:
+            if turn:
+                self._probe.release()
+
+    async def _take_turn(self) -> bool:
+        """True: this call is the one that is tried, and must release `_probe`."""
+        if not self._in_doubt():
+            return False
+        await self._probe.acquire()
+        if self._in_doubt():
+            return True
+        self._probe.release()
+        return False
+
+    def _stopped(self) -> bool:
+        return self._closed is not None or self._route.cancelled()
 
     async def _wait(self, error: ProviderError, attempt: int) -> bool:
         """Wait before the next send, never less than the provider asked.
 
-        False: that would pass the deadline, or the request was cancelled.
+        False: that would pass the deadline, or nothing more is to be sent.
         """
         longest = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(attempt, 16))
         wait = random.uniform(FIRST_WAIT_S / 2, longest)
@@ -280,12 +361,34 @@ class Sender:
         end = time.monotonic() + wait
         if end > self._route.deadline:
             return False
-        while (left := end - time.monotonic()) > 0 and not self._route.cancelled():
+        while (left := end - time.monotonic()) > 0 and not self._stopped():
             await asyncio.sleep(min(left, 1.0))
-        return not self._route.cancelled()
+        return not self._stopped()
 
 
-def _out_of_time(error: RateLimited) -> RateLimited:
+def _reason(error: ProviderError, holds: tuple[Hold, ...] | Refused) -> RouterError:
+    """Why a call that failed is not sent again: for its failure, unless its policy forbids it by now."""
+    return holds if isinstance(holds, Refused) and not isinstance(holds, BudgetExceeded) else error
+
+
+def _refuses_all(error: ProviderError, texts: int) -> CallRejected:
+    refused = CallRejected(
+        f"{error.message.removesuffix('.')}: it refused every call and every part of one that was tried, of {texts:,}"
+        " texts, and answered none.",
+        "Nothing was billed. Check the base URL, the model's name and what the endpoint takes.",
+    )
+    refused.action = "stop"
+    return refused
+
+
+def _hold_gone() -> OutcomeUnknown:
+    """The sweeper took this process for dead and ended the hold."""
+    return OutcomeUnknown("The hold of this call had run out before it was sent.", "Try again.")
+
+
+def _out_of_time(error: ProviderError) -> ProviderError:
+    if not isinstance(error, RateLimited):
+        return error
     asked = "" if error.retry_after is None else f" and asked for a pause of {error.retry_after:,.0f} s"
     return RateLimited(
         f"{error.message.removesuffix('.')}{asked}: the request cannot wait as long as that.",

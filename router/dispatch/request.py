@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
+from router.dispatch.delivery import Delivery, Route
 from router.dispatch.packing import pack
-from router.dispatch.paid import Delivery, Route, Sender
+from router.dispatch.paid import Sender
 from router.domain.errors import BudgetExceeded, OutcomeUnknown, Refused, StoreBusy
 from router.domain.values import Unit
 from router.store.entries import Hold, Opened, Purpose
+from router.store.ledger import Price
 
 FIRST_POLL_S = 0.01
 LONGEST_POLL_S = 0.25
@@ -30,6 +34,9 @@ class PaidRequest:
         self._partial = partial
         self._progress = progress
         self._sender = Sender(route)
+        self._tight = asyncio.Lock()
+        self._under_way = 0
+        self._ended = asyncio.Event()
 
     async def run(self, units: Sequence[Unit]) -> Delivery:
         """What came of these units; those in neither `vectors` nor `failed` are in the cache by now.
@@ -37,6 +44,7 @@ class PaidRequest:
         Raises:
             BudgetExceeded, Refused, StoreBusy: not `partial`, and nothing was spent.
         """
+        self._sender.texts = len(units)
         waiting = await self._wait_for(await self._round(units))
         while waiting:
             try:
@@ -61,36 +69,80 @@ class PaidRequest:
 
     async def _call_by_call(self, groups: Sequence[Sequence[Unit]]) -> list[Unit]:
         busy: list[Unit] = []
-        short: list[Sequence[Unit]] = []
         places = asyncio.Semaphore(self._route.lane.endpoint.max_in_flight)
 
-        async def one(group: Sequence[Unit]) -> bool:
+        async def one(group: Sequence[Unit]) -> None:
             async with places:
-                if self._route.cancelled():
-                    self._sender.fail(group, Refused("The request was cancelled."))
-                    return False
-                try:
-                    opened = await self._open([group])
-                except BudgetExceeded as error:
-                    short.append(group)
-                    self._sender.fail(group, error)
-                    return False
-                except (Refused, StoreBusy) as error:
-                    self._sender.fail(group, error)
-                    return False
-                busy.extend(opened.busy)
-                for hold in opened.holds:
-                    await self._deliver(hold, marked=True)
-                return True
+                busy.extend(await self._fill(group))
 
         await _all(one(group) for group in groups)
-        if self._route.model.tokenizer == "bytes":
-            # Holds were upper bounds; now that they are settled at less, some of what did not fit may fit.
-            for group in list(short):
-                self._sender.forgive(group)
-                if not await one(group):
-                    break
         return busy
+
+    async def _fill(self, group: Sequence[Unit]) -> list[Unit]:
+        """Send a group in as few calls as its budgets allow at a time; returns what somebody else is paying for."""
+        busy: list[Unit] = []
+        while group:
+            try:
+                opened, group = await self._hold_what_fits(group)
+            except (Refused, StoreBusy) as error:
+                self._sender.fail(group, error)
+                break
+            busy += opened.busy
+            try:
+                for hold in opened.holds:
+                    await self._deliver(hold, marked=True)
+            finally:
+                self._one_less()
+        return busy
+
+    async def _hold_what_fits(self, group: Sequence[Unit]) -> tuple[Opened, Sequence[Unit]]:
+        """Hold a call of as many of these texts as the budgets take; gives what is left of them too.
+
+        A hold is the most that a call can cost. So while calls of ours are under way, the end of one is waited for: it
+        gives back what it did not need. Only then is the call made smaller, down to its smallest text. One call waits
+        like this at a time, and those behind it in turn.
+
+        Raises:
+            BudgetExceeded: not even the smallest text fits, with nothing of ours under way.
+            Refused: the policy or the kill switch says no, or the request was cancelled.
+            StoreBusy: the lock was not had.
+        """
+        if not self._tight.locked():
+            with contextlib.suppress(BudgetExceeded):
+                return await self._begin(group), ()
+        async with self._tight:
+            part, left = group, 0
+            while True:
+                self._ended.clear()
+                try:
+                    opened = await self._begin(part)
+                except BudgetExceeded as error:
+                    if self._under_way:
+                        await self._ended.wait()
+                        part = group
+                        continue
+                    if len(part) == 1:
+                        raise
+                    left = error.left
+                else:
+                    held = {unit.digest for unit in part}
+                    return opened, [unit for unit in group if unit.digest not in held]
+                part = _that_fit(part, left, self._route.price) or [min(group, key=lambda unit: unit.tokens)]
+
+    async def _begin(self, group: Sequence[Unit]) -> Opened:
+        """Hold one call; it counts as under way from here until `_one_less`."""
+        if self._route.cancelled():
+            raise Refused("The request was cancelled.")
+        self._under_way += 1
+        try:
+            return await self._open([group])
+        except BaseException:
+            self._one_less()
+            raise
+
+    def _one_less(self) -> None:
+        self._under_way -= 1
+        self._ended.set()
 
     async def _open(self, groups: Sequence[Sequence[Unit]]) -> Opened:
         route = self._route
@@ -129,6 +181,18 @@ class PaidRequest:
             await asyncio.sleep(pause)
             pause = min(LONGEST_POLL_S, pause * 1.5)
         return list(units)
+
+
+def _that_fit(units: Sequence[Unit], left: int, price: Price) -> list[Unit]:
+    """The texts that together cost `left` nanodollars at most, those that come first rather than the small ones."""
+    total = sum(unit.tokens for unit in units)
+    most = bisect_right(range(total + 1), left, key=price) - 1
+    chosen: list[Unit] = []
+    for unit in units:
+        if unit.tokens <= most:
+            chosen.append(unit)
+            most -= unit.tokens
+    return chosen
 
 
 async def _all(work: Iterable[Coroutine[Any, Any, object]]) -> None:

@@ -27,6 +27,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 Billed = Literal["no", "maybe", "yes"]
+Action = Literal["wait", "resend", "resend_once", "resend_then_divide", "divide", "stop"]
+"""What the dispatcher does about an error of a provider (`dispatch/steps.py` says when it gives up):
+
+`wait` and send the call again under the same hold, it was not billed; `resend` it under a hold of its own, it may have
+been billed; `resend_once`; resend it and, where that does not help, `divide` it; `divide` it, unchanged it can never
+pass; `stop`, every other call of the request would meet the same."""
 
 
 class RouterError(Exception):
@@ -65,11 +71,13 @@ class BudgetExceeded(Refused):
 
     Attributes:
         shortfall: nanodollars by which the budget is too small.
+        left: nanodollars that it has left.
     """
 
-    def __init__(self, message: str, hint: str = "", *, shortfall: int = 0) -> None:
+    def __init__(self, message: str, hint: str = "", *, shortfall: int = 0, left: int = 0) -> None:
         super().__init__(message, hint)
         self.shortfall = shortfall
+        self.left = left
 
 
 class StoreError(RouterError):
@@ -88,6 +96,7 @@ class ProviderError(RouterError):
     """Something a provider did. `billed` is what is known of the money, and decides the hold's fate."""
 
     billed: Billed = "no"
+    action: Action = "stop"
 
 
 class NotConfigured(ProviderError):
@@ -110,6 +119,8 @@ class RateLimited(ProviderError):
         headers: the answer's, for the rate limits that it names.
     """
 
+    action: Action = "wait"
+
     def __init__(
         self,
         message: str,
@@ -126,25 +137,36 @@ class RateLimited(ProviderError):
 class CallTooLarge(ProviderError):
     """Too many texts or tokens in one call. To be split, never to be resent unchanged."""
 
+    action: Action = "divide"
+
 
 class CallRejected(ProviderError):
-    """Another 4xx: this provider will not embed this call as it is."""
+    """Another 4xx: this provider will not embed this call as it is. It is divided, until the text to blame is alone.
+
+    Where nothing of a whole request was answered, `action` is `stop`: it is the set-up that is wrong, and not a text.
+    """
+
+    action: Action = "divide"
 
 
 class Unreachable(ProviderError):
     """Connection refused or no such host: the call never left."""
 
+    action: Action = "wait"
+
 
 class Overloaded(ProviderError):
-    """A 5xx. The provider may have billed it all the same."""
+    """A 5xx. The provider may have billed it all the same. One text may be why: some servers choke on it."""
 
     billed: Billed = "maybe"
+    action: Action = "resend_then_divide"
 
 
 class OutcomeUnknown(ProviderError):
     """Time-out, reset or a broken body after the call was sent."""
 
     billed: Billed = "maybe"
+    action: Action = "resend"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,12 +181,17 @@ class BadReply(ProviderError):
 
     Attributes:
         usage: what the reply says was billed, or None where it does not say.
+        action: whether sending again may help: `resend` (a body that broke off), `resend_once` (a count or an order
+            that is wrong), `resend_then_divide` (a number that is not finite) or `stop` (another model, another size).
     """
 
     billed: Billed = "maybe"
 
-    def __init__(self, message: str, hint: str = "", *, usage: BilledUsage | None = None) -> None:
+    def __init__(
+        self, message: str, hint: str = "", *, usage: BilledUsage | None = None, action: Action = "resend"
+    ) -> None:
         super().__init__(message, hint)
         self.usage = usage
+        self.action = action
         if usage is not None:
             self.billed = "yes"

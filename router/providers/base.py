@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from router.config import Endpoint
 from router.domain.errors import (
+    Action,
     BadReply,
     BilledUsage,
     CallRejected,
@@ -114,35 +115,39 @@ def check(call: EmbedCall, reply: Reply) -> Floats:
     """The vectors of a reply, `(n, dimensions)` float32 of unit length, in the order of the call's texts.
 
     Raises:
-        BadReply: wrong count, `index`, size or model; a number that is not finite; a vector of zeros.
+        BadReply: wrong count, `index`, size or model; a number that is not finite; a vector of zeros. Its `action` says
+            whether the same call may be answered rightly.
     """
     usage = None if reply.tokens is None else BilledUsage(tokens=reply.tokens)
 
-    def bad(what: str) -> BadReply:
+    def bad(what: str, action: Action) -> BadReply:
         return BadReply(
             f"{call.model.provider} answered a call of {len(call.texts)} texts with {what}.",
             "Nothing of the answer was stored.",
             usage=usage,
+            action=action,
         )
 
     if reply.model is not None and not _same_model(call.model, reply.model):
-        raise bad(f"vectors of another model, '{str(reply.model)[:60]}' for '{call.model.name}'")
+        raise bad(f"vectors of another model, '{str(reply.model)[:60]}' for '{call.model.name}'", "stop")
     n = len(call.texts)
     if len(reply.vectors) != n:
-        raise bad(f"{len(reply.vectors)} vectors")
+        raise bad(f"{len(reply.vectors)} vectors", "resend_once")
     order = range(n) if reply.indices is None else _order(reply.indices, n)
     if order is None:
-        raise bad("an `index` that is doubled, out of range or not to be told")
+        raise bad("an `index` that is doubled, out of range or not to be told", "resend_once")
     try:
         vectors = _decode(reply.vectors, call.model.dimensions)
+    except _WrongSize as exc:
+        raise bad(f"vectors that cannot be read ({exc})", "stop") from exc
     except (ValueError, TypeError, binascii.Error, OverflowError) as exc:
-        raise bad(f"vectors that cannot be read ({str(exc)[:80]})") from exc
+        raise bad(f"vectors that cannot be read ({str(exc)[:80]})", "resend_then_divide") from exc
     with np.errstate(over="ignore"):
         norms = np.linalg.norm(vectors, axis=1)
     if not np.isfinite(norms).all():
-        raise bad("a number that is not finite")
+        raise bad("a number that is not finite", "resend_then_divide")
     if norms.min() < SHORTEST:
-        raise bad("a vector of zeros")
+        raise bad("a vector of zeros", "resend_then_divide")
     if np.abs(norms - 1.0).max() > 1e-3:
         vectors /= norms[:, None]
     if isinstance(order, range):
@@ -202,16 +207,21 @@ def reply_limit(call: EmbedCall) -> int:
     return REPLY_BYTES + texts + len(call.texts) * call.model.dimensions * NUMBER_BYTES
 
 
+class _WrongSize(ValueError):
+    """Every vector has another number of dimensions than the model: it is another model, or another size of it."""
+
+
 def _decode(raw: Sequence[Any] | Floats, dimensions: int) -> Floats:
     if not isinstance(raw, np.ndarray) and all(isinstance(v, str) for v in raw):
         data = b"".join(base64.b64decode(v, validate=True) for v in raw)
         if any(len(v) != 4 * -(-dimensions * 4 // 3) for v in raw) or len(data) != len(raw) * dimensions * 4:
-            raise ValueError("not base64 of the model's size")
+            alike = len({len(v) for v in raw}) == 1 and len(data) % (4 * len(raw)) == 0
+            raise (_WrongSize if alike else ValueError)("not base64 of the model's size")
         return np.frombuffer(data, dtype="<f4").reshape(len(raw), dimensions).copy()
     with np.errstate(over="ignore"):
         vectors = np.array(raw, dtype=np.float32)  # raises on ragged rows and on a null for a row
     if vectors.shape != (len(raw), dimensions):
-        raise ValueError(f"{vectors.shape[1:]} numbers instead of {dimensions}")
+        raise _WrongSize(f"{vectors.shape[1:]} numbers instead of {dimensions}")
     return vectors
 
 
@@ -255,7 +265,7 @@ def to_reply(name: str, data: Any, headers: Mapping[str, str]) -> Reply:
             headers=headers,
         )
     except (KeyError, TypeError, AttributeError) as exc:
-        raise unreadable(name) from exc
+        raise unreadable(name, "resend_once") from exc
 
 
 def dig(data: Any, *path: str) -> Any:
@@ -265,9 +275,10 @@ def dig(data: Any, *path: str) -> Any:
     return data
 
 
-def unreadable(name: str) -> BadReply:
-    """The error for an answer that has not the form it should have."""
-    return BadReply(f"{name} answered with something that is not a list of embeddings.", "Nothing was stored.")
+def unreadable(name: str, action: Action = "resend") -> BadReply:
+    """The error for an answer that broke off, or (`resend_once`) that has not the form it should have."""
+    what = f"{name} answered with something that is not a list of embeddings."
+    return BadReply(what, "Nothing was stored.", action=action)
 
 
 def tokens_billed(said: object) -> int | None:

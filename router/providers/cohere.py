@@ -49,6 +49,6 @@ def _read(name: str, body: bytes | bytearray, headers: Mapping[str, str]) -> Rep
     data = read_json(name, body)
     vectors = dig(data, "embeddings", "float")
     if not isinstance(vectors, list):
-        raise unreadable(name)
+        raise unreadable(name, "resend_once")
     billed = tokens_billed(dig(data, "meta", "billed_units", "input_tokens"))
     return Reply(vectors=vectors, indices=None, tokens=billed, model=None, headers=headers)

@@ -13,7 +13,7 @@ from typing import TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from router.dispatch.paid import Delivery
+from router.dispatch.delivery import Delivery
 from router.domain.errors import BadInput, BudgetExceeded, Refused, RouterError, StoreError
 from router.domain.pricing import price_on
 from router.domain.values import Ask, Facts, Model, Plan, Policy, Refusal, Role, Tokenizer

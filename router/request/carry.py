@@ -6,9 +6,9 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 
+from router.dispatch.delivery import Delivery, Route
 from router.dispatch.lane import Lane
 from router.dispatch.local import embed_locally
-from router.dispatch.paid import Delivery, Route
 from router.dispatch.request import PaidRequest
 from router.domain.errors import (
     KeyRejected,

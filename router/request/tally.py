@@ -10,7 +10,7 @@ from decimal import Decimal
 import numpy as np
 from numpy.typing import NDArray
 
-from router.dispatch.paid import Delivery
+from router.dispatch.delivery import Delivery
 from router.domain.errors import BudgetExceeded, RouterError
 from router.domain.money import price_tokens, to_json
 from router.domain.pricing import price_on
@@ -127,6 +127,7 @@ def to_result(
     model = done.model or plan.model
     if model.id != plan.model.id:
         decision = f"{decision} {plan.model.id} failed, so {model.id} answered."
+    decision = " ".join([decision, *done.remarks()])
     routes = routes_in_order(tally)
     answered = list(tally.answered)
     served = [i for i, route in enumerate(answered) if route != "refused"]

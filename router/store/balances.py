@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from router.domain import money
-from router.domain.errors import BudgetExceeded
-from router.domain.policy import window_bounds
-from router.domain.values import Budget, BudgetState, Window
+from router.domain.errors import BudgetExceeded, Refused
+from router.domain.policy import allows, from_dict, window_bounds
+from router.domain.values import Budget, BudgetState, Policy, Window
 from router.store.database import Connection
 
 ACCOUNT = "account"
@@ -25,6 +26,40 @@ def paid_enabled(conn: Connection) -> bool:
     """False while the kill switch stops all paid calls."""
     row = conn.execute("SELECT value FROM settings WHERE key = 'paid'").fetchone()
     return row is None or row[0] != "off"
+
+
+def require_permission(conn: Connection, policy: str, model: str) -> None:
+    """Raise Refused where a paid call to this model may not leave as things stand now.
+
+    Read by every hold, and again before each call leaves: the kill switch and the newest version of the policy, which
+    may have been edited or deleted while a request or a job runs.
+    """
+    if not paid_enabled(conn):
+        raise Refused("All paid calls are stopped by the kill switch.", "Turn it off to spend again.")
+    row = conn.execute(
+        "SELECT body, deleted FROM policies WHERE name = ? ORDER BY version DESC LIMIT 1", (policy,)
+    ).fetchone()
+    if row is None or row[1]:
+        raise Refused(
+            f"The policy '{policy}' was deleted, so nothing more is spent under it.",
+            "Create it again, or use another policy; what was embedded stays.",
+        )
+    rules = _rules(row[0])
+    if rules.local_only:
+        raise Refused(
+            f"The policy '{policy}' allows local models only, so {model} is not called.",
+            "Use a policy that may call paid models; what was embedded stays.",
+        )
+    if not allows(rules, model):
+        raise Refused(
+            f"{model} is not on the allow list of the policy '{policy}', so it is not called.",
+            "Widen the policy's allow list, or use another policy; what was embedded stays.",
+        )
+
+
+@lru_cache(maxsize=64)
+def _rules(body: str) -> Policy:
+    return from_dict(json.loads(body))
 
 
 def fold(conn: Connection) -> dict[Scope, tuple[int, int, int]]:
@@ -65,7 +100,8 @@ def add_to_balances(
 
 
 def require_room(conn: Connection, scopes: Sequence[Scope], amount: int) -> None:
-    """Raise BudgetExceeded where a hard budget cannot take `amount` more."""
+    """Raise BudgetExceeded, of the tightest, where a hard budget cannot take `amount` more."""
+    refusals = []
     for owner, window, start in scopes:
         row = conn.execute(
             "SELECT amount FROM budgets WHERE owner = ? AND window = ? AND hard = 1", (owner, window)
@@ -74,7 +110,9 @@ def require_room(conn: Connection, scopes: Sequence[Scope], amount: int) -> None
             continue
         used = used_in(conn, owner, window, start)
         if used + amount > row[0]:
-            raise exceeded(owner, window, row[0], used, amount)
+            refusals.append(exceeded(owner, window, row[0], used, amount))
+    if refusals:
+        raise max(refusals, key=lambda refusal: refusal.shortfall)
 
 
 _WINDOW_WORDS = {
@@ -95,6 +133,7 @@ def exceeded(owner: str, window: str, limit: int, used: int, amount: int) -> Bud
         f" {money.show(missing)} more is needed.",
         "Raise the budget, wait for the next window, or use a local model.",
         shortfall=missing,
+        left=max(0, limit - used),
     )
 
 

@@ -12,17 +12,17 @@ import os
 import secrets
 import socket
 from collections.abc import Callable, Sequence
-from typing import Literal, TypeVar
+from typing import TypeVar
 
-from router.domain.errors import BudgetExceeded, Refused, StoreError
+from router.domain.errors import Refused, StoreError
 from router.domain.values import BudgetState, Unit
 from router.store.balances import (
     ACCOUNT,
     Scope,
     add_to_balances,
     budget_states,
-    paid_enabled,
     parse_scopes,
+    require_permission,
     require_room,
     scopes_of,
     unjudged,
@@ -78,7 +78,7 @@ class Ledger(Reconciling):
 
         Raises:
             BudgetExceeded: a hard budget is too small; nothing is held or claimed.
-            Refused: the kill switch is on.
+            Refused: the kill switch is on, or the policy as it is now does not allow the call.
             StoreBusy: the lock was not had; nothing is held.
         """
 
@@ -104,8 +104,7 @@ class Ledger(Reconciling):
         process's lease: no sweeper touches it, and whoever keeps it must end it (`end_in`).
         """
         self._register(conn)
-        if not paid_enabled(conn):
-            raise Refused("All paid calls are stopped by the kill switch.", "Turn it off to spend again.")
+        require_permission(conn, purpose.policy, purpose.model)
         digests = [unit.digest for group in groups for unit in group]
         taken = claimed(conn, purpose.kind, digests)
         free = [d for d in digests if d not in taken]
@@ -149,24 +148,51 @@ class Ledger(Reconciling):
         conn.execute("INSERT OR IGNORE INTO processes VALUES (?, ?, ?)", (self.process, now + LEASE_S, now))
 
     async def mark_sent(self, hold: Hold) -> bool:
-        """Note that the call is about to leave. False: the hold is gone (it was swept), so it must not leave."""
+        """Note that the call is about to leave. False: the hold is gone (it was swept), so it must not leave.
+
+        Raises:
+            Refused: as `may_leave` does; nothing is noted.
+        """
 
         def write(conn: Connection) -> bool:
+            may_leave(conn, hold)
             return change(conn, "UPDATE holds SET sent = 1 WHERE id = ? AND state = 'pending'", (hold.id,)) == 1
 
         return await self.database.write(write, patience_s=SETTLE_PATIENCE_S)
 
-    async def settle(self, hold: Hold, amount: int, tokens: int, *, confirmed: bool = False) -> bool:
+    def may_leave(self, hold: Hold) -> bool:
+        """Whether a call that has waited for its turn may still be sent. False: its hold is gone.
+
+        Raises:
+            Refused, BudgetExceeded: its policy, a budget or the kill switch was changed while it waited.
+        """
+        return may_leave(self.database.reader(), hold)
+
+    def require_permission(self, number: int) -> None:
+        """Raise Refused where the kill switch, or the policy as it is now, forbids what this hold was taken for."""
+        conn = self.database.reader()
+        policy, model = conn.execute("SELECT policy, model FROM holds WHERE id = ?", (number,)).fetchone()
+        require_permission(conn, policy, model)
+
+    async def settle(
+        self, hold: Hold, amount: int, tokens: int, *, confirmed: bool = False, unconfirmed: int = 0, doubt: str = ""
+    ) -> bool:
         """Book what was billed (nanodollars) and end the hold. False: somebody else ended it first.
 
         Where `confirmed`, the tokens are the provider's word, and the model's ratios are learned from them.
         A hold that the sweeper had already turned into an unconfirmed charge is corrected: that charge is
         struck and the true one booked.
+
+        Args:
+            unconfirmed: nanodollars that the provider claims beside it, and that cannot be true.
+            doubt: why the figures are not the provider's own, for the charges.
         """
 
         def write(conn: Connection) -> bool:
-            if not self._end(conn, hold.id, "settled", amount, tokens):
-                return self._correct(conn, hold.id, amount, tokens)
+            if not self._end(
+                conn, hold.id, settled=amount, tokens=tokens, unconfirmed=unconfirmed or None, note=doubt, reason=doubt
+            ):
+                return self._correct(conn, hold.id, amount + unconfirmed, tokens)
             if confirmed:
                 learn_from(conn, hold.purpose.model, hold.units, tokens)
             return True
@@ -177,7 +203,7 @@ class Ledger(Reconciling):
         """End a hold whose call is known to be unbilled. False: somebody else ended it first."""
 
         def write(conn: Connection) -> bool:
-            return self._end(conn, hold.id, "released", 0, 0)
+            return self._end(conn, hold.id)
 
         return await self._write(write, owed=write)
 
@@ -188,9 +214,10 @@ class Ledger(Reconciling):
         *,
         billed: int | None,
         tokens: int = 0,
+        unconfirmed: int = 0,
         again: Sequence[Sequence[Unit]] = (),
         price: Price,
-    ) -> tuple[Hold, ...]:
+    ) -> tuple[Hold, ...] | Refused:
         """End the hold of a call that failed and, in the same commit, take new ones to send its texts again.
 
         Args:
@@ -199,36 +226,37 @@ class Ledger(Reconciling):
             billed: nanodollars that the provider says it billed; 0 where it is known to be unbilled; None where
                 it may have been billed: the whole hold becomes an unconfirmed charge.
             tokens: what was billed, in tokens.
+            unconfirmed: nanodollars that the provider claims beside `billed`, and that cannot be true.
             again: the calls to send instead; they take over the claims.
             price: nanodollars for a number of tokens.
 
-        Returns the new holds; none where there is no money left for them (the books are right all the same).
+        Returns the new holds, or why there are none: the money or the policy forbids it (the books are right all the
+        same). Empty where somebody else ended the hold first.
         """
-
-        state: Literal["settled", "released", "unconfirmed"]
-        state = "unconfirmed" if billed is None else "settled" if billed else "released"
+        doubtful = hold.amount if billed is None else unconfirmed or None
 
         def end(conn: Connection) -> bool:
-            amount = hold.amount if billed is None else billed
-            if self._end(conn, hold.id, state, amount, tokens, reason=reason):
+            if self._end(
+                conn, hold.id, settled=billed or None, tokens=tokens, unconfirmed=doubtful, note=reason, reason=reason
+            ):
                 return True
             if billed is not None:
-                self._correct(conn, hold.id, billed, tokens)
+                self._correct(conn, hold.id, billed + unconfirmed, tokens)
             return False
 
-        def write(conn: Connection) -> tuple[Hold, ...]:
+        def write(conn: Connection) -> tuple[Hold, ...] | Refused:
             if not end(conn) or not again:
                 return ()
-            scopes = scopes_of(conn, hold.purpose.policy, hold.purpose.request, self.clock())
+            purpose = hold.purpose
+            scopes = scopes_of(conn, purpose.policy, purpose.request, self.clock())
             amounts = [price(sum(u.tokens for u in units)) for units in again]
             try:
+                require_permission(conn, purpose.policy, purpose.model)
                 require_room(conn, scopes, sum(amounts))
-            except BudgetExceeded:
-                return ()
-            if not paid_enabled(conn):
-                return ()
+            except Refused as refused:  # not raised: the end of the failed call is to be committed
+                return refused
             return tuple(
-                self._take(conn, units, amount, scopes, hold.purpose, True)
+                self._take(conn, units, amount, scopes, purpose, True)
                 for units, amount in zip(again, amounts, strict=True)
             )
 
@@ -254,36 +282,33 @@ class Ledger(Reconciling):
 
         False: somebody else ended it first.
         """
-        state = "settled" if billed or tokens else "unconfirmed" if unconfirmed else "released"
-        if change(conn, "UPDATE holds SET state = ? WHERE id = ? AND state = 'pending'", (state, number)) != 1:
-            return False
-        held, scopes = conn.execute("SELECT amount, scopes FROM holds WHERE id = ?", (number,)).fetchone()
-        add_to_balances(conn, parse_scopes(scopes), held=-held, settled=billed, unconfirmed=unconfirmed)
-        if billed or tokens:
-            append_charge(conn, number, "settled", billed, tokens, self.clock(), "", texts=texts)
-        if unconfirmed:
-            append_charge(conn, number, "unconfirmed", unconfirmed, 0, self.clock(), reason)
-        conn.execute("DELETE FROM claims WHERE hold = ?", (number,))
-        return True
+        settled = billed if billed or tokens else None
+        return self._end(
+            conn, number, settled=settled, tokens=tokens, texts=texts, unconfirmed=unconfirmed or None, reason=reason
+        )
 
     def _end(
         self,
         conn: Connection,
         number: int,
-        state: Literal["settled", "released", "unconfirmed"],
-        amount: int,
-        tokens: int,
         *,
+        settled: int | None = None,
+        tokens: int = 0,
+        texts: int | None = None,
+        unconfirmed: int | None = None,
+        note: str = "",
         reason: str = "",
     ) -> bool:
+        """End a hold; `note` goes with the settled charge, `reason` with the unconfirmed one. None: no such charge."""
+        state = "settled" if settled is not None else "released" if unconfirmed is None else "unconfirmed"
         if change(conn, "UPDATE holds SET state = ? WHERE id = ? AND state = 'pending'", (state, number)) != 1:
             return False
         held, scopes = conn.execute("SELECT amount, scopes FROM holds WHERE id = ?", (number,)).fetchone()
-        if state == "released":
-            add_to_balances(conn, parse_scopes(scopes), held=-held)
-        else:
-            add_to_balances(conn, parse_scopes(scopes), held=-held, **{state: amount})
-            append_charge(conn, number, state, amount, tokens, self.clock(), reason)
+        add_to_balances(conn, parse_scopes(scopes), held=-held, settled=settled or 0, unconfirmed=unconfirmed or 0)
+        if settled is not None:
+            append_charge(conn, number, "settled", settled, tokens, self.clock(), note, texts=texts)
+        if unconfirmed is not None:
+            append_charge(conn, number, "unconfirmed", unconfirmed, 0, self.clock(), reason)
         conn.execute("DELETE FROM claims WHERE hold = ?", (number,))
         return True
 
@@ -347,10 +372,7 @@ class Ledger(Reconciling):
                     "SELECT id, amount, sent FROM holds WHERE process = ? AND state = 'pending'", (process,)
                 ).fetchall()
                 for number, amount, sent in orphans:
-                    if sent:
-                        self._end(conn, number, "unconfirmed", amount, 0, reason=LEASE_REASON)
-                    else:
-                        self._end(conn, number, "released", 0, 0)
+                    self._end(conn, number, unconfirmed=amount if sent else None, reason=LEASE_REASON)
                     ended[bool(sent)] += 1
                 conn.execute("DELETE FROM processes WHERE id = ?", (process,))
             return ended[True], ended[False]
@@ -397,3 +419,13 @@ class Ledger(Reconciling):
             .fetchone()
         )
         return (row[0], row[1], row[2]) if row else (0, 0, 0)
+
+
+def may_leave(conn: Connection, hold: Hold) -> bool:
+    """`Ledger.may_leave`, by this connection."""
+    row = conn.execute("SELECT scopes FROM holds WHERE id = ? AND state = 'pending'", (hold.id,)).fetchone()
+    if row is None:
+        return False
+    require_permission(conn, hold.purpose.policy, hold.purpose.model)
+    require_room(conn, parse_scopes(row[0]), 0)
+    return True

@@ -25,7 +25,7 @@ async def test_a_drip_ends_at_the_deadline(
 ) -> None:  # fmt: skip
     """Each byte comes in time for a time-out per read; the clock of the call ends it all the same."""
     quick_retries(monkeypatch)
-    monkeypatch.setattr("router.dispatch.paid.MOST_SENDS", 1)
+    monkeypatch.setattr("router.dispatch.steps.MOST_SENDS", 1)
     late_s = count(20, 1)  # each drip lasts for minutes, and a busy machine is late for a deadline too
     cases = {f"{name}, a byte each {seconds:g} s": (name, seconds) for name in PAID for seconds in (1.0, 0.02)}
     async with AsyncExitStack() as stack:

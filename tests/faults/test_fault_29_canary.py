@@ -133,7 +133,7 @@ async def test_no_key_is_ever_shown_logged_or_stored(
     quick_retries(monkeypatch)
     monkeypatch.setattr("router.dispatch.lane.BREAK_AFTER", 10**6)
     monkeypatch.setattr("router.dispatch.lane.HOPELESS_S", 10**9)
-    monkeypatch.setattr("router.dispatch.paid.MOST_SENDS", 1)
+    monkeypatch.setattr("router.dispatch.steps.MOST_SENDS", 1)
     search, data, paths = Search(), tmp_path / "data", 0
     async with open_router(data, sandbox, **KEYS) as router:
         await router.policies.save(Policy(name=VISIBLE, goal="quality"), list(PAID.values()))

@@ -158,8 +158,16 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(one=holds)
     def mark_sent(self, one: Sent) -> None:
-        if not one.over:
+        """Nothing leaves while a limit is passed, or paid calls are stopped, since it was held."""
+        if one.over:
+            return
+        try:
             one.left = self.watched(lambda: self.do(one.ledger.mark_sent(one.hold))) or one.left
+        except BudgetExceeded:
+            ours = ("account", f"policy/{one.hold.purpose.policy}")
+            assert any(s.budget.hard and s.used > s.budget.amount for s in self.states().values() if s.owner in ours)
+        except Refused:
+            assert not self.policies.paid_enabled()
 
     @rule(one=holds, share=st.sampled_from([0.0, 0.5, 1.0, 1.0, 1.0, 3.0]))
     def provider_bills(self, one: Sent, share: float) -> None:
@@ -193,7 +201,7 @@ class LedgerMachine(RuleBasedStateMachine):
         too_much = known and one.billed > one.hold.amount
         more = self.watched(lambda: self.do(work), takes=again and not too_much, may_grow=too_much)
         one.over, one.told = True, known
-        taken = [Sent(other, one.ledger, True) for other in more]
+        taken = [] if isinstance(more, Refused) else [Sent(other, one.ledger, True) for other in more]
         self.sent += taken
         return multiple(*taken)
 

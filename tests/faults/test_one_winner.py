@@ -31,6 +31,7 @@ async def finish(ledger: Ledger, one: Hold, way: str, number: int) -> str:
     else:
         billed = number if way == "fail, billed" else None
         again = await ledger.fail(one, "raced", billed=billed, again=(one.units,), price=one_each)
+        assert isinstance(again, tuple)
         won = bool(again)
         for other in again:
             assert await ledger.release(other)

@@ -10,7 +10,7 @@ import pytest
 
 from router.store.database import Database
 from router.store.ledger import Ledger
-from tests.faults.books import open_database
+from tests.faults.books import open_database, set_policy
 
 
 @dataclass(slots=True)
@@ -38,7 +38,9 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 @pytest.fixture
 async def ledger(database: Database, clock: Clock) -> Ledger:
-    """A ledger with a lease."""
+    """A ledger with a lease, and policies without a budget: a hold under a policy that there is not is refused."""
     ledger = Ledger(database, clock)
+    for name in ("p", "q", "a", "b", "other"):
+        await set_policy(database, clock, name=name)
     await ledger.renew()
     return ledger

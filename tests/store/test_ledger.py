@@ -79,7 +79,8 @@ async def test_a_request_budget_counts_each_request_by_itself(ledger: Ledger, da
     """What one request has spent, unconfirmed charges too, does not count for the next."""
     await set_policy(database, clock, Budget(amount=100, window="request"))
     first = (await hold(ledger, unit("a", 60), request=1)).holds[0]
-    assert await ledger.fail(first, "time-out", billed=None, again=(first.units,), price=one_each) == ()
+    again = await ledger.fail(first, "time-out", billed=None, again=(first.units,), price=one_each)
+    assert isinstance(again, BudgetExceeded)
     assert audit(database.reader()).unconfirmed == 60
     await hold(ledger, unit("a", 60), request=2)
 
@@ -105,7 +106,8 @@ async def test_the_kill_switch_stops_holds_and_not_settlements(
     await policies.set_paid(False)
     with pytest.raises(Refused, match="kill switch"):
         await hold(ledger, unit("c", 10))
-    assert await ledger.fail(one, "500", billed=None, again=(one.units,), price=one_each) == ()
+    again = await ledger.fail(one, "500", billed=None, again=(one.units,), price=one_each)
+    assert isinstance(again, Refused)
     assert await ledger.settle(two, 10, 10)
     await policies.set_paid(True)
     assert (await hold(ledger, unit("c", 10))).holds
@@ -149,11 +151,15 @@ async def test_a_call_that_failed_is_sent_again_under_holds_of_its_own(
     a, b = unit("a", 10), unit("b", 10)
     one = (await hold(ledger, a, b)).holds[0]
     halves = await ledger.fail(one, "too large", billed=0, again=((a,), (b,)), price=one_each)
+    assert isinstance(halves, tuple)
     assert [(h.units, h.amount) for h in halves] == [((a,), 10), ((b,), 10)]
     assert ledger.busy(KIND, [a.digest, b.digest]) == {a.digest, b.digest}
-    (again,) = await ledger.fail(halves[0], "500", billed=None, again=((a,),), price=one_each)
-    (last,) = await ledger.fail(again, "500", billed=None, again=((a,),), price=one_each)
-    assert await ledger.fail(last, "500", billed=None, again=((a,),), price=one_each) == ()
+    last = halves[0]
+    for _ in range(2):
+        more = await ledger.fail(last, "500", billed=None, again=((a,),), price=one_each)
+        assert isinstance(more, tuple)
+        (last,) = more
+    assert isinstance(await ledger.fail(last, "500", billed=None, again=((a,),), price=one_each), BudgetExceeded)
     assert ledger.busy(KIND, [a.digest, b.digest]) == {b.digest}
     books = audit(database.reader())
     assert (books.unconfirmed, books.held) == (30, 10)

@@ -1,0 +1,91 @@
+"""What the calls of one request need on their way, and what came of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from router.dispatch.lane import Lane
+from router.domain.errors import RouterError
+from router.domain.values import Model, Role
+from router.providers.base import Floats, Provider
+from router.store.cache import Cache, Kind
+from router.store.ledger import Ledger, Price
+
+
+@dataclass(slots=True)
+class Delivery:
+    """What came of some calls.
+
+    Attributes:
+        vectors: full vectors by digest.
+        failed: why a text has none, by digest.
+        charged, unconfirmed: nanodollars.
+        tokens: tokens that were billed.
+        model: who answered last, of several ways to one space.
+        doubts: why calls were not booked at the provider's own figure of their tokens, and how many.
+        divided: calls that a server failed on, and that were divided.
+        in_vain: sends of their parts that failed too, and may have been billed.
+    """
+
+    vectors: dict[bytes, Floats] = field(default_factory=dict)
+    failed: dict[bytes, RouterError] = field(default_factory=dict)
+    charged: int = 0
+    unconfirmed: int = 0
+    tokens: int = 0
+    model: Model | None = None
+    doubts: dict[str, int] = field(default_factory=dict)
+    divided: int = 0
+    in_vain: int = 0
+
+    def add(self, later: Delivery) -> None:
+        """Add what came of a later try for the same texts."""
+        self.vectors.update(later.vectors)
+        for digest in later.vectors:
+            self.failed.pop(digest, None)
+        self.failed.update(later.failed)
+        self.charged += later.charged
+        self.unconfirmed += later.unconfirmed
+        self.tokens += later.tokens
+        for doubt, calls in later.doubts.items():
+            self.doubt(doubt, calls)
+        self.divided += later.divided
+        self.in_vain += later.in_vain
+
+    def doubt(self, why: str, calls: int = 1) -> None:
+        """Note that calls were not booked at the provider's own figure."""
+        self.doubts[why] = self.doubts.get(why, 0) + calls
+
+    def remarks(self) -> list[str]:
+        """Sentences for the decision: what was booked without the provider's word, and what was divided."""
+        said = []
+        if self.doubts:
+            number, why = sum(self.doubts.values()), next(iter(self.doubts))
+            many = "1 call is" if number == 1 else f"{number:,} calls are"
+            said.append(f"{many} booked at the upper bound, not confirmed by the provider: {why}.")
+        if self.divided:
+            calls = "a call" if self.divided == 1 else f"{self.divided:,} calls"
+            parts = "1 part" if self.in_vain == 1 else f"{self.in_vain:,} parts"
+            said.append(
+                f"The server failed on {calls}, so the texts were sent in parts; {parts} failed too, and may be billed."
+            )
+        return said
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """All that a call needs on its way: the model, its provider and lane, and the books.
+
+    `fits` tells the kinds of cached vectors that may answer for the model.
+    """
+
+    model: Model
+    role: Role
+    provider: Provider
+    lane: Lane
+    ledger: Ledger
+    cache: Cache
+    price: Price
+    fits: Callable[[Kind], bool]
+    deadline: float
+    cancelled: Callable[[], bool]
