@@ -76,7 +76,7 @@ def judge(problems: Mapping[int, RouterError]) -> Judgement:
                 stop = error
         elif isinstance(error, RateLimited | Unreachable):
             passing = error
-        elif isinstance(error, ProviderError) and error.billed != "no":
+        elif isinstance(error, ProviderError) and error.billed != "no" and not error.blames_text:
             failed[at] = (str(error), False)
             passing = error
         else:

@@ -235,13 +235,14 @@ class Sender:
         """Send a call in parts until each text is answered or named, or `Division` says that it is in vain.
 
         Both halves of a part are sent before one of them is divided further, down to a single text; only when
-        something was answered that way are all parts sent at once. Parts that may be billed go one after the other.
+        something was answered that way are several pairs sent at once. Parts that may be billed go one after the other.
         """
         units = failed.hold.units
         careful = failed.error.billed != "no"
         division = Division(len(units), paid=careful and self._route.price(10**9) > 0)
         self.delivery.divided += careful
         pairs: list[tuple[Hold, ...]] = []
+        alone: list[ProviderError] = []
         sends = failed.sends
         turn = await self._take_turn()
         try:
@@ -249,7 +250,7 @@ class Sender:
             halves = await self._halve(failed)
             pairs += [halves] if halves else []
             while pairs and not division.over():
-                first = len(pairs) - 1 if careful or not division.answered else 0
+                first = max(0, len(pairs) - (1 if careful else division.pairs_at_once()))
                 parts = [part for pair in pairs[first:] for part in pair]
                 del pairs[first:]
                 results = await self._send_parts(parts, sends, careful)
@@ -258,6 +259,8 @@ class Sender:
                     unsure = isinstance(problem, ProviderError) and problem.billed != "no"
                     division.note(len(part.units), answered=problem is None, unsure=unsure)
                     self.delivery.in_vain += unsure
+                    if isinstance(problem, ProviderError) and unsure and len(part.units) == 1:
+                        alone.append(problem)
                     if result is not None:
                         error = result.error
                         halves = await self._halve(result)
@@ -267,6 +270,9 @@ class Sender:
                     turn = False
             if pairs:
                 self._abandon(units, division, error)
+            for problem in alone if division.answered else ():
+                problem.blames_text = True
+                problem.hint = "The server fails on this text and not on others. Leave it out, or change it."
         finally:
             for part in (part for pair in pairs for part in pair):
                 await self._give_up(part, self.delivery.failed.get(part.units[0].digest) or failed.error)

@@ -53,12 +53,16 @@ def next_step(error: ProviderError, attempt: Attempt) -> Step:
             return "stop"
 
 
+PAIRS_AT_ONCE = 4
+"""Parts that are sent at once, in pairs, where dividing was seen to help."""
+
+
 class Division:
     """How far a call that failed is divided.
 
-    At most 2 log2(n) parts are sent, which is the way down to a single text and both halves at each step, and one more
-    for each text that was answered that way. Where the parts that fail may be billed, no part is divided any more once
-    log2(n) of them have failed.
+    At most 2 log2(n) parts are sent, which is the way down to a single text and both halves at each step, and two more
+    for each text that was answered that way: as long as it pays. Where the parts that fail may be billed, no part is
+    divided any more once log2(n) of them have failed.
     """
 
     def __init__(self, texts: int, *, paid: bool = False) -> None:
@@ -73,6 +77,10 @@ class Division:
         self.answered += texts * answered
         self._unsure += unsure
 
+    def pairs_at_once(self) -> int:
+        """How many pairs to send at once: one, until a text was answered."""
+        return PAIRS_AT_ONCE if self.answered else 1
+
     def over(self) -> bool:
         """True where no further part is to be sent."""
-        return self.sent >= 2 * self.depth + self.answered or (self._paid and self._unsure >= self.depth)
+        return self.sent >= 2 * (self.depth + self.answered) or (self._paid and self._unsure >= self.depth)

@@ -97,6 +97,8 @@ class ProviderError(RouterError):
 
     billed: Billed = "no"
     action: Action = "stop"
+    blames_text = False
+    """True where other texts of the same call were answered: it is this text that the server fails on."""
 
 
 class NotConfigured(ProviderError):
