@@ -181,7 +181,7 @@ def _too_long(name: str, most: int) -> BadReply:
     return BadReply(
         f"{name} answered with more than {most:,} bytes, the most that the call explains; the rest was not read.",
         "Nothing of the answer was stored.",
-        action="resend_once",
+        action="stop",
     )
 
 

@@ -290,7 +290,7 @@ async def test_what_cannot_be_true_is_booked_at_the_bound_and_said(
         free = Policy(name="free", goal="quality")
         await router.policies.save(free, [MODEL])
         result = await router.embed(texts, model=MODEL, policy="free")
-        most = sum(len(text.encode()) + 8 for text in texts)
+        most = sum(tokens.count("bytes", texts))
         held = worth(texts)
         settled, unconfirmed = quiet(router)
         assert (settled, unconfirmed) == (result.cost, result.unconfirmed)

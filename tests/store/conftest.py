@@ -40,7 +40,7 @@ def database(tmp_path: Path) -> Iterator[Database]:
 async def ledger(database: Database, clock: Clock) -> Ledger:
     """A ledger with a lease, and policies without a budget: a hold under a policy that there is not is refused."""
     ledger = Ledger(database, clock)
-    for name in ("p", "q", "a", "b", "other"):
+    for name in ("p", "q", "a", "b", "c", "other"):
         await set_policy(database, clock, name=name)
     await ledger.renew()
     return ledger

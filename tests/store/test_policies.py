@@ -72,7 +72,7 @@ async def test_a_deleted_policy_is_gone_and_comes_back_with_what_it_spent(polici
     await policies.delete("work")
     for ask in (policies.get, ledger.states):
         if ask is policies.get:
-            with pytest.raises(BadInput, match=r"no policy 'work'.*Choose one of: a, b, default, other, p, q"):
+            with pytest.raises(BadInput, match=r"no policy 'work'.*Choose one of: a, b, c, default, other, p, q"):
                 ask("work")
         else:
             assert [s.owner for s in ledger.states("work")] == ["account"]
