@@ -90,7 +90,7 @@ class Sender:
         while True:
             call = EmbedCall(model=route.model, texts=tuple(u.text for u in hold.units), role=route.role)
             try:
-                weight = sum(u.tokens for u in hold.units)
+                weight = sum(u.likely for u in hold.units)  # by the bound, a rate limit would be used to a fifth
                 ready = None if marked else partial(self._mark, hold)
                 async with route.lane.slot(weight, route.deadline, self._stopped, ready) as ticket:
                     marked = True

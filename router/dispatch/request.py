@@ -114,8 +114,9 @@ class PaidRequest:
             part, left = group, 0
             while True:
                 self._ended.clear()
+                self._require_wanted()
                 try:
-                    opened = await self._begin(part)
+                    opened = await self._open([part])
                 except BudgetExceeded as error:
                     if self._under_way:
                         await self._ended.wait()
@@ -125,20 +126,24 @@ class PaidRequest:
                         raise
                     left = error.left
                 else:
+                    self._under_way += 1
                     held = {unit.digest for unit in part}
                     return opened, [unit for unit in group if unit.digest not in held]
                 part = _that_fit(part, left, self._route.price) or [min(group, key=lambda unit: unit.tokens)]
 
     async def _begin(self, group: Sequence[Unit]) -> Opened:
         """Hold one call; it counts as under way from here until `_one_less`."""
-        if self._route.cancelled():
-            raise Refused("The request was cancelled.")
+        self._require_wanted()
         self._under_way += 1
         try:
             return await self._open([group])
         except BaseException:
             self._one_less()
             raise
+
+    def _require_wanted(self) -> None:
+        if self._route.cancelled():
+            raise Refused("The request was cancelled.")
 
     def _one_less(self) -> None:
         self._under_way -= 1

@@ -10,6 +10,7 @@ import asyncio
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -128,6 +129,36 @@ async def test_a_cancelled_file_does_not_wait_for_room(sandbox: Sandbox, tmp_pat
         await asyncio.gather(*router._tasks - {router._house}, return_exceptions=True)
         assert sandbox.bill().requests <= sent + 1
         assert_books(router, sandbox)
+
+
+async def test_waiting_for_room_is_no_polling(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The books are asked again when a call has ended, and not in between, however long it takes."""
+    texts = prose(random.Random(13), 80, "patient")
+    sandbox.configure(latency_ms=60)
+    async with open_router(tmp_path, sandbox, limits("voyage", max_texts_per_call=20, max_in_flight=4)) as router:
+        await tight(router, 2 * worth("voyage", texts))
+        take, asked = router.ledger.open, 0
+
+        async def count_up(*args: Any, **options: Any) -> Any:
+            nonlocal asked
+            asked += 1
+            return await take(*args, **options)
+
+        monkeypatch.setattr(router.ledger, "open", count_up)
+        result = await embed(router, "voyage", texts)
+        assert not result.problems
+        assert asked <= 4 + 3 * sandbox.bill().requests
+
+
+async def test_a_rate_limit_is_used_up_by_likely_tokens(sandbox: Sandbox, tmp_path: Path) -> None:
+    """The pace goes by what texts will likely be: by the bound, a limit of tokens a minute would be used to a fifth."""
+    texts = prose(random.Random(17), 100, "paced")
+    async with open_router(tmp_path, sandbox) as router:
+        await router.embed(texts, model=PAID["voyage"], policy="quality")
+        taken = router.lanes["voyage"]._tokens.taken
+        assert 0.6 < taken / sandbox.bill().tokens < 1.6
 
 
 async def test_a_request_is_all_or_nothing_all_the_same(sandbox: Sandbox, tmp_path: Path) -> None:
