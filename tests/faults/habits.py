@@ -3,7 +3,8 @@ which.
 
 `nan500` answers 500 to a call that holds a text with POISON in it; `nullrow` answers it with null for that text's
 vector; `bad400` answers 400 to it; `refuses` answers 400 to everything. `usage0`, `usage-5`, `usage1000000000000` say
-so many tokens, `silent` says none; `otherone` names another model; `small` answers with vectors of another size.
+so many tokens, `silent` says none; `gemini` says none and leaves out an `index` of 0; `otherone` names another model;
+`small` answers with vectors of another size.
 """
 
 from __future__ import annotations
@@ -82,7 +83,9 @@ class Habits:
         if habit.startswith("usage"):
             tokens = int(habit.removeprefix("usage"))
         answer: dict[str, Any] = {"data": data, "model": "somebody-else" if habit == "otherone" else body["model"]}
-        if habit != "silent":
+        if habit == "gemini":
+            del data[0]["index"]
+        elif habit != "silent":
             answer["usage"] = {"prompt_tokens": tokens, "total_tokens": tokens}
         return 200, answer
 

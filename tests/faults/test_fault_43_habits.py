@@ -253,19 +253,41 @@ async def test_a_job_embeds_nineteen_of_twenty(server: Habits, tmp_path: Path, p
         quiet(here.router)
 
 
-def test_the_shell_names_the_one(server: Habits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`embed --json` of a file: 19 of 20 routes, the text named, what it may have cost in the figures."""
+async def test_a_job_without_usage_is_booked_at_the_bound(server: Habits, tmp_path: Path) -> None:
+    """Every text is embedded; the job has spent what was held, and each charge says why."""
+    async with _library(tmp_path, server.toml("usage0")) as (here, number):
+        await here.worker.run_all()
+        job = here.library.job(number)
+        assert (job.state, job.done, job.failed) == ("done", 20, 0)
+        assert quiet(here.router) == (job.spent, 0)
+        assert job.spent == worth([text for call in server.calls for text in call])
+        reasons = {reason for (reason,) in here.router.database.reader().execute("SELECT reason FROM charges")}
+        assert reasons == {"the answer says 0 tokens for 20 texts"}
+
+
+@pytest.mark.parametrize(
+    ("habit", "embedded", "code", "said"),
+    [
+        ("nan500", 19, 1, "unsupported value: NaN"),
+        ("refuses", 0, 1, "it refused every call"),
+        ("usage0", 20, 0, "not confirmed by the provider: the answer says 0 tokens for 20 texts"),
+        ("gemini", 20, 0, "not confirmed by the provider: the answer names no usage"),
+    ],
+)
+def test_the_shell_says_it(
+    server: Habits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, habit: str, embedded: int, code: int, said: str
+) -> None:
+    """`embed --json` of a file of twenty: how many were embedded, how it ended, and what was the matter."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ROUTER_DATA", str(tmp_path / "data"))
     shell = Shell(tmp_path)
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "router.toml").write_text(server.toml("nan500"), "utf-8")
-    said = shell("embed", shell.jsonl(poisoned(20, 7)), "--model", MODEL, "--json")
-    found = json.loads(said.out)
-    assert (found["texts"], found["refused"], found["routes"]["api"]) == (20, 1, 19)
-    assert "so the texts were sent in parts" in found["decision"]
-    assert "unsupported value: NaN" in said.out + said.err
-    assert said.code == 1
+    (tmp_path / "data" / "router.toml").write_text(server.toml(habit), "utf-8")
+    ended = shell("embed", shell.jsonl(poisoned(20, 7)), "--model", MODEL, "--json")
+    found = json.loads(ended.out)
+    assert (found["texts"], found["refused"], found["routes"]["api"]) == (20, 20 - embedded, embedded)
+    assert said in ended.out + ended.err
+    assert ended.code == code
 
 
 # ---- usage ----
@@ -275,6 +297,7 @@ def test_the_shell_names_the_one(server: Habits, tmp_path: Path, monkeypatch: py
     ("habit", "beyond", "doubt"),
     [
         ("silent", 0, "names no usage"),
+        ("gemini", 0, "names no usage"),
         ("usage0", 0, "says 0 tokens for 20 texts"),
         ("usage-5", 0, "names no usage that can be true"),
         ("usage1000000000000", 10**12, "1,000,000,000,000 tokens, where the texts can be"),
