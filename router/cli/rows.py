@@ -13,6 +13,7 @@ from router.domain.errors import BadInput
 
 if TYPE_CHECKING:
     from router.corpora.extract import Row
+    from router.corpora.split import Splitter
 
 CHUNK_TOKENS = 256
 """Of the local model's tokens: a chunk of a document fits every model in one piece."""
@@ -86,25 +87,29 @@ def read_files(paths: Sequence[Path], columns: Columns = AS_USUAL) -> Texts:
         BadInput: the file cannot be read or is of a kind that is not supported, or there is no text at all.
     """
     from router.corpora.archives import expand
-    from router.corpora.extract import kind_of
+    from router.corpora.extract import kind_of, why_not
+    from router.corpora.split import Splitter
 
     found = Texts()
-    if len(paths) == 1 and not paths[0].is_dir() and paths[0].suffix.lower() != ".zip":
-        path = paths[0]
-        try:
-            _read(path, "" if kind_of(path) == "rows" else path.name, found, columns)
-        except OSError as exc:
-            why = exc.strerror or exc
-            raise BadInput(f"{path} cannot be read: {why}.", "Check the file and its permissions.") from exc
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            for verdict in expand(paths, Path(folder)):
-                try:
-                    if verdict.path is None:
-                        raise BadInput(verdict.reason)
-                    _read(verdict.path, verdict.name, found, columns)
-                except (BadInput, OSError) as error:
-                    found.refuse(verdict.name, 0, error.message if isinstance(error, BadInput) else f"{error}.")
+    with Splitter() as splitter:
+        if len(paths) == 1 and not paths[0].is_dir() and paths[0].suffix.lower() != ".zip":
+            path = paths[0]
+            try:
+                _read(path, "" if kind_of(path) == "rows" else path.name, found, columns, splitter)
+            except BadInput:
+                raise
+            except Exception as error:
+                raise BadInput(why_not(str(path), error), "Check the file and its permissions.") from error
+        else:
+            with tempfile.TemporaryDirectory() as folder:
+                for verdict in expand(paths, Path(folder)):
+                    try:
+                        if verdict.path is None:
+                            raise BadInput(verdict.reason)
+                        _read(verdict.path, verdict.name, found, columns, splitter)
+                    except Exception as error:  # whatever it is, the others go on
+                        why = error.message if isinstance(error, BadInput) else why_not(verdict.name, error)
+                        found.refuse(verdict.name, 0, why)
     if not found.texts:
         names = ", ".join(path.name for path in paths[:3])
         raise BadInput(f"{names} holds no text: {_why_none(found)}", "Give a file with at least one text.")
@@ -112,9 +117,8 @@ def read_files(paths: Sequence[Path], columns: Columns = AS_USUAL) -> Texts:
     return found
 
 
-def _read(path: Path, name: str, into: Texts, columns: Columns) -> None:
+def _read(path: Path, name: str, into: Texts, columns: Columns, splitter: Splitter) -> None:
     """A file's rows, or a document's chunks as rows 1, 2, ...; a chunk of nothing but marks counts as empty."""
-    from router.corpora.chunk import chunk_text
     from router.corpora.extract import Row, kind_of, read_document, read_rows
 
     if kind_of(path) == "rows":
@@ -123,7 +127,8 @@ def _read(path: Path, name: str, into: Texts, columns: Columns) -> None:
         return
     document = read_document(path)
     into.notes += [f"{name or path.name}: {note}" for note in document.notes]
-    chunks = chunk_text(document.text, tokenizer="wordpiece", limit=CHUNK_TOKENS, markdown=document.kind == "markdown")
+    markdown = document.kind == "markdown"
+    chunks = splitter.chunks(document.text, tokenizer="wordpiece", limit=CHUNK_TOKENS, markdown=markdown)
     for number, chunk in enumerate(chunks, 1):
         text = "" if chunk.near_empty else chunk.text
         into.add(Row(id=str(number), number=number, text=text, line=number), name)

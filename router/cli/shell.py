@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import sys
 import traceback
@@ -43,6 +44,8 @@ class Shell(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Note whether machines are asking, before anything can go wrong."""
         self._json = "--json" in args
+        if not os.environ.get("ROUTER_TRACEBACK"):  # the command says what is wrong with a file
+            logging.getLogger("router.reading").addHandler(logging.NullHandler())
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:

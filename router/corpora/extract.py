@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import re
 import subprocess
@@ -30,9 +31,10 @@ from router.domain.errors import BadInput, StoreFull
 from router.ingest.clean import without_data, without_front_matter
 from router.ingest.kinds import DOCUMENTS, DocumentKind
 
+logger = logging.getLogger("router.reading")
 __all__ = [
     "DOCUMENTS", "ROWS", "UPLOADS", "Document", "FileVerdict", "Row", "SavedFile", "check_file", "columns",
-    "disk_errors", "kind_of", "read_document", "read_rows", "safe_name", "save_stream",
+    "disk_errors", "kind_of", "read_document", "read_rows", "safe_name", "save_stream", "why_not",
 ]  # fmt: skip
 
 ROWS = tuple(readers_rows.READERS)
@@ -173,6 +175,20 @@ def read_document(path: Path) -> Document:
     return Document(name=safe_name(path.name), text=text, kind=kind, notes=tuple(notes))
 
 
+def why_not(name: str, error: Exception) -> str:
+    """Why a file was not read, whatever was raised; what nobody foresaw is logged with its traceback."""
+    if isinstance(error, BadInput):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{name} cannot be read: {error.strerror}."
+    logger.error("%s cannot be read", name, exc_info=error)
+    kind = type(error).__name__
+    return (
+        f"{name} cannot be read: nobody foresaw this {kind}: {str(error)[:200]}. The log has where (in the shell,"
+        " ROUTER_TRACEBACK=1 shows it). The other files are not touched by this."
+    )
+
+
 def check_file(path: Path) -> None:
     """Raise BadInput where there is no file, or an empty one."""
     if not path.is_file():
@@ -209,7 +225,7 @@ def _read_in_worker(path: Path, kind: DocumentKind) -> tuple[str, list[str]]:
 
 
 def _tidy(text: str) -> str:
-    text = re.sub(r"[ \t]+(?=\n)", "", text.replace("\r\n", "\n").replace("\r", "\n"))
+    text = re.sub(r"(?<![ \t])[ \t]+(?=\n)", "", text.replace("\r\n", "\n").replace("\r", "\n"))
     return re.sub(r"\n{3,}", "\n\n", text).strip()
 
 

@@ -16,12 +16,12 @@ from typing import Any, Literal
 
 from router import tokens
 from router.corpora import extract
-from router.corpora.chunk import chunk_text
 from router.corpora.columns import AS_USUAL, Columns, Ids
 from router.corpora.extract import FileVerdict, Row
 from router.corpora.records import Collection, NewChunk, Replaced
+from router.corpora.split import Splitter
 from router.corpora.store import Corpora
-from router.domain.errors import BadInput
+from router.domain.errors import BadInput, RouterError
 from router.domain.values import Tokenizer
 from router.request.intake import MOST_BYTES, normalise
 
@@ -106,26 +106,34 @@ class Ingest:
         self._progress = progress
         self._cancelled = cancelled
         self._done = self._total = 0
+        self._splitter = Splitter()
 
     def files(self, verdicts: Sequence[FileVerdict]) -> list[FileReport]:
-        """Read every file that can be; a report on each."""
-        self._total = sum(v.path.stat().st_size for v in verdicts if v.path is not None)
+        """Read every file that can be; a report on each. No file's trouble, foreseen or not, ends the others."""
+        self._total = sum(map(_size, verdicts))
         reports = []
-        for verdict in verdicts:
-            if self._cancelled():
-                break
-            self._progress(self._done, self._total, verdict.name)
-            if verdict.path is None:
-                self._fail(verdict.name, verdict.reason)
-                reports.append(FileReport(name=verdict.name, state="failed", reason=verdict.reason))
-            else:
-                reports.append(self._file(verdict.path, verdict.name, verdict.source))
-                self._done += verdict.path.stat().st_size
+        with self._splitter:
+            for verdict in verdicts:
+                if self._cancelled():
+                    break
+                self._progress(self._done, self._total, verdict.name)
+                reports.append(self._one(verdict))
+                self._done += _size(verdict)
         self._progress(self._done, self._total, "")
         return reports
 
-    def _file(self, path: Path, name: str, source: str) -> FileReport:
-        size, digest = path.stat().st_size, _digest(path)
+    def _one(self, verdict: FileVerdict) -> FileReport:
+        reason = verdict.reason
+        if verdict.path is not None:
+            try:
+                return self._file(verdict.path, verdict.name, verdict.source, _digest(verdict.path))
+            except OSError as error:  # it has gone since it was looked at
+                reason = f"{verdict.name} cannot be read: {error.strerror}."
+        self._fail(verdict.name, reason)
+        return FileReport(name=verdict.name, state="failed", reason=reason)
+
+    def _file(self, path: Path, name: str, source: str, digest: str) -> FileReport:
+        size = path.stat().st_size
         there = self._corpora.document(self._collection.id, name)
         if there is not None and there.digest == digest:
             if source and not there.source:
@@ -148,8 +156,10 @@ class Ingest:
                 self._progress(self._done + min(size, skipped.read), self._total, name)
             if document is None:
                 raise BadInput(f"{name} holds no text{skipped.words()}.", "Leave it out.")
-        except (BadInput, OSError) as error:
-            reason = str(error) if isinstance(error, BadInput) else f"{name} cannot be read: {error.strerror}."
+        except Exception as error:
+            if isinstance(error, RouterError) and not isinstance(error, BadInput):
+                raise  # the store's trouble, and no file's
+            reason = extract.why_not(name, error)
             if document is None:
                 document = self._begin(path, name, digest, size, source)
             self._run(self._corpora.end_document(document, reason=reason))
@@ -231,7 +241,7 @@ class Ingest:
     def _split(self, label: str, text: str, markdown: bool) -> Iterator[NewChunk]:
         collection = self._collection
         pieces: list[tuple[str, str]] = []
-        found = chunk_text(
+        found = self._splitter.chunks(
             text,
             tokenizer=collection.tokenizer,
             limit=collection.chunk_tokens,
@@ -320,6 +330,13 @@ def _blocks(chunks: Iterator[NewChunk]) -> Iterator[list[NewChunk]]:
             block, size = [], 0
     if block:
         yield block
+
+
+def _size(verdict: FileVerdict) -> int:
+    try:
+        return verdict.path.stat().st_size if verdict.path is not None else 0
+    except OSError:
+        return 0
 
 
 def _digest(path: Path) -> str:

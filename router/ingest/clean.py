@@ -8,10 +8,9 @@ from router.ingest.reader import plural
 
 LONG_DATA = 2_000
 """Characters of base64 in a run, from which on it is data and no word."""
-_PICTURE_IN_TEXT = re.compile(r"!\[([^\]\n]{0,500})\]\(\s*<?(?=data:)")
 _DATA_URI = re.compile(
     r"(?<![\w-])data:(?P<kind>[\w.+-]{1,60}/[\w.+-]{1,60})?(?:;[\w-]{1,40}(?:=[\w\"'.+-]{0,80})?){0,8}"
-    r"(?:;base64,[A-Za-z0-9+/=_%\s-]*?(?=[^A-Za-z0-9+/=_%\s-]|[ \t\n]|$)|,[^\s\"'()<>]*)",
+    r"(?:;base64,[A-Za-z0-9+/=_%-]*|,[^\s\"'()<>]*)",
     re.IGNORECASE,
 )
 _BASE64 = re.compile(r"(?<![A-Za-z0-9+/_-])(?:[A-Za-z0-9+/_-]{60,}={0,2}[ \t]*(?:\r?\n[ \t]*|$|(?=[^A-Za-z0-9+/_-])))+")
@@ -36,7 +35,7 @@ def without_front_matter(text: str) -> tuple[str, list[str]]:
         rest = text[found.end() :]
         title = _TITLE.search(found[1])
         said = title[1].strip("\"'") if title else ""
-        heading = _HEADING.match(rest)
+        heading = _HEADING.match(rest.lstrip()[:_MOST_LINES])
         if not said or (heading and (heading[1] or heading[2] or "").strip() == said):
             return rest, [f"Its front matter ({plural(len(lines), 'line')}) is metadata and not embedded."]
         kept = f"Its front matter ({plural(len(lines), 'line')}) is metadata and not embedded, but for its title."
@@ -50,7 +49,7 @@ def without_data(text: str) -> tuple[str, list[str]]:
 
     def uri(found: re.Match[str]) -> str:
         nonlocal pictures, data
-        if len(found[0]) < 40:  # "data:" in a sentence
+        if len(found[0]) < 40 or not (found["kind"] or ";base64," in found[0]):  # "data:" in a sentence
             return found[0]
         if (found["kind"] or "").lower().startswith("image/"):
             pictures += 1
