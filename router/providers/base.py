@@ -312,7 +312,7 @@ def refusal(endpoint: Endpoint, status: int, body: bytes | bytearray, headers: M
     `{"error": {"message", "code"}}`, `{"error": "..."}`, `{"message": "..."}`, `{"detail": ...}`, or plain text.
     """
     if 300 <= status < 400:
-        host = urlsplit(headers.get("location", "")).hostname or "another address"
+        host = _without_key(endpoint, _host(headers.get("location", "")) or "another address")
         return NotConfigured(
             f"{endpoint.name} answered {status}, a redirect to {host[:100]}; texts are sent to no address but yours.",
             f"Correct {endpoint.url_setting}; nothing was billed.",
@@ -323,9 +323,19 @@ def refusal(endpoint: Endpoint, status: int, body: bytes | bytearray, headers: M
             "Write them into HTTP_PROXY, like http://name:password@host:3128; nothing was billed.",
         )
     message, code = _said(body)
-    if endpoint.key is not None:  # some servers repeat the key that they refuse
-        message = message.replace(endpoint.key.reveal(), "***")
-    return error_for_status(endpoint.name, status, message, code, headers, time.time())
+    return error_for_status(endpoint.name, status, _without_key(endpoint, message), code, headers, time.time())
+
+
+def _host(location: str) -> str | None:
+    try:
+        return urlsplit(location).hostname
+    except ValueError:
+        return None
+
+
+def _without_key(endpoint: Endpoint, said: str) -> str:
+    """What a server said; some repeat the key that they refuse."""
+    return said if endpoint.key is None else re.sub(re.escape(endpoint.key.reveal()), "***", said, flags=re.IGNORECASE)
 
 
 def _said(body: bytes | bytearray) -> tuple[str, str]:

@@ -77,7 +77,7 @@ class Search:
 @pytest.fixture
 def _logging(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """Everything is logged that any library has to say."""
-    names = ("openai", "httpx", "httpx2", "httpcore", "cohere", "voyage", "voyageai", "aiohttp", "asyncio", "router")
+    names = ("openai", "httpx2", "httpcore2", "asyncio", "router")
     with caplog.at_level(logging.DEBUG):
         for name in names:
             caplog.set_level(logging.DEBUG, logger=name)
@@ -100,7 +100,7 @@ async def fail(router: Router, search: Search, where: str, model: str, texts: li
 @asynccontextmanager
 async def echo() -> AsyncIterator[str]:
     """A server that answers with whatever it was sent, its headers first: 200 or 400 or 401 in turn; its URL."""
-    statuses = iter(["401 Unauthorized", "400 Bad Request", "500 Error", "200 OK", "429 Too Many"] * 100)
+    statuses = iter(["401 Unauthorized", "400 Bad Request", "500 Error", "200 OK", "429 Too Many", "307 Moved"] * 100)
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")

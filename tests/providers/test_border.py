@@ -132,6 +132,22 @@ def test_every_form_of_error_is_understood(body: bytes, message: str) -> None:
     assert error.message == (f"acme answered 400: {message}" if message else "acme answered 400.")
 
 
+def test_a_redirect_and_a_proxys_refusal_are_set_ups() -> None:
+    """Neither is billed nor sent again; the other host is named, unless the server wrote the key there."""
+    for location, host in (
+        ("https://other.example:8443/v1", "other.example"),
+        (f"https://{KEY.upper()}.example/", "***.example"),
+        ("/v2", "another address"),
+        ("http://[", "another address"),
+        ("", "another address"),
+    ):
+        error = refusal(ENDPOINT, 308, b"{}", {"location": location})
+        assert type(error) is NotConfigured
+        assert f"a redirect to {host};" in error.message
+        assert "base_url of [endpoints.acme] in router.toml" in error.hint
+    assert type(refusal(ENDPOINT, 407, b"", {})) is NotConfigured
+
+
 def test_what_tells_a_call_apart_that_is_too_large_or_unpaid() -> None:
     """Codes and words decide where the status does not."""
     for status, message, code, kind in (
