@@ -2,7 +2,7 @@
 
 The first part of the path is what it does: `plain` (with a length), `chunked`, `gzip` and `deflate` with status 200,
 `twice` (packed twice over), `error` with status 500, `moved` to the address in its second part.
-`python -m tests.faults.endless FOLDER URL TEXTS KIND...` prints how far its memory grew, and what each call came to.
+`python -m tests.faults.endless FOLDER URL KIND:TEXTS...` prints how far its memory grew, and what each call came to.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def endless(size: int) -> Iterator[Endless]:
         server.server_close()
 
 
-async def ask(folder: Path, url: str, texts: int, kinds: list[str]) -> dict[str, Any]:
+async def ask(folder: Path, url: str, cases: list[tuple[str, int]]) -> dict[str, Any]:
     """Ask for vectors by each wire, and for a batch's results; how far memory grew, and what each call came to."""
     from router.domain.errors import RouterError
     from router.engine import Router
@@ -122,18 +122,19 @@ async def ask(folder: Path, url: str, texts: int, kinds: list[str]) -> dict[str,
     keys = {"OPENAI_API_KEY": "k", "CO_API_KEY": "k", "VOYAGE_API_KEY": "k"}
     said: dict[str, Any] = {}
     start = 0
-    for kind in ["warm", *kinds]:
+    for kind, texts in [("warm", 3), *cases]:
         env = {variable: f"{url}/{kind}/{name}" for name, variable in variables.items()} | keys
         if kind == "warm":  # imports and a connection that is refused
             env |= dict.fromkeys(variables.values(), "http://127.0.0.1:9")
-        (folder / kind).mkdir(parents=True)
-        async with Router.open(folder / kind, env=env) as router:
+        data = folder / f"{kind}-{texts}"
+        data.mkdir(parents=True)
+        async with Router.open(data, env=env) as router:
             await router.policies.set_account_budgets(())
             for name, model in models.items():
                 try:
                     await router.embed([f"text {i}" for i in range(texts)], model=f"{name}/{model}", policy="quality")
                 except RouterError as error:
-                    said[f"{kind}/{name}"] = [type(error).__name__, error.message]
+                    said[f"{kind}:{texts}/{name}"] = [type(error).__name__, error.message]
             client = BatchClient(router.settings.endpoints["openai"])
             for what, call in (
                 ("download", client.download("file", folder / "results", 1 << 20)),
@@ -142,9 +143,9 @@ async def ask(folder: Path, url: str, texts: int, kinds: list[str]) -> dict[str,
                 try:
                     await call
                 except RouterError as error:
-                    said[f"{kind}/{what}"] = [type(error).__name__, error.message]
+                    said[f"{kind}:{texts}/{what}"] = [type(error).__name__, error.message]
             await client.aclose()
-            said[f"{kind}/totals"] = router.ledger.totals()
+            said[f"{kind}:{texts}/totals"] = router.ledger.totals()
         if kind == "warm":
             start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start
@@ -152,5 +153,6 @@ async def ask(folder: Path, url: str, texts: int, kinds: list[str]) -> dict[str,
 
 
 if __name__ == "__main__":
-    found = asyncio.run(ask(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4:]))
+    asked = [(kind, int(texts)) for kind, texts in (case.split(":") for case in sys.argv[3:])]
+    found = asyncio.run(ask(Path(sys.argv[1]), sys.argv[2], asked))
     sys.stdout.write(orjson.dumps(found).decode() + "\n")

@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -25,66 +27,63 @@ from tests.providers.test_check import call_of
 KINDS = ("plain", "chunked", "gzip", "deflate", "twice")
 
 
-def grown(folder: Path, url: str, texts: int, *kinds: str) -> dict[str, Any]:
-    """What the program says that asks for endless answers."""
-    command = [sys.executable, "-m", "tests.faults.endless", str(folder), url, str(texts), *kinds]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
-    assert done.returncode == 0, done.stderr
-    return dict(json.loads(done.stdout))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What a program said that asked for endless answers, of so many bytes; and the requests that the server had."""
+
+    size: int
+    texts: int
+    found: dict[str, Any]
+    asked: Counter[str]
 
 
-def test_an_endless_answer_is_read_no_further_than_it_may_go(
-    tmp_path: Path, count: Callable[[int, int], int], figure: Callable[[int, str], None]
-) -> None:
-    """By each wire, and for batches: one clear error, one request, booked once as what it may have cost."""
-    size = count(100, 700) * 1_000_000
-    most = count(40, 256)
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, count: Callable[[int, int], int]) -> Run:
+    """The program, in a process of its own: three texts for each kind of answer, and many for one."""
+    size, texts = count(100, 700) * 1_000_000, count(100, 600)
+    cases = [f"{kind}:3" for kind in (*KINDS, "error")] + [f"gzip:{texts}"]
     with endless(size) as server:
-        found = grown(tmp_path / "data", server.url, 3, *KINDS)
-        said = found["said"]
-        for kind in KINDS:
-            for what in (*PAID, "download", "retrieve"):
-                name, message = said[f"{kind}/{what}"]
-                assert name == "BadReply"
-                assert "answered with more than" in message
-            settled, unconfirmed, held = said[f"{kind}/totals"]
-            assert (settled, held) == (0, 0)
-            assert unconfirmed > 0
-        assert sum(server.asked.values()) == len(KINDS) * (len(PAID) + 2)
-        assert max(server.asked.values()) == 1
-    assert found["results"] <= 1 << 20
-    assert found["grown_mib"] < most
+        command = [sys.executable, "-m", "tests.faults.endless", str(tmp_path_factory.mktemp("endless")), server.url]
+        done = subprocess.run([*command, *cases], capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stderr
+    return Run(size=size, texts=texts, found=json.loads(done.stdout), asked=server.asked)
+
+
+def test_memory_stays_where_it_was(
+    run: Run, count: Callable[[int, int], int], figure: Callable[[int, str], None]
+) -> None:
+    """Whatever comes, by each wire and for batches: no more is kept than the call explains."""
+    grown = run.found["grown_mib"]
+    assert grown < count(96, 256)
+    assert run.found["results"] <= 1 << 20
     figure(
-        37, f"{size // 10**6} MB, {', '.join(KINDS)}, by each wire: grew by {found['grown_mib']:.0f} MiB, asked once"
+        37, f"{run.size // 10**6} MB, {', '.join(KINDS)}, by each wire, and {run.texts} texts: grew by {grown:.0f} MiB"
     )
 
 
-def test_a_large_call_may_have_a_large_answer_and_no_more(
-    tmp_path: Path, count: Callable[[int, int], int], figure: Callable[[int, str], None]
-) -> None:
-    """Each wire's calls of so many texts at once: within the same bound."""
-    size, texts = count(100, 700) * 1_000_000, count(100, 600)
-    with endless(size) as server:
-        found = grown(tmp_path / "data", server.url, texts, "gzip")
-    assert found["grown_mib"] < 256
-    figure(37, f"{texts} texts, {size // 10**6} MB of gzip: grew by {found['grown_mib']:.0f} MiB")
+def test_an_endless_answer_is_one_clear_error(run: Run, figure: Callable[[int, str], None]) -> None:
+    """One request each, booked once as what it may have cost; what is asked of the batch tier is told the same way."""
+    said = run.found["said"]
+    for kind in KINDS:
+        for what in (*PAID, "download", "retrieve"):
+            name, message = said[f"{kind}:3/{what}"]
+            assert name == "BadReply"
+            assert "answered with more than" in message
+        settled, unconfirmed, held = said[f"{kind}:3/totals"]
+        assert (settled, held) == (0, 0)
+        assert unconfirmed > 0
+        if kind != "gzip":  # it is asked for many texts too
+            assert [n for path, n in run.asked.items() if path.startswith(f"/{kind}/")] == [1] * (len(PAID) + 2)
+    figure(37, f"{', '.join(KINDS)}, by each wire: asked once")
 
 
-def test_an_endless_error_is_read_to_its_beginning(
-    tmp_path: Path, count: Callable[[int, int], int], figure: Callable[[int, str], None]
-) -> None:
-    """The status counts: it is sent again as any 500 is, and the memory stays where it was."""
-    size = count(100, 500) * 1_000_000
-    with endless(size) as server:
-        found = grown(tmp_path / "data", server.url, 1, "error")
-    said = found["said"]
+def test_an_endless_error_is_told_by_its_status(run: Run) -> None:
+    """It is read to its beginning, and sent again as any 500 is."""
     for what in (*PAID, "download", "retrieve"):
-        name, message = said[f"error/{what}"]
+        name, message = run.found["said"][f"error:3/{what}"]
         assert name == "Overloaded"
         assert "500" in message
         assert len(message) < 500
-    assert found["grown_mib"] < count(40, 256)
-    figure(37, f"an error of {size // 10**6} MB, by each wire: grew by {found['grown_mib']:.0f} MiB")
 
 
 async def test_redirects_are_not_followed(
