@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from router.corpora.batch import LOOKS
 from router.corpora.batch_texts import Limits
 from router.domain.errors import BudgetExceeded, KeyRejected, NotConfigured, QuotaExhausted, Refused
 from router.domain.values import Budget, Policy
@@ -283,6 +284,27 @@ async def test_passing_trouble_is_waited_out(tmp_path: Path, sandbox: Sandbox) -
             assert (progress.open, progress.spent, progress.error) == (1, 0, None), kind
         progress = await finish(router, tier, sandbox, TEXTS, SomeJob())
         assert (progress.done, progress.spent) == (40, sandbox.bill().nanodollars)
+        assert_right(router, TEXTS)
+
+
+async def test_results_that_do_not_end_are_given_up(
+    tmp_path: Path, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file longer than its texts explain is looked at three times; what was billed is unconfirmed, never less."""
+    async with opened(tmp_path, sandbox) as (router, tier):
+        await tier.step(SomeJob(), misses_of(router, TEXTS))
+        advance(router, sandbox)
+        with monkeypatch.context() as patch:
+            patch.setattr("router.corpora.batch.results_limit", lambda model, texts: 2_000)
+            reasons = [(await tier.step(SomeJob(), misses_of(router, []))).reason for _ in range(LOOKS)]
+        assert all("incomplete" in reason for reason in reasons[:-1])
+        books = audit(router.database.reader())
+        assert (books.settled, books.held) == (0, 0)
+        assert books.unconfirmed >= sandbox.bill().nanodollars > 0
+        downloads = [entry for entry in sandbox.received() if entry.operation.endswith("/content")]
+        assert len(downloads) == LOOKS
+        assert list((tmp_path / "batches").iterdir()) == []
+        assert (await finish(router, tier, sandbox, TEXTS, SomeJob())).done == 40
         assert_right(router, TEXTS)
 
 

@@ -290,6 +290,20 @@ def test_the_shell_says_it(
     assert ended.code == code
 
 
+async def test_a_server_that_leaves_index_and_usage_out_is_asked_once(server: Habits, tmp_path: Path) -> None:
+    """A row without an index counts by its position: every text has its own vector after one call, in a job too."""
+    texts = some_texts(20)
+    async with at(tmp_path / "python", server.toml("gemini")) as router:
+        result = await router.embed(texts, model=MODEL, policy="quality")
+        assert all(abs(row - vector(text)).max() < 1e-5 for row, text in zip(result.vectors, texts, strict=True))
+        assert [len(call) for call in server.calls] == [20]
+    server.calls.clear()
+    async with _library(tmp_path / "job", server.toml("gemini")) as (here, number):
+        await here.worker.run_all()
+        job = here.library.job(number)
+        assert (job.state, job.done, job.failed, len(server.calls)) == ("done", 20, 0, 1)
+
+
 # ---- usage ----
 
 
