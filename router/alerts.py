@@ -209,7 +209,9 @@ class Alerts:
             zone=zone,
             where={"policy": policy} if policy else None,
         )
-        ahead = reports.forecast(history, spent=state.used, limit=None, now=now, window=state.budget.window, zone=zone)
+        ahead = reports.forecast(
+            history, spent=state.expected, limit=None, now=now, window=state.budget.window, zone=zone
+        )
         return None if ahead is None else ahead.expected
 
     def _read(self, rest: str, *values: float) -> list[tuple[int, Alert]]:

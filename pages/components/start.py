@@ -161,7 +161,7 @@ def heading(router: Router, policy: Policy, state: BudgetState) -> Forecast | No
         router.usage, first=last - timedelta(days=LOOK_BACK), last=last, zone=zone, where={"policy": policy.name}
     )
     return forecast(
-        history, spent=state.used, limit=state.budget.amount, now=now, window=state.budget.window, zone=zone
+        history, spent=state.expected, limit=state.budget.amount, now=now, window=state.budget.window, zone=zone
     )
 
 

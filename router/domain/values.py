@@ -198,6 +198,7 @@ class BudgetState:
     Attributes:
         owner: `account` or `policy/NAME`.
         used: settled + unconfirmed + held in the window that runs now.
+        excess: by how much what is held is more than it will likely be settled at.
         resets: when the next window begins; None for `request` and `total`.
         pace_used, pace_elapsed: shares (0-1) at the day's one judgement: of the budget used, and of the
             window elapsed. None for windows without a pace (`request`, `total`).
@@ -211,11 +212,17 @@ class BudgetState:
     pace_elapsed: float | None = None
     day_of_window: int = 1
     days_in_window: int = 1
+    excess: int = 0
 
     @property
     def left(self) -> int:
         """Nanodollars left; never below zero."""
         return max(0, self.budget.amount - self.used)
+
+    @property
+    def expected(self) -> int:
+        """What will likely have been used once all that is held is settled: for paces and forecasts."""
+        return self.used - self.excess
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -145,6 +145,17 @@ def used_in(conn: Connection, owner: str, window: str, start: int) -> int:
     return int(row[0]) if row else 0
 
 
+def excess_in(conn: Connection, owner: str, window: str, start: int) -> int:
+    """Nanodollars by which the holds of a window are more than they will likely be settled at."""
+    (found,) = conn.execute(
+        "SELECT coalesce(sum(amount - expected), 0) FROM holds WHERE state = 'pending' AND expected IS NOT NULL"
+        " AND EXISTS (SELECT 1 FROM json_each(scopes) s WHERE s.value ->> 0 = ? AND s.value ->> 1 = ?"
+        " AND s.value ->> 2 = ?)",
+        (owner, window, start),
+    ).fetchone()
+    return int(found)
+
+
 def zone_of(conn: Connection, owner: str) -> str:
     row = conn.execute("SELECT timezone FROM zones WHERE owner = ?", (owner,)).fetchone()
     return str(row[0]) if row else "UTC"
@@ -181,22 +192,26 @@ def budget_state(conn: Connection, owner: str, budget: Budget, now: datetime) ->
         (owner, budget.window, int(today.timestamp())),
     ).fetchone()
     used = used_in(conn, owner, budget.window, int(start.timestamp()))
-    return standing(owner, budget, now, zone, used=used, judged=int(row[0]) if row else None)
+    excess = excess_in(conn, owner, budget.window, int(start.timestamp())) if used else 0
+    return standing(owner, budget, now, zone, used=used, judged=int(row[0]) if row else None, excess=excess)
 
 
-def standing(owner: str, budget: Budget, now: datetime, zone: str, *, used: int, judged: int | None) -> BudgetState:
+def standing(
+    owner: str, budget: Budget, now: datetime, zone: str, *, used: int, judged: int | None, excess: int = 0
+) -> BudgetState:
     """The state of a budget whose running window has used so much, and `judged` when the day's pace was judged."""
     if budget.window == "request":
         return BudgetState(owner=owner, budget=budget, used=0)
     start, end = window_bounds(budget.window, now, zone)
     if end is None:
-        return BudgetState(owner=owner, budget=budget, used=used)
+        return BudgetState(owner=owner, budget=budget, used=used, excess=excess)
     today, _ = window_bounds("day", now, zone)
-    at_judgement = used if judged is None else judged
+    at_judgement = used - excess if judged is None else judged
     return BudgetState(
         owner=owner,
         budget=budget,
         used=used,
+        excess=excess,
         resets=end,
         pace_used=at_judgement / budget.amount if budget.amount else float(at_judgement > 0),
         pace_elapsed=(today - start) / (end - start),

@@ -86,9 +86,10 @@ def insert_hold(
     sent: bool,
     now: float,
 ) -> int:
+    tokens, likely = sum(u.tokens for u in units), sum(u.likely for u in units)
     cursor = conn.execute(
         "INSERT INTO holds (request, process, state, amount, sent, scopes, policy, collection, model, route, texts,"
-        " tokens, at) VALUES (?, ?, 'pending', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " tokens, at, expected) VALUES (?, ?, 'pending', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             purpose.request,
             process,
@@ -100,8 +101,9 @@ def insert_hold(
             purpose.model,
             purpose.route,
             len(units),
-            sum(u.tokens for u in units),
+            tokens,
             now,
+            amount if likely >= tokens else -(-amount * likely // tokens),
         ),
     )
     return int(cursor.lastrowid or 0)

@@ -21,6 +21,7 @@ from router.store.balances import (
     Scope,
     add_to_balances,
     budget_states,
+    excess_in,
     parse_scopes,
     require_permission,
     require_room,
@@ -405,9 +406,8 @@ class Ledger(Reconciling):
 
         def write(conn: Connection) -> None:
             for owner, window, start, day in unjudged(conn, owners, self.clock()):
-                conn.execute(
-                    "INSERT INTO pace VALUES (?, ?, ?, ?)", (owner, window, day, used_in(conn, owner, window, start))
-                )
+                used = used_in(conn, owner, window, start) - excess_in(conn, owner, window, start)
+                conn.execute("INSERT INTO pace VALUES (?, ?, ?, ?)", (owner, window, day, used))
 
         await self.database.write(write)
 

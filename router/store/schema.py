@@ -18,6 +18,7 @@ NAMES = [
     "m008_index_charges",
     "m009_learn_tokens",
     "m010_index_costs",
+    "m011_expect_of_holds",
 ]
 
 
@@ -250,5 +251,10 @@ def migrations() -> Migrations:
     def m010_index_costs(db: Database) -> None:
         # For the most expensive requests; time and policy stand in it, so that rows of others are passed over unread.
         db.conn.execute("CREATE INDEX requests_by_cost ON requests (charged + unconfirmed, at, policy)")
+
+    @registry()
+    def m011_expect_of_holds(db: Database) -> None:
+        # What a hold will likely be settled at, nanodollars; NULL is the amount, for holds from before this.
+        db.conn.execute("ALTER TABLE holds ADD COLUMN expected INTEGER")
 
     return registry

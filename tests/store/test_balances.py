@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
 from router.domain.errors import BudgetExceeded
-from router.domain.values import Budget
+from router.domain.values import Budget, Estimate
 from router.store.balances import balances, exceeded, fold
 from router.store.database import Database
 from router.store.ledger import Ledger
@@ -55,6 +56,22 @@ async def test_the_audit_sees_damage(ledger: Ledger, database: Database, damage:
     await database.write(lambda conn: conn.execute(damage))
     with pytest.raises(AssertionError):
         audit(database.reader())
+
+
+async def test_paces_and_forecasts_take_a_hold_at_what_is_likely(
+    ledger: Ledger, database: Database, clock: Clock
+) -> None:
+    """A bound five times too high is used of the budget while it is held, and does not count as spending it faster."""
+    await set_policy(database, clock, Budget(amount=1_000, window="month"))
+    guess = Estimate(kind="english", base=100, tokens=100)
+    opened = await hold(ledger, replace(unit("a", 500), estimate=guess), unit("b", 30))
+    (state,) = ledger.states("p")
+    assert (state.used, state.left, state.expected) == (530, 470, 130)
+    assert state.pace_used == 0.13
+    await ledger.judge_pace("p")
+    assert await ledger.settle(opened.holds[0], 140, 140)
+    (state,) = ledger.states("p")
+    assert (state.used, state.expected, state.pace_used) == (140, 140, 0.13)
 
 
 async def test_states_show_what_is_used_and_when_it_resets(ledger: Ledger, database: Database, clock: Clock) -> None:
