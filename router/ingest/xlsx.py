@@ -17,15 +17,8 @@ def read(path: str, _codec: str, notes: list[str]) -> Iterator[str]:
     name, _ = package.main_part("workbook")
     import openpyxl  # type: ignore[import-untyped]
 
-    book = openpyxl.load_workbook(path, read_only=True, data_only=True, keep_links=False)
-    for sheet in book.worksheets:
-        yield f"{sheet.title}\n"
-        sheet.reset_dimensions()  # a file may claim a million columns
-        for row in sheet.iter_rows(values_only=True):
-            cells = [_shown(value) for value in row]
-            if any(cells):
-                yield "\t".join(cells).rstrip("\t") + "\n"
-        yield "\n"
+    with open(path, "rb") as file:  # by its name it would ask for an ending
+        yield from _sheets(openpyxl.load_workbook(file, read_only=True, data_only=True, keep_links=False))
     without = 0
     for kind in ("worksheet", "chartsheet"):
         for part in package.related(name, kind):
@@ -37,6 +30,17 @@ def read(path: str, _codec: str, notes: list[str]) -> Iterator[str]:
             f"{plural(without, 'formula')} of it {'has' if without == 1 else 'have'} no stored value: open it in a"
             " spreadsheet program and save it."
         )
+
+
+def _sheets(book: Any) -> Iterator[str]:
+    for sheet in book.worksheets:
+        yield f"{sheet.title}\n"
+        sheet.reset_dimensions()  # a file may claim a million columns
+        for row in sheet.iter_rows(values_only=True):
+            cells = [_shown(value) for value in row]
+            if any(cells):
+                yield "\t".join(cells).rstrip("\t") + "\n"
+        yield "\n"
 
 
 def _shown(value: Any) -> str:
