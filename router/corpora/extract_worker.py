@@ -59,8 +59,11 @@ def main(arguments: list[str]) -> int:
         reason = f"reading it takes more than {megabytes} MB of memory"
     except Unreadable as error:
         reason = str(error)
+    except RecursionError:
+        reason = "it is nested too deeply"
     except Exception as error:  # a parser may raise anything on a broken file; whatever it is becomes the reason
-        reason = f"it is broken ({type(error).__name__}: {str(error)[:200]})"
+        why = f"{type(error).__name__}: {str(error)[:200]}"
+        reason = f"it is broken ({why}); open it in the program that made it, and save it anew"
     else:
         Path(out + ".notes").write_text(json.dumps(notes), encoding="utf-8")
         return 0

@@ -131,8 +131,10 @@ class Walker:
         _, part = self._relations.get(reference, ("", ""))
         if not reference:
             self._children(element, out, after)
-        elif part in self._package:
+        elif part in self._package and part not in self._package.open_parts:
+            self._package.open_parts.add(part)
             after.append(Walker(self._package, part, paragraph="\n").text(self._package.xml(part)))
+            self._package.open_parts.discard(part)
 
     def _cached(self, element: Any, out: list[str], _after: list[str]) -> None:
         """The names of a chart's categories and series."""

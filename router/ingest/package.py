@@ -13,7 +13,11 @@ from router.ingest.reader import Unreadable
 MOST_ENTRIES = 5_000
 MOST_BYTES = 128 << 20
 """Unpacked, of the parts that hold text; pictures and films are never unpacked."""
-_OFFICE = {"document": ("Word", ".docx"), "presentation": ("PowerPoint", ".pptx"), "workbook": ("Excel", ".xlsx")}
+_OFFICE = {
+    "document": ("a Word file", ".docx"),
+    "presentation": ("a PowerPoint file", ".pptx"),
+    "workbook": ("an Excel file", ".xlsx"),
+}
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 
 
@@ -23,15 +27,19 @@ class Package:
     Attributes:
         names: its parts by their lower-case names, as programs do not agree on the case.
         notes: sentences on what is not in the text, for the report.
+        open_parts: those that are just being read, for whoever follows references.
     """
 
     def __init__(self, path: str, notes: list[str]) -> None:
         """Raises Unreadable where it is no archive, or unpacks to too much."""
         self.notes = notes
+        self.open_parts: set[str] = set()
         try:
             self._zip = zipfile.ZipFile(path)
         except zipfile.BadZipFile:
-            raise Unreadable(_what_it_is(path)) from None
+            raise Unreadable(
+                what_it_is(path) or "it is broken, or another kind of file: it is no archive, as such files are"
+            ) from None
         entries = self._zip.infolist()
         size = sum(entry.file_size for entry in entries if not entry.filename.lower().endswith(_PICTURES))
         if len(entries) > MOST_ENTRIES or size > MOST_BYTES:
@@ -91,8 +99,8 @@ class Package:
         root = self.xml(names[0])
         kind = local(root)
         if kind != wanted:
-            program, ending = _OFFICE.get(kind, ("different", "what it is"))
-            raise Unreadable(f"it is a {program} file; give its name the ending {ending}")
+            program, ending = _OFFICE.get(kind, ("another kind of file", "of what it is"))
+            raise Unreadable(f"it is {program}; give its name the ending {ending}")
         return names[0], root
 
 
@@ -112,7 +120,8 @@ def relation_id(element: Any, name: str = "id") -> str:
     return next((v for key, v in element.attrib.items() if key.endswith(f"/relationships}}{name}")), "")
 
 
-def _what_it_is(path: str) -> str:
+def what_it_is(path: str) -> str:
+    """What a file of another kind than its name says is, and what to do; "" where that cannot be told."""
     with open(path, "rb") as file:
         head = file.read(1 << 16)
     if head.startswith(_OLE):
@@ -126,8 +135,10 @@ def _what_it_is(path: str) -> str:
     if head.lstrip()[:200].lower().startswith((b"<!doctype html", b"<html")):
         return "it is a web page; give its name the ending .html"
     if head.startswith(b"PK\x03\x04"):
-        return "it is broken: the end of it is missing, or damaged"
-    return "it is broken, or another kind of file: it is no archive, as such files are"
+        if zipfile.is_zipfile(path):
+            return "it is an Office file, an EPUB or another archive; give its name the ending of what it is"
+        return "it is broken: the end of it is missing, or damaged; fetch it again"
+    return ""
 
 
 _PICTURES = (

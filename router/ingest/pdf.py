@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from router.ingest.package import what_it_is
 from router.ingest.reader import NO_CONTROLS, Unreadable, plural, which
 
 _PLACEHOLDER = re.compile(r"if this message is not eventually replaced", re.IGNORECASE)
@@ -22,6 +23,9 @@ def read(path: str, _codec: str, notes: list[str]) -> Iterator[str]:
     """
     import pypdf
 
+    with open(path, "rb") as file:
+        if b"%PDF-" not in file.read(1 << 16) and (other := what_it_is(path)):
+            raise Unreadable(other)
     reader = pypdf.PdfReader(path, strict=False)
     if reader.is_encrypted and not reader.decrypt(""):
         raise Unreadable("it is protected by a password")

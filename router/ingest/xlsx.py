@@ -18,7 +18,7 @@ def read(path: str, _codec: str, notes: list[str]) -> Iterator[str]:
     import openpyxl  # type: ignore[import-untyped]
 
     with open(path, "rb") as file:  # by its name it would ask for an ending
-        yield from _sheets(openpyxl.load_workbook(file, read_only=True, data_only=True, keep_links=False))
+        yield from _sheets(openpyxl.load_workbook(file, read_only=True, data_only=True, keep_links=False), notes)
     without = 0
     for kind in ("worksheet", "chartsheet"):
         for part in package.related(name, kind):
@@ -32,15 +32,19 @@ def read(path: str, _codec: str, notes: list[str]) -> Iterator[str]:
         )
 
 
-def _sheets(book: Any) -> Iterator[str]:
+def _sheets(book: Any, notes: list[str]) -> Iterator[str]:
     for sheet in book.worksheets:
-        yield f"{sheet.title}\n"
+        heading = f"{sheet.title}\n"
         sheet.reset_dimensions()  # a file may claim a million columns
         for row in sheet.iter_rows(values_only=True):
             cells = [_shown(value) for value in row]
             if any(cells):
-                yield "\t".join(cells).rstrip("\t") + "\n"
-        yield "\n"
+                yield heading + "\t".join(cells).rstrip("\t") + "\n"
+                heading = ""
+        if heading:
+            notes.append(f"The sheet {sheet.title} has no cells.")
+        else:
+            yield "\n"
 
 
 def _shown(value: Any) -> str:

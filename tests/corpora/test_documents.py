@@ -15,6 +15,7 @@ import pytest
 from router.cli.rows import read_files
 from router.corpora.extract import UPLOADS, Document, kind_of, read_document, read_rows
 from router.domain.errors import BadInput
+from tests.corpora import mangled
 from tests.corpora.libraries import opened
 from tests.corpora.makers import pdf, pdf_saying
 from tests.corpora.office_files import dp, element, p, packed, relations, shape, slides, t, word
@@ -517,3 +518,43 @@ def test_the_uploader_takes_what_the_reader_takes(tmp_path: Path) -> None:
         assert read(tmp_path, name, code).text == code
     assert [row.text for row in read_rows(put(tmp_path, "a.ndjson", '{"text": "x"}\n{"text": "y"}\n'))] == ["x", "y"]
     assert read(tmp_path, "a.htm", "<p>x</p>").text == read(tmp_path, "a.xhtml", "<p>x</p>").text == "x"
+
+
+# ---- as they come ------------------------------------------------------------------------------
+
+
+def right(name: str, text: str, notes: list[str], reason: str) -> bool:
+    """Whether a file was read whole, or refused for its reason, or something is said of it, as it should be."""
+    wanted = mangled.FILES[name][1]
+    if wanted.startswith("note: "):
+        return any(re.search(wanted.removeprefix("note: "), note) for note in notes)
+    return bool(re.search(wanted, reason)) if wanted else mangled.GOOD in text and not notes
+
+
+def test_mangled_files_are_read_whole_or_say_why_in_the_shell(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Over fifty at once, of all kinds: none ends the others, none raises what nobody foresaw, none loses a word."""
+    for name, (content, _) in mangled.FILES.items():
+        put(tmp_path, name, content)
+    found = read_files([tmp_path])
+    texts: dict[str, str] = {}
+    for key, text in zip(found.ids, found.texts, strict=True):
+        texts[key.split("#")[0]] = " ".join(text.split())
+    reasons = {row.id: row.reason for row in found.broken}
+    notes = {name: [n.removeprefix(f"{name}: ") for n in found.notes if n.startswith(name)] for name in mangled.FILES}
+    wrong = [n for n in mangled.FILES if not right(n, texts.get(n, ""), notes[n], reasons.get(n, ""))]
+    assert wrong == []
+    assert len(mangled.FILES) >= 50
+    assert [record.message for record in caplog.records] == []
+
+
+async def test_mangled_files_are_read_whole_or_say_why_in_the_browser(tmp_path: Path) -> None:
+    """A sixth of them as an upload: the same verdicts."""
+    names = list(mangled.FILES)[::6]
+    paths = [put(tmp_path, name, mangled.FILES[name][0]) for name in names]
+    async with opened(tmp_path / "data") as here:
+        await here.library.create("docs")
+        reports = {report.name: report for report in await here.library.add_files("docs", paths)}
+        documents = {d.name: d.id for d in here.library.documents("docs")}
+        for name in names:
+            text = " ".join(" ".join(chunk.text.split()) for chunk in here.library.chunks(documents[name]))
+            assert right(name, text, list(reports[name].notes), reports[name].reason), name

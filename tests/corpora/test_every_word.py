@@ -225,8 +225,8 @@ def test_every_word_of_an_xlsx(data: st.DataObject) -> None:
     out = io.BytesIO()
     book.save(out)
     text, notes = texts_of("xlsx", out.getvalue())
-    holds(made, text)
-    assert [int(note.split()[0]) for note in notes] == [formulas] * bool(formulas)
+    holds(made, text + "".join(note for note in notes if "has no cells" in note))
+    assert [int(note.split()[0]) for note in notes if "formula" in note] == [formulas] * bool(formulas)
 
 
 # ---- HTML --------------------------------------------------------------------------------------
