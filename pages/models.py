@@ -60,6 +60,24 @@ if overrides:
     st.dataframe(prices.overrides(overrides), hide_index=True, alt="Prices that router.toml sets")
     st.caption("Set under \\[\\[prices\\]\\] in router.toml: the catalog's price → the one that holds from its day on.")
 
+st.subheader("Likely cost against the bill")
+learned = prices.expected(router.estimates.errors())
+if learned:
+    st.dataframe(
+        learned,
+        column_config={
+            "off by": st.column_config.TextColumn("off by", help="Of the bill: the mean of a call's difference."),
+            "a call within": st.column_config.TextColumn(
+                "a call within", help="The root mean square of the calls' relative differences."
+            ),
+        },
+        hide_index=True,
+        alt="How far the expected cost of each model was off",
+    )
+    st.caption("Models whose tokens only their provider can count. Each call is judged before it is learned from.")
+else:
+    draw.empty("No call was billed yet by a model whose tokens only its provider can count.")
+
 if st.toggle("Compare with genai-prices", key="compare", bind="query-params"):
     checked = crosscheck.crosscheck(catalog, today)
     verdicts = [c.verdict for c in checked]

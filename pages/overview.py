@@ -106,7 +106,7 @@ else:
     heading.subheader("Latest decisions" if order == "newest" else "Most expensive requests")
     rows = router.usage.requests(since=since, until=now + 1, limit=10, order=order)
     draw.requests(
-        rows, ZONE, key=f"latest {order}", alt=draw.TITLES[order],
+        router.usage, rows, ZONE, key=f"latest {order}", alt=draw.TITLES[order],
         columns=["time", "texts", "answered by", "cost", "why"],
     )  # fmt: skip
     if everything.requests < FEW:

@@ -37,4 +37,4 @@ if quote is not None:
     draw.candidates(tables.quoted(quote), alt="The models that could serve these texts, with cost and quality")
     catalog = engine.router.catalog
     scale = f"Quality is {md(catalog.scale)}, English retrieval, 0 to 100: {md(catalog.note)}."
-    st.caption(f"Costs are the most that the texts can cost. {scale}")
+    st.caption(f"Models are compared by what is likely; the most is set aside, and must fit the budgets. {scale}")

@@ -123,20 +123,21 @@ def _rows(name: str, body: bytes, columns: Columns) -> tuple[list[str], list[str
 def confirm(quote: Quote) -> bool:
     """The quote in words, and the button that spends it; True where it was pressed."""
     line = next((one for one in quote.lines if one.verdict.chosen), quote.lines[0])
-    whole = f"{plural(quote.texts, 'text')}, {tokens(quote.tokens)}: {estimate(line.full_cost)} if each was sent."
+    whole = f"{plural(quote.texts, 'text')}, {tokens(quote.tokens)}: {estimate(line.full_expected, line.full_cost)}"
+    whole += " if each was sent."
     cached, repeats = line.verdict.cached, quote.texts - quote.distinct
     rest = [f"{repeats:,} repeated"] * bool(repeats) + [f"{cached:,} cached"] * bool(cached)
     if rest:
         sent = plural(quote.distinct - cached, "text")
-        now = f"{sent}, {tokens(line.verdict.tokens)}: {estimate(line.verdict.cost)}"
+        price = estimate(line.verdict.expected, line.verdict.cost)
+        now = f"{sent}, {tokens(line.verdict.expected_tokens)}: {price}"
         whole += f" Without the {' and the '.join(rest)}: {now}."
     st.markdown(md(whole))
     if not isinstance(quote.outcome, Plan):
         st.error(f"{md(quote.outcome.reason)} {md(quote.outcome.hint)}", icon=":material/block:")
         return False
     st.text(unbroken(quote.decision))
-    price = estimate(quote.outcome.cost)
-    label = f"Embed {plural(quote.texts, 'text')} for {price}"
+    label = f"Embed {plural(quote.texts, 'text')}: {estimate(quote.outcome.expected, quote.outcome.cost)}"
     exact = md(f"{exact_usd(quote.outcome.cost)} at most.") if quote.outcome.cost else None
     options = access.only_editors(help=exact)
     return st.button(md(label), type="primary", icon=":material/play_arrow:", key="embed", **options)

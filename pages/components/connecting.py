@@ -86,7 +86,8 @@ def _test(host: Host, name: str, ready: list[Model], policy: str) -> None:
         elif quote.outcome.model.provider != name:
             st.caption(f"Cannot be tested under this policy: {md(quote.outcome.model.id)} would answer instead.")
         else:
-            label = f"Test {quote.outcome.model.name} for {estimate(quote.outcome.cost)}"
+            plan = quote.outcome
+            label = f"Test {plan.model.name}: {estimate(plan.expected, plan.cost)}"
             if st.button(md(label), key=f"test {name}", icon=":material/network_check:", **access.only_editors()):
                 st.session_state[f"tested {name}"] = Work(host, [text], policy=policy, model=model.id)
     work: Work | None = st.session_state.get(f"tested {name}")

@@ -11,16 +11,36 @@ from typing import Any, TypeVar
 import streamlit as st
 
 from pages.components import access, bars, tables, ticks
-from pages.components.format import ROUTES, charged, day, latency, md, moment, percent, plural, unbroken, usd, when
+from pages.components.format import (
+    ROUTES,
+    charged,
+    day,
+    latency,
+    md,
+    moment,
+    most_of,
+    percent,
+    plural,
+    unbroken,
+    usd,
+    when,
+)
 from router.domain.errors import RouterError
 from router.domain.explain import budget_name
 from router.domain.policy import describe_budget, find_zone
 from router.domain.values import BudgetState
-from router.store.usage import Order
+from router.store.usage import Order, Usage
 
 T = TypeVar("T")
 
 ORDERS: dict[str, Order] = {"newest": "newest", "most expensive": "cost"}
+PRICES = {
+    "likely": "What it will likely cost now: each distinct text once, cached ones free. Models are compared by it.",
+    "all of them": "Every text, repeats too, without the cache: what that would likely cost.",
+    "batch": "What it will likely cost at the batch price, within a day.",
+    "a year": "What it and a year of queries will likely cost.",
+}
+"""Columns of what is likely, each with one of the most beside it where they differ."""
 TITLES: dict[Order, str] = {"newest": "Latest requests", "cost": "Most expensive requests"}
 
 WORDS = {look.word: look.colour for look in ROUTES.values()} | {"running": "gray"}
@@ -147,7 +167,9 @@ def order() -> Order:
     return ORDERS.get(chosen, "newest")
 
 
-def requests(rows: Sequence[Mapping[str, Any]], zone: str, *, key: str, columns: Sequence[str], alt: str) -> None:
+def requests(
+    usage: Usage, rows: Sequence[Mapping[str, Any]], zone: str, *, key: str, columns: Sequence[str], alt: str
+) -> None:
     """A table of requests; the one that is picked opens under it."""
     config = {name: money_column(name) for name in ("cost", "avoided")}
     config |= {"texts": st.column_config.NumberColumn("texts", width=56)}
@@ -159,10 +181,10 @@ def requests(rows: Sequence[Mapping[str, Any]], zone: str, *, key: str, columns:
         f"Times in {md(zone)}. Pick a row to see what it was decided among; a column's head sorts what is shown."
     )
     if chosen:
-        decision(by_number[chosen[0]], zone)
+        decision(by_number[chosen[0]], zone, usage.remarks(chosen[0]))
 
 
-def decision(row: Mapping[str, Any], zone: str) -> None:
+def decision(row: Mapping[str, Any], zone: str, remarks: Sequence[tuple[str, str, int, int]]) -> None:
     """A request of the books: who answered, what it cost, why, and what the others would have cost."""
     with st.container(border=True):
         st.markdown(
@@ -179,6 +201,8 @@ def decision(row: Mapping[str, Any], zone: str) -> None:
             st.error(md(row["error"]), icon=":material/block:")
         if row["unconfirmed"]:
             st.caption("**?** marks a charge without the provider's word: the call may have been billed.")
+        for kind, reason, calls, amount in remarks:
+            st.caption(md(f"{plural(calls, 'charge')}, {usd(amount)} {kind}: {reason.rstrip('.')}."))
         if row["candidates"]:
             candidates(tables.considered(row["candidates"]), alt="The models that the request was decided among")
 
@@ -190,11 +214,18 @@ def candidates(rows: Sequence[tables.Record], *, alt: str) -> None:
         "why": st.column_config.TextColumn("why", width="large"),
         "quality": st.column_config.TextColumn("quality", help="RTEB English retrieval, 0 to 100; see the note below."),
         "cached": st.column_config.TextColumn("cached", help="Distinct texts that are in the cache in this space."),
-        "cost now": money_column("cost now", help="Each distinct text once, cached ones free."),
-        "cost of all": money_column("cost of all", help="Every text, repeats too, without the cache."),
     }
+    for name, words in PRICES.items():
+        config[name] = money_column(name, help=words)
+        config[most_of(name)] = money_column(most_of(name), help="What is set aside for it, and must fit the budgets.")
     shown = [row | {"": [row[""]] if row[""] else []} for row in rows]
-    st.dataframe(shown, column_config=config, hide_index=True, alt=alt)
+    bounds = {most_of(name) for name in PRICES}
+    columns = [
+        name
+        for name in dict.fromkeys(n for row in rows for n in row)
+        if name not in bounds or any(row.get(name) for row in rows)
+    ]
+    st.dataframe(shown, column_order=columns, column_config=config, hide_index=True, alt=alt)
 
 
 def ask(

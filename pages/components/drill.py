@@ -129,7 +129,7 @@ def requests(router: Router, asked: Asked, report: Sequence[Day]) -> None:
         st.caption(md(_sum(rows, whole=not more and not past, bar=_amount(report, bar), order=order)))
     if rows:
         key = "requests" if bar is None and not past and order == "newest" else f"requests {bar} {order} {len(past)}"
-        draw.requests(rows, asked.zone, key=key, alt=draw.TITLES[order], columns=COLUMNS)
+        draw.requests(router.usage, rows, asked.zone, key=key, alt=draw.TITLES[order], columns=COLUMNS)
     if past or more:
         with st.container(horizontal=True):
             back, on = ("Newer", "Older") if order == "newest" else ("Dearer", "Cheaper")

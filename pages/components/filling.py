@@ -10,7 +10,7 @@ from typing import Any
 
 import streamlit as st
 
-from pages.components import access, bars, draw, tables
+from pages.components import access, bars, draw, tables, ticks
 from pages.components.columns import chooser
 from pages.components.format import count, estimate, exact_usd, md, plural, seconds, tokens, unbroken, usd, when
 from pages.components.work import Task, wait_for
@@ -181,7 +181,7 @@ def _sums(quote: CorpusQuote) -> None:
     left_out += [f"{quote.near_empty:,} nearly empty"] * bool(quote.near_empty)
     less = f", less {' and '.join(left_out)}" if left_out else ""
     new = f" ({quote.new_documents:,} new)" if quote.new_documents else ""
-    needed = next((c.verdict.tokens for c in quote.candidates if c.verdict.chosen), None)
+    needed = next((c.verdict.expected_tokens for c in quote.candidates if c.verdict.chosen), None)
     size = "" if needed is None else f", {count(needed)} tokens to embed"
     st.markdown(
         md(
@@ -197,9 +197,11 @@ def _effect(chosen: CorpusCandidate) -> None:
         name = "account" if one.owner == "account" else one.owner.removeprefix("policy/")
         window = {"request": "a request", "total": "in total"}.get(one.window, f"a {one.window}")
         fits = "" if one.fits else " · **too small**"
+        likely, least = usd(one.before - (chosen.verdict.expected or 0)), usd(one.after)
+        after = least if likely == least else f"likely {likely}, at least {least}"
         with st.container(gap="xxsmall"):
             st.caption(
-                f"**{md(name)}** · {md(usd(one.before))} left of {md(usd(one.amount))} {window}, {md(usd(one.after))}"
+                f"**{md(name)}** · {md(usd(one.before))} left of {md(usd(one.amount))} {window}, {md(after)}"
                 f" after it{fits}"
             )
             share = 1 - one.after / one.amount if one.amount else 1.0
@@ -210,23 +212,25 @@ def _confirm(host: Host, info: CollectionInfo, quote: CorpusQuote, model: str | 
     name, chosen = info.collection.name, quote.chosen
     with st.container(horizontal=True):
         if chosen is not None:
-            cost = chosen.batch_cost if route == "batch" and chosen.batch_cost is not None else chosen.verdict.cost
-            label = f"Embed {plural(quote.distinct, 'text')} with {chosen.model.name}: {estimate(cost)}"
+            expected, cost = _price(chosen, route)
+            label = f"Embed {plural(quote.distinct, 'text')} with {chosen.model.name}: {estimate(expected, cost)}"
             paid = None if chosen.model.local else route
             exact = "" if cost is None else f"{exact_usd(cost)} at most. "
             options = access.only_editors(help=md(f"{exact}Expected to take {seconds(chosen.verdict.seconds)}."))
-            if st.button(md(label), type="primary", icon=":material/play_arrow:", key="order", **options):
+            # Of what it says: a click that comes late, when the texts or the price are others, is a click on nothing.
+            key = ticks.key("order", (label, paid))
+            if st.button(md(label), type="primary", icon=":material/play_arrow:", key=key, **options):
                 _go(host, name, lambda: host.library.confirm(name, model=model, route=paid))
         if (night := quote.overnight) is not None and (model is None or model == night.start.id):
-            label = (
-                f"Start now with {night.start.name}, improve overnight with {night.then.name}: {estimate(night.cost)}"
-            )
+            price = estimate(night.expected, night.cost)
+            label = f"Start now with {night.start.name}, improve overnight with {night.then.name}: {price}"
 
             async def both() -> Any:
                 await host.library.confirm(name, model=night.start.id)
                 return await host.library.improve(name, night.then.id, route="batch")
 
-            if st.button(md(label), icon=":material/bedtime:", key="overnight", **access.only_editors()):
+            key = ticks.key("overnight", (label,))
+            if st.button(md(label), icon=":material/bedtime:", key=key, **access.only_editors()):
                 _go(host, name, both)
         if info.new_documents and st.button("Discard them", icon=":material/delete:", **access.only_editors()):
             with draw.in_words():
@@ -234,6 +238,13 @@ def _confirm(host: Host, info: CollectionInfo, quote: CorpusQuote, model: str | 
                 st.session_state.pop(f"reading {name}", None)
                 st.session_state["said"] = f"{plural(gone, 'file')} discarded; nothing was spent."
                 st.rerun()
+
+
+def _price(chosen: CorpusCandidate, route: str | None) -> tuple[int | None, int | None]:
+    """What it will likely cost by a route, and at most."""
+    if route == "batch" and chosen.batch_cost is not None:
+        return chosen.batch_expected, chosen.batch_cost
+    return chosen.verdict.expected, chosen.verdict.cost
 
 
 def _go(host: Host, name: str, start: Any) -> None:

@@ -61,12 +61,28 @@ def exact_usd(nanodollars: int) -> str:
     return f"${money.to_json(nanodollars)}"
 
 
-def estimate(nanodollars: int | None) -> str:
-    """An amount before it is spent: `≈ $0.0031`, `free`, or `price unknown`."""
-    if nanodollars is None:
+def estimate(expected: int | None, most: int | None) -> str:
+    """An amount before it is spent: `likely $0.0350, at most $0.19`; `≈ $0.0031` where both read the same; `free`."""
+    if most is None or expected is None:
         return "price unknown"
-    shown = usd(nanodollars)
-    return "free" if nanodollars == 0 else shown if shown.startswith("<") else f"≈ {shown}"
+    shown = money.show_likely(expected, most)
+    return "free" if most == 0 else f"≈ {shown}" if shown.startswith("$") else shown
+
+
+def estimates(name: str, expected: int | None, most: int | None) -> dict[str, str]:
+    """The same as two cells of a table, so that likely stands under likely; the second is empty where it adds nothing.
+
+    Old records have only the most.
+    """
+    if not most:
+        return {name: estimate(expected, most), most_of(name): ""}
+    likely, bound = "–" if expected is None else usd(expected), usd(most)
+    return {name: likely, most_of(name): "" if likely == bound else bound}
+
+
+def most_of(name: str) -> str:
+    """The name of the column with the most, beside one of what is likely."""
+    return f"{name}, at most" if name != "likely" else "at most"
 
 
 def charged(settled: int, unconfirmed: int) -> str:

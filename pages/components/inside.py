@@ -258,7 +258,9 @@ def _improve(host: Host, info: CollectionInfo) -> None:
             if line.warning:
                 st.warning(md(line.warning), icon=":material/warning:")
             batch = line.batch_cost is not None
-            price = f"{estimate(line.batch_cost)} within a day" if batch else estimate(line.now_cost)
+            price = estimate(line.now_expected, line.now_cost)
+            if batch:
+                price = f"{estimate(line.batch_expected, line.batch_cost)}, within a day"
             label = f"Re-embed {plural(quote.distinct, 'text')}: {price}"
             route: Any = "batch" if batch else None
             if st.button(md(label), type="primary", icon=":material/upgrade:", **access.only_editors()):

@@ -5,16 +5,17 @@ No Streamlit here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date
 from decimal import Decimal
 
-from pages.components.format import quality, when
+from pages.components.format import count, percent, quality, when
 from pages.components.tables import Record
 from router.config import Endpoint
 from router.crosscheck import Checked, Override
 from router.dispatch.lane import Health
 from router.domain.pricing import price_on
+from router.domain.ratios import Errors
 from router.domain.values import Model, Price
 
 STATES = {"ready": "ready", "key": "no key", "weights": "not installed"}
@@ -77,6 +78,21 @@ def overrides(rows: Iterable[Override]) -> list[Record]:
             "price from": o.new.source,
         }
         for o in rows
+    ]
+
+
+def expected(errors: Mapping[str, Errors]) -> list[Record]:
+    """How far off the expected cost was, of models whose tokenizer is not at hand."""
+    return [
+        {
+            "model": model,
+            "calls": one.calls,
+            "off by": percent(one.off),
+            "a call within": percent(one.spread),
+            "expected": f"{count(one.expected)} tokens",
+            "billed": f"{count(one.billed)} tokens",
+        }
+        for model, one in errors.items()
     ]
 
 

@@ -60,9 +60,9 @@ def _figures(found: Replay) -> None:
 
 
 def sentence(found: Replay) -> str:
-    """`$2.10 instead of $3.12; 71 % cache, 22 % local, 7 % API; 0 refused.`"""
+    """`likely $2.10 instead of $3.12; 71 % cache, 22 % local, 7 % API; 0 refused.`"""
     mix = ", ".join(f"{percent(share)} {word}" for word, _, share in _routes(found.draft) if share)
-    about = "≈ " if found.estimated else ""
+    about = "likely " if found.estimated and found.draft.cost else ""
     cut = f", {found.draft.cut_short:,} cut short" if found.draft.cut_short else ""
     real = f" (really {found.real.refused:,})" if found.real.refused != found.draft.refused else ""
     return (

@@ -19,7 +19,7 @@ from pages.components.format import (
     ROUTES,
     charged,
     count,
-    estimate,
+    estimates,
     exact_usd,
     latency,
     percent,
@@ -81,13 +81,13 @@ def quoted(quote: Quote) -> list[Record]:
     return [
         {
             "model": line.verdict.model.id,
-            "cost now": estimate(line.verdict.cost),
+            **estimates("likely", line.verdict.expected, line.verdict.cost),
             "": "chosen" if line.verdict.chosen else "",
             "cached": f"{line.verdict.cached:,} of {line.verdict.texts:,}",
             "time": seconds(line.verdict.seconds),
             "quality": quality(line.verdict.quality),
             "why": "" if line.verdict.chosen else line.verdict.reason,
-            "cost of all": estimate(line.full_cost),
+            **estimates("all of them", line.full_expected, line.full_cost),
             "space": line.verdict.model.space,
         }
         for line in lines
@@ -100,7 +100,7 @@ def considered(candidates: Sequence[Mapping[str, Any]]) -> list[Record]:
     return [
         {
             "model": c["model"],
-            "cost": estimate(None if c["cost_usd"] is None else parse_usd(c["cost_usd"])),
+            **estimates("likely", _nanodollars(c.get("expected_usd")), _nanodollars(c["cost_usd"])),
             "": "chosen" if c["chosen"] else "",
             "cached": c["cached"],
             "time": seconds(c["seconds"]),
@@ -109,6 +109,10 @@ def considered(candidates: Sequence[Mapping[str, Any]]) -> list[Record]:
         }
         for c in ordered
     ]
+
+
+def _nanodollars(written: str | None) -> int | None:
+    return None if written is None else parse_usd(written)
 
 
 def answers(texts: Sequence[str], result: Result) -> list[Record]:
@@ -258,10 +262,10 @@ def corpus(candidates: Iterable[CorpusCandidate]) -> list[Record]:
     return [
         {
             "model": c.model.id,
-            "cost now": estimate(c.now_cost),
+            **estimates("likely", c.now_expected, c.now_cost),
             "": "chosen" if c.verdict.chosen else "",
-            "batch": "–" if c.batch_cost is None else estimate(c.batch_cost),
-            "a year": estimate(c.year_cost),
+            **({"batch": "–"} if c.batch_cost is None else estimates("batch", c.batch_expected, c.batch_cost)),
+            **estimates("a year", c.year_expected, c.year_cost),
             "cached": percent(c.verdict.cached / c.verdict.texts if c.verdict.texts else None),
             "time": seconds(c.verdict.seconds),
             "quality": quality(c.verdict.quality),

@@ -234,6 +234,22 @@ class Usage:
         rows = {row[0]: _as_dict(cursor.description, row) for row in cursor}
         return [rows[share["request"]] | share for share in shares if share["request"] in rows]
 
+    def remarks(self, number: int) -> list[tuple[str, str, int, int]]:
+        """What the ledger says of a request's charges: kind, reason, how many they are, and nanodollars together.
+
+        Charges at the provider's own figure, of which there is nothing to say, are left out.
+        """
+        rows: list[tuple[str, str, int, int]] = (
+            self.database.reader()
+            .execute(
+                "SELECT kind, reason, count(*), sum(amount) FROM charges WHERE request = ? AND reason <> ''"
+                " GROUP BY kind, reason ORDER BY min(id)",
+                (number,),
+            )
+            .fetchall()
+        )
+        return rows
+
     def request(self, number: int) -> dict[str, Any] | None:
         """One request's row with its candidates, or None."""
         cursor = self.database.reader().execute("SELECT * FROM requests WHERE id = ?", (number,))

@@ -18,6 +18,7 @@ from pages.components.format import (
     count,
     day,
     estimate,
+    estimates,
     latency,
     md,
     percent,
@@ -61,7 +62,19 @@ def test_figures_in_words() -> None:
     times = (0.0, 0.038, 1.23, 9.96, 240, 9_000, 86_400)
     assert [seconds(x) for x in times] == ["< 1 ms", "38 ms", "1.2 s", "10 s", "4 min", "2.5 h", "24 h"]
     assert [latency(x) for x in (0.0, 38.0)] == ["–", "38 ms"]
-    assert [estimate(n) for n in (None, 0, 5, 3_100_000)] == ["price unknown", "free", "< $0.000001", "≈ $0.0031"]
+    assert [estimate(n, n) for n in (None, 0, 5, 3_100_000)] == ["price unknown", "free", "< $0.000001", "≈ $0.0031"]
+    assert estimate(35_000_000, 190_000_000) == "likely $0.0350, at most $0.19"
+    assert estimate(0, 5) == "likely $0.00, at most < $0.000001"
+    assert estimate(3_100_000, 3_100_004) == "≈ $0.0031"  # which read the same
+
+
+def test_a_table_has_likely_under_likely() -> None:
+    """Two cells; the second is empty where it adds nothing, and old records have only that one."""
+    assert estimates("likely", 35_000_000, 190_000_000) == {"likely": "$0.0350", "at most": "$0.19"}
+    assert estimates("batch", 3_100_000, 3_100_004) == {"batch": "$0.0031", "batch, at most": ""}
+    assert estimates("likely", None, 3_100_000) == {"likely": "–", "at most": "$0.0031"}
+    assert estimates("likely", 0, 0) == {"likely": "free", "at most": ""}
+    assert estimates("likely", None, None) == {"likely": "price unknown", "at most": ""}
     assert [charged(a, b) for a, b in ((3_100_000, 0), (0, 3_100_000))] == ["$0.0031", "$0.0031 ?"]
     assert [plural(n, "text") for n in (1, 2, 1_200)] == ["1 text", "2 texts", "1,200 texts"]
     assert [quality(q) for q in (None, 54.8)] == ["–", "54.8"]

@@ -15,6 +15,7 @@ from router.config import Endpoint, Secret
 from router.dispatch.lane import Health
 from router.host import host
 from router.sandbox import Sandbox
+from router.store.learned import learn
 from tests.pages.test_pages import words
 
 Open = Callable[..., AppTest]
@@ -64,6 +65,23 @@ def test_an_overridden_price_stands_beside_the_old_one(data: Path, open_page: Op
     assert list(overridden["batch"]) == ["$0.01 → not sold", "$0.0402 → not sold"]
     assert compared.iloc[0].to_list() == ["$0.017", "$0.02", "differs: set in router.toml"]
     assert compared.loc["voyage/voyage-4"].to_list() == ["$0.06", "$0.06", "agrees"]
+
+
+def test_the_error_of_the_likely_cost_is_shown(data: Path, open_page: Open) -> None:
+    """By model, over the calls that were billed; before there is one, a sentence."""
+    app = open_page("models")
+    assert "No call was billed yet" in words(app)
+    database = host().router.usage.database
+    calls = [(100, 80), (100, 110)]
+    for expected, billed in calls:
+        call = {"features": {"text": 2.0, "latin": 90.0}, "expected": expected, "billed": billed, "most": 900}
+        host().run(database.write(lambda conn, call=call: learn(conn, "voyage/voyage-4", **call)))
+    app = open_page("models")
+    assert not app.exception
+    table = next(d.value for d in app.dataframe if "off by" in d.value.columns).set_index("model")
+    row = table.loc["voyage/voyage-4"]
+    assert (row["calls"], row["off by"], row["a call within"]) == (2, "16 %", "16 %")  # 30 of 190; of 20 % and 10 %
+    assert (row["expected"], row["billed"]) == ("200 tokens", "190 tokens")
 
 
 def test_the_comparison_is_not_loaded_before_it_is_asked_for(data: Path, open_page: Open) -> None:
@@ -139,7 +157,7 @@ def test_a_test_is_priced_before_and_reaches_the_provider(data: Path, open_page:
     before = openai.bill().calls
     for turn in (1, 2):
         test = app.button(key="test openai")
-        assert test.label.replace("\\", "").replace("\u00a0", " ") == "Test text-embedding-3-small for < $0.000001"
+        assert test.label.replace("\\", "").replace("\u00a0", " ") == "Test text-embedding-3-small: < $0.000001"
         test.click().run()
         assert not app.exception
         assert not app.error

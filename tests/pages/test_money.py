@@ -230,7 +230,7 @@ def test_a_replay_is_a_sentence() -> None:
     found = Replay(requests=9, changed=3, estimated=0, draft=draft, real=real, left_out={})
     assert sentence(found) == "$2.10 instead of $3.12; 71 % cache, 22 % local, 7 % API; 0 refused (really 2)."
     about = Replay(requests=9, changed=3, estimated=1, draft=draft, real=draft, left_out={})
-    assert sentence(about) == "≈ $2.10 instead of $2.10; 71 % cache, 22 % local, 7 % API; 0 refused."
+    assert sentence(about) == "likely $2.10 instead of $2.10; 71 % cache, 22 % local, 7 % API; 0 refused."
 
 
 def test_a_draft_is_replayed_before_it_is_saved(data: Path, open_page: Open, monkeypatch: pytest.MonkeyPatch) -> None:

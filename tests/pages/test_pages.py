@@ -169,11 +169,11 @@ def test_a_quote_has_both_figures_and_every_candidate(
     assert "Without the 999 repeated: 1 text, 2 tokens: < $0.000001." in words(app)
     table = app.dataframe[0].value
     assert len(table) == len(host().router.catalog.models)
-    assert list(table.iloc[0][["model", "cost now", "cost of all"]]) == [
-        "openai/text-embedding-3-small", "< $0.000001", "≈ $0.000040",
+    assert list(table.iloc[0][["model", "likely", "all of them"]]) == [
+        "openai/text-embedding-3-small", "< $0.000001", "$0.000040",
     ]  # fmt: skip
     assert table["why"].iloc[1:].all()
-    assert app.button(key="embed").label == md("Embed 1,000 texts for < $0.000001")
+    assert app.button(key="embed").label == md("Embed 1,000 texts: < $0.000001")
 
 
 def test_a_refusal_is_words_and_leaves_no_button(data: Path, open_page: Open) -> None:

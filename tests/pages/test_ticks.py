@@ -122,3 +122,18 @@ def test_the_key_of_a_table_is_of_its_rows_and_their_order() -> None:
     """The same rows in the same order are the same widget, so that a page that is drawn again keeps its ticks."""
     assert ticks.key("a", [1, 2]) == ticks.key("a", (1, 2))
     assert len({ticks.key("a", ids) for ids in ([1, 2], [2, 1], [1], [12], [])}) == 5
+
+
+def test_what_the_ledger_says_of_a_charge_stands_with_its_request(busy: Path, open_page: Open) -> None:
+    """Why it is not the provider's own figure, and what a person made of it."""
+    ledger = host().router.ledger
+    (row,) = ledger.unconfirmed()
+    host().run(ledger.reconcile(row.id, confirm=True))
+    usage = host().router.usage
+    numbers = [r["id"] for r in usage.requests(since=0, until=host().router.clock() + 1, limit=50)]
+    app = open_page("spend", range="90d")
+    tick(app, "requests", numbers.index(row.request))
+    said = words(app)
+    amount = show(row.amount)
+    assert f"1 charge, {amount} unconfirmed: time-out after sending." in said
+    assert f"1 charge, {amount} settled: confirmed by a person." in said
