@@ -150,7 +150,7 @@ def route_badges(numbers: Mapping[str, int]) -> None:
 
 def money_column(label: str, help: str = "") -> Any:
     """A table's column of amounts: wide enough for the smallest, which Streamlit may not see among the first rows."""
-    return st.column_config.TextColumn(label, help=help or None, width=104)
+    return st.column_config.TextColumn(label, help=help or None, width=max(104, 9 * len(label)))
 
 
 def words_column(label: str, help: str = "") -> Any:
