@@ -66,9 +66,8 @@ class Delivery:
         if self.divided:
             calls = "a call" if self.divided == 1 else f"{self.divided:,} calls"
             parts = "1 part" if self.in_vain == 1 else f"{self.in_vain:,} parts"
-            said.append(
-                f"The server failed on {calls}, so the texts were sent in parts; {parts} failed too, and may be billed."
-            )
+            billed = ", and may be billed" if self.unconfirmed else ""
+            said.append(f"The server failed on {calls}, so the texts were sent in parts; {parts} failed too{billed}.")
         return said
 
 

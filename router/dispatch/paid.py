@@ -9,10 +9,10 @@ blame stands alone.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -239,16 +239,14 @@ class Sender:
         """
         units = failed.hold.units
         careful = failed.error.billed != "no"
-        division = Division(len(units), paid=careful and self._route.price(10**9) > 0)
-        self.delivery.divided += careful
+        division = Division(len(units), paid=self._route.price(1) > 0)
         pairs: list[tuple[Hold, ...]] = []
-        alone: list[ProviderError] = []
-        sends = failed.sends
+        to_halve, alone = [failed], list[ProviderError]()
+        sends, error = failed.sends, failed.error
         turn = await self._take_turn()
         try:
-            error = failed.error
-            halves = await self._halve(failed)
-            pairs += [halves] if halves else []
+            pairs += await self._halve(to_halve)
+            self.delivery.divided += careful and bool(pairs)
             while pairs and not division.over():
                 first = max(0, len(pairs) - (1 if careful else division.pairs_at_once()))
                 parts = [part for pair in pairs[first:] for part in pair]
@@ -263,8 +261,8 @@ class Sender:
                         alone.append(problem)
                     if result is not None:
                         error = result.error
-                        halves = await self._halve(result)
-                        pairs += [halves] if halves else []
+                        to_halve.append(result)
+                pairs += await self._halve(to_halve)
                 if turn and not self._in_doubt():
                     self._probe.release()
                     turn = False
@@ -274,8 +272,12 @@ class Sender:
                 problem.blames_text = True
                 problem.hint = "The server fails on this text and not on others. Leave it out, or change it."
         finally:
+            for other in to_halve:
+                with contextlib.suppress(StoreError):  # the ledger books it as soon as it can
+                    await self._fail_alone(other.hold, other.error)
             for part in (part for pair in pairs for part in pair):
-                await self._give_up(part, self.delivery.failed.get(part.units[0].digest) or failed.error)
+                with contextlib.suppress(StoreError):
+                    await self._give_up(part, self.delivery.failed.get(part.units[0].digest) or error)
             if turn:
                 self._probe.release()
 
@@ -296,21 +298,25 @@ class Sender:
             raise next(r for r in results if isinstance(r, BaseException))
         return failed
 
-    async def _halve(self, failed: _Failed) -> tuple[Hold, ...]:
-        """Holds for the two halves of a call that failed; none where it must not be sent again."""
-        units, error = failed.hold.units, failed.error
-        middle = len(units) // 2
-        careful = error.billed != "no"
-        on = not self._stopped() and (not careful or await self._wait(error, failed.sends))
-        holds = await end(
-            self._route, self.delivery, failed.hold, error, (units[:middle], units[middle:]) if on else ()
-        )
-        if isinstance(holds, Refused) or not holds:
+    async def _halve(self, calls: list[_Failed]) -> list[tuple[Hold, ...]]:
+        """Take calls that failed from the list, and hold their halves; none where nothing more must be sent."""
+        pairs = []
+        while calls:
+            hold, error, sends = calls[-1].hold, calls[-1].error, calls[-1].sends
+            careful = error.billed != "no"
+            on = not self._stopped() and (not careful or await self._wait(error, sends))
+            calls.pop()
+            units = hold.units
+            middle = len(units) // 2
+            halves = (units[:middle], units[middle:]) if on else ()
+            holds = await end(self._route, self.delivery, hold, error, halves)
+            if not isinstance(holds, Refused) and holds:
+                pairs.append(holds)
+                continue
             short = isinstance(holds, BudgetExceeded) and not careful
             why = BudgetExceeded("There is no money left to send the call in two halves.") if short else None
             self.fail(units, why or self._closed or _reason(error, holds))
-            return ()
-        return holds
+        return pairs
 
     def _abandon(self, units: Sequence[Unit], division: Division, error: ProviderError) -> None:
         """Name the texts of a call that was not divided to its end."""
@@ -332,7 +338,7 @@ class Sender:
         """True where calls were refused and none was answered: it may be the set-up that is wrong, and not a text."""
         return bool(self._refused) and not self.delivery.vectors and self._closed is None
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
         """While in doubt, one call at a time is tried; the others wait here."""
         turn = await self._take_turn()

@@ -2,7 +2,8 @@
 
 RouterError                    anything the router says no to; `message` is fit for a page
 ├── BadInput                   the caller: fix the text, file, name or number that the message points at (exit 2)
-├── Refused                    the caller: the policy, a budget or the kill switch says no; nothing was spent (exit 3)
+├── Refused                    the caller: the policy, a budget or the kill switch says no; nothing is spent on what is
+│   │                          refused (exit 3)
 │   └── BudgetExceeded         ... and the budget that is too small, with the sums
 ├── StoreError                 the operator: the database cannot be written
 │   ├── StoreBusy              ... another program holds the write lock; try again
@@ -61,7 +62,7 @@ class BadInput(RouterError):
 
 
 class Refused(RouterError):
-    """A policy, a budget or the kill switch says no. Shown to the caller; nothing was spent."""
+    """A policy, a budget or the kill switch says no. Shown to the caller; nothing is spent on what is refused."""
 
     exit_code = 3
 

@@ -205,14 +205,20 @@ async def test_a_tenth_of_bad_texts_does_not_look_like_a_wrong_set_up(server: Ha
         assert len(server.calls) <= 2 * ceil(log2(300)) + 300
 
 
-async def test_a_job_is_paused_where_the_server_refuses_everything(server: Habits, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("habit", "said", "most"),
+    [("refuses", "no such parameter", 1 + 2 * ceil(log2(20))), ("otherone", "another model, 'somebody-else'", 1)],
+)
+async def test_a_job_is_paused_where_every_text_would_fail(
+    server: Habits, tmp_path: Path, habit: str, said: str, most: int
+) -> None:
     """It is the set-up: no text is marked as failed, and the reason says what the server said."""
-    async with _library(tmp_path, server.toml("refuses", price=FREE)) as (here, number):
+    async with _library(tmp_path, server.toml(habit)) as (here, number):
         await here.worker.run_all()
         job = here.library.job(number)
         assert (job.state, job.failed, job.done) == ("paused", 0, 0)
-        assert "no such parameter" in job.reason
-        assert len(server.calls) <= 1 + 2 * ceil(log2(20))
+        assert said in job.reason
+        assert len(server.calls) <= most
 
 
 # ---- the same from the shell and in a job ----
