@@ -91,6 +91,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.sent: list[Sent] = []
         self.zones = dict.fromkeys(POLICIES, "UTC")
         self.limits: dict[str, list[Budget]] = {policy: [] for policy in POLICIES}
+        self.deleted: set[str] = set()
         self.names = 0
         self.run(*(ledger.renew() for ledger in self.ledgers))
 
@@ -146,9 +147,10 @@ class LedgerMachine(RuleBasedStateMachine):
                 assert any(s.used + sum(amounts) > s.budget.amount for s in hard), "refused though there was room"
                 return []
             except Refused:
-                assert not self.policies.paid_enabled()
+                assert not self.policies.paid_enabled() or policy in self.deleted
                 return []
             assert self.policies.paid_enabled()
+            assert policy not in self.deleted
             return [Sent(one, self.ledgers[who], sent) for one in opened.holds]
 
         ours = ("account", f"policy/{policy}")
@@ -158,7 +160,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(one=holds)
     def mark_sent(self, one: Sent) -> None:
-        """Nothing leaves while a limit is passed, or paid calls are stopped, since it was held."""
+        """Nothing leaves while a limit is passed, its policy is gone, or paid calls are stopped, since it was held."""
         if one.over:
             return
         try:
@@ -167,7 +169,7 @@ class LedgerMachine(RuleBasedStateMachine):
             ours = ("account", f"policy/{one.hold.purpose.policy}")
             assert any(s.budget.hard and s.used > s.budget.amount for s in self.states().values() if s.owner in ours)
         except Refused:
-            assert not self.policies.paid_enabled()
+            assert not self.policies.paid_enabled() or one.hold.purpose.policy in self.deleted
 
     @rule(one=holds, share=st.sampled_from([0.0, 0.5, 1.0, 1.0, 1.0, 3.0]))
     def provider_bills(self, one: Sent, share: float) -> None:
@@ -175,10 +177,12 @@ class LedgerMachine(RuleBasedStateMachine):
         if one.left and not one.over and not one.billed:
             one.billed = int(one.hold.amount * share)
 
-    @rule(one=consumes(holds))
-    def settle(self, one: Sent) -> None:
+    @rule(one=consumes(holds), believed=st.booleans())
+    def settle(self, one: Sent, believed: bool) -> None:
+        """Where more than was held is not `believed`, the rest is booked as unconfirmed."""
         if not one.over:
-            work = one.ledger.settle(one.hold, one.billed, one.billed)
+            most = one.billed if believed else min(one.billed, one.hold.amount)
+            work = one.ledger.settle(one.hold, most, most, unconfirmed=one.billed - most, doubt="?" * (not believed))
             self.watched(lambda: self.do(work), may_grow=one.billed > one.hold.amount)
             one.over = one.told = True
 
@@ -251,6 +255,14 @@ class LedgerMachine(RuleBasedStateMachine):
             self.database, self.clock, *self.limits[policy], name=policy, timezone=self.zones[policy]
         )  # fmt: skip
         self.do(work)
+        self.deleted.discard(policy)
+
+    @rule(policy=st.sampled_from(POLICIES))
+    def delete_policy(self, policy: str) -> None:
+        """Its limits are gone, and so is everything that would be held under it; the account's stand."""
+        if policy not in self.deleted:
+            self.do(self.policies.delete(policy))
+            self.deleted.add(policy)
 
     @rule(policy=st.sampled_from(POLICIES))
     def judge_pace(self, policy: str) -> None:
