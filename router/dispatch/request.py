@@ -129,7 +129,9 @@ class PaidRequest:
                     self._under_way += 1
                     held = {unit.digest for unit in part}
                     return opened, [unit for unit in group if unit.digest not in held]
-                part = _that_fit(part, left, self._route.price) or [min(group, key=lambda unit: unit.tokens)]
+                fit = _that_fit(part, left, self._route.price)
+                # Smaller each time: where a limit is passed already, not even what costs nothing is taken.
+                part = fit if 0 < len(fit) < len(part) else [min(group, key=lambda unit: unit.tokens)]
 
     async def _begin(self, group: Sequence[Unit]) -> Opened:
         """Hold one call; it counts as under way from here until `_one_less`."""

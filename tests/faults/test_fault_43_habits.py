@@ -363,6 +363,22 @@ async def test_a_hard_budget_fills_where_no_usage_is_told(server: Habits, tmp_pa
         assert quiet(router) == (budget.amount, 0)
 
 
+async def test_a_limit_that_is_passed_refuses_what_is_free_too(server: Habits, tmp_path: Path) -> None:
+    """Lowered below what was spent: nothing is sent under it, and the refusal comes at once."""
+    toml = server.toml("silent", price=FREE).replace("habit/model", "habit/free")
+    toml += server.toml("silent").split("[[models]]")[1].join(["[[models]]", ""])
+    async with at(tmp_path, toml) as router:
+        models = [MODEL, "habit/free"]
+        budget = Budget(amount=10**6, window="total")
+        await router.policies.save(Policy(name="tight", goal="quality", budgets=(budget,)), models)
+        await router.embed(some_texts(5), model=MODEL, policy="tight")
+        lower = Policy(name="tight", goal="quality", budgets=(Budget(amount=1, window="total"),), when_exhausted="wait")
+        await router.policies.save(lower, models)
+        result = await router.embed(some_texts(5), model="habit/free", policy="tight", partial=True)
+        assert {type(error) for error in result.problems.values()} == {BudgetExceeded}
+        assert len(server.calls) == 1
+
+
 async def test_a_free_server_without_usage_is_no_matter(server: Habits, tmp_path: Path) -> None:
     """Where nothing is charged nothing is said."""
     async with at(tmp_path, server.toml("silent", price=FREE)) as router:
