@@ -118,6 +118,40 @@ def test_a_document_that_was_replaced_is_not_deleted(data: Path, open_page: Open
     assert [row.name for row in engine.library.documents("mine")] == ["a.md", "c.md"]
 
 
+def test_a_late_click_is_on_nothing(
+    data: Path, open_page: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An order whose texts have become more buys nothing; a job's button does nothing to the job that came after it."""
+    monkeypatch.setenv("ROUTER_WORKER", "0")
+    engine = host()
+    library = engine.library
+    engine.run(library.create("mine", policy="local"))
+
+    def add(name: str) -> None:
+        (tmp_path / name).write_text(f"The text of {name}.")
+        engine.run(library.add_files("mine", [tmp_path / name]))
+
+    add("a.md")
+    app = open_page("collections", collection="mine")
+    order = next(b for b in app.button if b.label.startswith("Embed 1 text with"))
+    add("b.md")
+    order.click().run()
+    assert not app.exception
+    assert library.jobs.all() == []
+    assert any(b.label.startswith("Embed 2 texts with") for b in app.button)
+
+    first = engine.run(library.confirm("mine"))
+    app = open_page("collections", collection="mine", tab="Jobs")
+    cancel = button(app, "Cancel")
+    engine.run(library.cancel(first.id))
+    add("c.md")
+    second = engine.run(library.confirm("mine"))
+    assert second.id != first.id
+    cancel.click().run()
+    assert not app.exception
+    assert library.job(second.id).state == "queued"
+
+
 def test_the_key_of_a_table_is_of_its_rows_and_their_order() -> None:
     """The same rows in the same order are the same widget, so that a page that is drawn again keeps its ticks."""
     assert ticks.key("a", [1, 2]) == ticks.key("a", (1, 2))
