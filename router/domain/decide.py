@@ -76,7 +76,7 @@ def decide(ask: Ask, policy: Policy, facts: Facts, scale: str = "RTEB-en") -> Pl
     budget, else a local model even below the least quality, else (call by call, where some money is left or the space
     is pinned) the cheapest, which the ledger stops in time, else a refusal. `wait` and `refuse`: the choice is made as
     if the money sufficed; where it does not, work that goes call by call is planned all the same (the ledger stops it)
-    and a request is refused.
+    and a request is refused, or under economy goes to the next that fits.
     `fell_back` is set where the chosen model is local and, with money enough at the same pace, would be paid.
     """
     options = [_option(candidate, ask, policy, facts, scale) for candidate in facts.candidates]
@@ -86,17 +86,21 @@ def decide(ask: Ask, policy: Policy, facts: Facts, scale: str = "RTEB-en") -> Pl
     choice = _Choice(ask=ask, policy=policy, facts=facts, scale=scale, options=options, eligible=eligible)
     criteria = _criteria(policy, facts, ask)
     best = _first(eligible, criteria)
+    fitting = [option for option in eligible if _missing(option, facts) == 0]
+    least = min(eligible, key=lambda option: (option.cost, option.model.id))
     if policy.when_exhausted != "local":
-        fits = _missing(best, facts) == 0
-        return choice.plan(best, eligible, criteria) if fits or ask.partial else choice.refusal(best, criteria)
-    if fitting := [option for option in eligible if _missing(option, facts) == 0]:
+        if best in fitting or ask.partial:
+            return choice.plan(best, eligible, criteria)
+        if criteria is _QUALITY or not fitting:
+            return choice.refusal(best if criteria is _QUALITY else least, criteria)
+    if fitting:
         return choice.plan(_first(fitting, criteria), fitting, criteria)
     if waived := [o for o in options if o.model.local and o.only_stopped_by("quality")]:
         return choice.plan(_first(waived, criteria), waived, criteria)
     pinned = ask.pinned_space is not None or ask.pinned_model is not None
     if ask.partial and (pinned or _room(_tightest(facts)) > 0):
         return choice.plan(_first(eligible, _ECONOMY), eligible, _ECONOMY)
-    return choice.refusal(min(eligible, key=lambda option: (option.cost, option.model.id)), _ECONOMY)
+    return choice.refusal(least, _ECONOMY)
 
 
 # ---- gates -------------------------------------------------------------------------------------

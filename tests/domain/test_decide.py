@@ -144,6 +144,18 @@ def test_the_likely_cost_orders_and_the_most_must_fit():
     assert tight.model == SMALL
 
 
+@pytest.mark.parametrize("when", ["local", "wait", "refuse"])
+def test_under_economy_a_request_is_not_refused_while_one_fits(when):
+    """The likely cheapest gives way to the next that fits at its most; by quality, `wait` and `refuse` do not."""
+    loose, exact = cand(VOYAGE, likely=200_000), cand(SMALL, tokens=250_000)
+    facts = world(loose, exact, budgets=[state(left=10_000_000)])
+    plan = decide(Ask(), policy_of(goal="economy", when_exhausted=when), facts)
+    assert (plan.model, plan.fell_back) == (SMALL, False)
+    assert "voyage/4 does not fit into this month's budget" in plan.reason
+    poor = world(loose, exact, budgets=[state(left=4_000_000)])
+    assert decide(Ask(), policy_of(goal="economy", when_exhausted=when), poor).shortfall == 1_000_000
+
+
 def test_work_that_goes_call_by_call_begins_with_what_is_left():
     """Where no model fits at its most and none is local, the likely cheapest is planned and the ledger stops it."""
     facts = world(cand(VOYAGE, likely=200_000), cand(LARGE, tokens=90_000), budgets=[state(left=8_000_000)])
