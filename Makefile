@@ -42,7 +42,7 @@ format: install-dev
 faults: export FAULTS_REPORT := $(CURDIR)/.faults.txt
 faults: install-dev chromium
 	rm -f $(FAULTS_REPORT)
-	$(PY) -m pytest tests/faults tests/browser/test_frame.py --full --timeout 3600 $(FULL_ARGS)
+	$(PY) -m pytest tests/faults tests/browser/test_frame.py tests/browser/test_ticks.py --full --timeout 3600 $(FULL_ARGS)
 	sort -V $(FAULTS_REPORT)
 
 bench: install-dev chromium
