@@ -34,7 +34,7 @@ st.dataframe(
     column_config={
         "model": st.column_config.TextColumn("model", pinned=True),
         "state": st.column_config.MultiselectColumn(
-            "state", options=list(prices.STATES.values()), color=["green", "gray", "gray"]
+            "state", options=list(prices.STATES.values()), color=["green", "gray", "gray", "orange", "red", "red"]
         ),
         "now": st.column_config.TextColumn("now", help="USD per million tokens, answered at once.", alignment="right"),
         "was": st.column_config.TextColumn("was", help="The catalog's price, overridden in router.toml."),

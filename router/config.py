@@ -171,7 +171,19 @@ def load_settings(data: Path | str | None = None, env: Mapping[str, str] | None 
         catalog = _add_models(catalog, models, endpoints)
     if prices is not None:
         catalog = override_prices(catalog, prices, origin=CONFIG_FILE)
+    _check_batches(catalog, endpoints)
     return Settings(data=folder, catalog=catalog, endpoints=endpoints, webhook=webhook)
+
+
+def _check_batches(catalog: Catalog, endpoints: Mapping[str, Endpoint]) -> None:
+    """A batch price is a way that work may take, so it must be at a wire that has batches."""
+    for model in catalog.models:
+        wire = endpoints[model.provider].wire
+        if wire not in ("openai", "voyage") and any(price.batch is not None for price in model.prices):
+            raise BadInput(
+                f"{CONFIG_FILE}: {model.id} has a price for batches, which are not sent on the {wire} wire.",
+                "Remove `batch` from its price.",
+            )
 
 
 def _webhook(alerts: Any, env: Mapping[str, str]) -> Secret | None:

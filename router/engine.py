@@ -22,6 +22,7 @@ from router.domain.explain import explain
 from router.domain.values import Ask, Facts, LongTexts, Model, Plan, Policy, Refusal, Role
 from router.providers.base import Floats, Provider
 from router.providers.cohere import CohereProvider
+from router.providers.gemini import GeminiProvider
 from router.providers.local import LocalProvider, weights_of
 from router.providers.openai import OpenAIProvider
 from router.providers.voyage import VoyageProvider
@@ -54,6 +55,7 @@ PROVIDERS: Mapping[str, Callable[[Endpoint], Provider]] = {
     "openai": OpenAIProvider,
     "cohere": CohereProvider,
     "voyage": VoyageProvider,
+    "gemini": GeminiProvider,
 }
 """Whose wire a provider speaks -> its class. A provider is one file and one line here."""
 

@@ -18,7 +18,10 @@ from router.domain.pricing import price_on
 from router.domain.ratios import Errors
 from router.domain.values import Model, Price
 
-STATES = {"ready": "ready", "key": "no key", "weights": "not installed"}
+STATES = {
+    "ready": "ready", "key": "no key", "weights": "not installed", "legacy": "legacy", "retiring": "retires soon",
+    "retired": "retired",
+}  # fmt: skip
 OTHER_SCALE = "MTEB-v2-en"
 
 
@@ -36,16 +39,28 @@ def models(
     """
     old = {o.model: per_million(o.old and o.old.now) for o in overrides if o.new.since <= today}
     return [
-        _model(model, price_on(model, today), configured(model), scale, {"was": old.get(model.id, "")} if old else {})
+        _model(
+            model,
+            price_on(model, today),
+            _states(model, configured(model), today),
+            scale,
+            {"was": old.get(model.id, "")} if old else {},
+        )
         for model in shown
     ]
 
 
-def _model(model: Model, price: Price | None, ready: bool, scale: str, was: Record) -> Record:
+def _states(model: Model, ready: bool, today: date) -> list[str]:
+    names = ["ready" if ready else "weights" if model.local else "key"]
+    end = "retired" if model.retired(today) else "retiring" if model.retiring(today) else "legacy"
+    return [STATES[name] for name in (*names, *([end] if end != "legacy" or model.legacy else []))]
+
+
+def _model(model: Model, price: Price | None, states: list[str], scale: str, was: Record) -> Record:
     limits, hand = model.limits, " *"
     return {
         "model": model.id,
-        "state": [STATES["ready" if ready else "weights" if model.local else "key"]],
+        "state": states,
         "now": per_million(price and price.now) + (hand if price and price.second_hand else ""),
         **was,
         "batch": "–" if model.local or price is None or price.batch is None
@@ -59,6 +74,7 @@ def _model(model: Model, price: Price | None, ready: bool, scale: str, was: Reco
         "tokens a text": _limit(limits.tokens_per_text),
         "texts a call": _limit(limits.texts_per_call),
         "tokens a call": _limit(limits.tokens_per_call),
+        "served until": "" if model.retires is None else f"{model.retires:%-d %b %Y}",
         "price from": price.source if price else "unknown, so it is never paid for",
     }  # fmt: skip
 

@@ -110,6 +110,8 @@ def verdict_as_json(verdict: Verdict, cost: int | None, expected: int | None) ->
         "seconds": round(verdict.seconds, 3),
         "eligible": verdict.eligible,
         "reason": verdict.reason,
+        "legacy": verdict.model.legacy,
+        "retires": verdict.model.retires and verdict.model.retires.isoformat(),
     }
 
 
@@ -142,8 +144,11 @@ def _tell(found: Quote) -> None:
     say(f"{found.texts:,} texts, {found.distinct:,} distinct, {found.tokens:,} tokens")
     rows = []
     reasons: dict[str, list[str]] = {}
+    endings: dict[str, list[str]] = {}
     for line in found.lines:
         verdict = line.verdict
+        if verdict.eligible and verdict.model.ending:
+            endings.setdefault(verdict.model.ending, []).append(verdict.model.id)
         free = verdict.model.local
         if not verdict.chosen:
             reasons.setdefault(verdict.reason, []).append(verdict.model.id)
@@ -173,3 +178,5 @@ def _tell(found: Quote) -> None:
     say(found.decision)
     for reason, models in reasons.items():
         say(f"not {', '.join(models)}: {reason}")
+    for ending, models in endings.items():
+        say(f"{ending}: {', '.join(models)}")

@@ -40,7 +40,7 @@ from router.domain.values import (
 )
 from router.engine import Router
 from router.request.survey import API_SECONDS
-from router.tokens import MARKERS, count_for
+from router.tokens import MARKERS, count, count_for
 
 WORDPIECE = 1.2
 """WordPiece tokens of a text for one of cl100k_base: 1.21 for English, where it is the base (see the catalog)."""
@@ -235,9 +235,10 @@ def _before(router: Router, model: Model) -> tuple[int, int]:
     """The most tokens, and the likely ones, of what the model puts before a document."""
     if not model.before("document"):
         return 0, 0
-    most = count_for(model, "document", [""])
-    (guess,) = router.estimates.of(model, "document", [""], most)
-    return most[0], most[0] if guess is None else guess.tokens
+    bare, behind = count(model.tokenizer, [""])[0], count_for(model, "document", [""])
+    most = max(0, behind[0] - bare)
+    (guess,) = router.estimates.of(model, "document", [""], behind)
+    return most, most if guess is None else min(most, guess.tokens)
 
 
 async def quote_of(

@@ -39,6 +39,8 @@ from router.store.ledger import Ledger
 from router.store.usage import Outcome, close_request, insert_request
 
 LOST = "{} did not answer in time."
+_CONFIGURED = ("openai", "cohere", "voyage")
+"""Whose keys the people of the demo have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +154,7 @@ class DemoBooks:
             tokens=tokens,
             expected_tokens=likely,
             seconds=seconds if model.local or not tokens else max(0.5, seconds),
+            configured=model.local or model.provider in _CONFIGURED,
             unhealthy=f"{model.provider} failed 5 times in a row; it is tried again in 21 s" if down else "",
             price=None if price is None else price.now,
             batch_price=price.batch if asked.batch and price is not None else None,

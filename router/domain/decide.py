@@ -9,18 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import date
 from decimal import Decimal
 from typing import Literal
 
 from router.domain import money
-from router.domain.explain import budget_name, money_left, sentence
+from router.domain.explain import budget_name, money_left, retirement, sentence
 from router.domain.pace import pace_of
 from router.domain.policy import allows, find_zone
 from router.domain.values import Ask, BudgetState, CandidateFacts, Facts, Model, Plan, Policy, Refusal, Route, Verdict
 
 Gate = Literal[
-    "pin", "dimensions", "allow", "local_only", "quality", "long_texts", "configured", "healthy", "paid", "price"
-]
+    "pin", "dimensions", "allow", "retired", "local_only", "quality", "long_texts", "configured", "healthy", "paid",
+    "price",
+]  # fmt: skip
 Kind = Literal["policy", "input", "paid_off", "not_configured"]
 Criterion = Literal["cost", "quality", "seconds"]
 
@@ -32,6 +34,7 @@ _STOPPED: dict[Gate, tuple[Kind, str]] = {
     "pin": ("input", "Name a model that the catalog has, in the collection's own space."),
     "dimensions": ("input", "Ask for dimensions that a model serves, or leave them out."),
     "allow": ("policy", "Widen the policy's allow list, or use another policy."),
+    "retired": ("policy", "Use a model that stays; one that is still served can be named, here or on the allow list."),
     "local_only": ("policy", "Use a policy that may call paid models."),
     "quality": ("policy", "Lower the policy's least quality, or allow a better model."),
     "long_texts": ("input", "Shorten the texts, or let the policy split them."),
@@ -150,6 +153,8 @@ def _faults(
         yield "dimensions", f"does not serve {ask.dimensions} dimensions"
     if not allows(policy, model.id):
         yield "allow", f"is not on the allow list of the policy '{policy.name}'"
+    if misses and (end := _end(model, ask, policy, facts.now.date())):
+        yield "retired", end
     if policy.local_only and not model.local:
         yield "local_only", f"the policy '{policy.name}' allows local models only"
     if policy.min_quality is not None and quality is None:
@@ -168,6 +173,15 @@ def _faults(
         yield "paid", "paid calls are switched off"
     if misses and not priced:
         yield "price", "its price is not known, so it is not called"
+
+
+def _end(model: Model, ask: Ask, policy: Policy, today: date) -> str:
+    """Why a model is not called because its vendor retires it, or ""; soon it is called only where it was named."""
+    if model.retired(today):
+        return f"was retired by its vendor on {model.retires}"
+    if not model.retiring(today) or ask.pinned_space is not None or model.id in policy.allow:
+        return ""
+    return f"{retirement(model, today)}, so it is called only where it is named"
 
 
 def _stopped(options: list[_Option]) -> Refusal:

@@ -5,8 +5,10 @@ The phrases for budgets are here too, so that a refusal and an explanation name 
 
 from __future__ import annotations
 
+from datetime import date
+
 from router.domain import money
-from router.domain.values import Ask, BudgetState, Facts, Plan, Policy, Refusal, Verdict
+from router.domain.values import Ask, BudgetState, Facts, Model, Plan, Policy, Refusal, Verdict
 
 _WHEN = {
     "request": "the per-request",
@@ -18,12 +20,15 @@ _WHEN = {
 
 
 def explain(outcome: Plan | Refusal, *, ask: Ask, policy: Policy, facts: Facts) -> str:
-    """One to four sentences on the whole decision."""
+    """One to five sentences on the whole decision."""
     if isinstance(outcome, Refusal):
         return f"Refused: {_uncapital(outcome.reason)} {outcome.hint}"
     chosen = next(v for v in outcome.verdicts if v.chosen)
     goal = "" if policy.local_only else f"The goal is {policy.goal}: "
     sentences = [_how(outcome, chosen, ask), goal + (_uncapital(outcome.reason) if goal else outcome.reason)]
+    if outcome.model.retiring(facts.now.date()):
+        end = retirement(outcome.model, facts.now.date())
+        sentences.append(f"{outcome.model.id} {end}: vectors of another model will not compare with these.")
     hard = [state for state in facts.budgets if state.budget.hard and state.budget.window != "request"]
     if outcome.fell_back:
         sentences.append(f"These vectors are in the space {outcome.model.space} and compare with no other.")
@@ -35,6 +40,14 @@ def explain(outcome: Plan | Refusal, *, ask: Ask, policy: Policy, facts: Facts) 
 def why_not(outcome: Plan | Refusal) -> list[tuple[str, str]]:
     """Model id and a sentence for each candidate that was not chosen, in the order of the facts."""
     return [(v.model.id, sentence(v.reason)) for v in outcome.verdicts if not v.chosen]
+
+
+def retirement(model: Model, today: date) -> str:
+    """When a model's vendor retires it: `retires on 2027-12-01, in 51 days`."""
+    if model.retires is None:
+        raise ValueError(f"{model.id} has no day on which it retires")
+    days = (model.retires - today).days
+    return f"retires on {model.retires}, in {days} {'day' if days == 1 else 'days'}"
 
 
 def sentence(clause: str) -> str:

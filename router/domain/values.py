@@ -136,6 +136,12 @@ class Model:
         """True where it is served on this day, but not for much longer than `RETIRING_DAYS`."""
         return self.retires is not None and 0 < (self.retires - day).days <= RETIRING_DAYS
 
+    @property
+    def ending(self) -> str:
+        """What to know of its future, for tables: `legacy`, `legacy, until 2027-12-01`, `until 2027-12-01`, or ""."""
+        until = [] if self.retires is None else [f"until {self.retires}"]
+        return ", ".join([*(["legacy"] if self.legacy else []), *until])
+
     def serves(self, dimensions: int) -> bool:
         """True where a vector of this many dimensions can be answered from the full one."""
         if dimensions == self.dimensions:

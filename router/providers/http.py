@@ -65,14 +65,25 @@ class Http:
             )
         return self._client
 
-    async def post(self, path: str, ask: Mapping[str, Any], most: int) -> tuple[bytearray, Mapping[str, str]]:
+    async def post(
+        self,
+        path: str,
+        ask: Mapping[str, Any],
+        most: int,
+        *,
+        key_header: str = "",
+        refused: Callable[[Endpoint, int, bytearray, Mapping[str, str]], ProviderError] = refusal,
+    ) -> tuple[bytearray, Mapping[str, str]]:
         """Send one call of JSON, once; the answer's body and headers.
+
+        The key is a bearer's, unless it has a `key_header` of its own; `refused` reads an answer other than 200.
 
         Raises:
             ProviderError: with what is known of the money. BadReply where the answer is longer than `most` bytes.
         """
         key = key_of(self.endpoint)
-        headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
+        said = {key_header: key} if key_header else {"authorization": f"Bearer {key}"}
+        headers = {**said, "content-type": "application/json"}
         body = bytearray()
         async with self.sending():
             client, url = self.client(), f"{self.endpoint.base_url.strip().rstrip('/')}{path}"
@@ -82,7 +93,7 @@ class Http:
             ):
                 await receive(self.endpoint.name, response, most, body.extend)
         if response.status_code != 200:
-            raise refusal(self.endpoint, response.status_code, body, response.headers)
+            raise refused(self.endpoint, response.status_code, body, response.headers)
         return body, response.headers
 
     async def reach(self, limit_s: float) -> str:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
 from typing import Literal
 
-Provider = Literal["openai", "cohere", "voyage"]
-PROVIDERS: tuple[Provider, ...] = ("openai", "cohere", "voyage")
+Provider = Literal["openai", "cohere", "voyage", "gemini"]
+PROVIDERS: tuple[Provider, ...] = ("openai", "cohere", "voyage", "gemini")
 
 HALF = Decimal("0.5")
 VOYAGE_BATCH = Decimal("0.67")
@@ -68,11 +68,13 @@ def _openai(name: str, price: str, dimensions: int, *, cut: bool) -> Sold:
     )  # fmt: skip
 
 
-def _cohere(name: str, price: str, dimensions: int, sizes: tuple[int, ...], tokens_per_text: int) -> Sold:
+def _cohere(
+    name: str, price: str, dimensions: int, sizes: tuple[int, ...], tokens_per_text: int, family: str | None = None
+) -> Sold:
     return Sold(
-        provider="cohere", name=name, space=f"cohere/{name}", dimensions=dimensions, default=dimensions, sizes=sizes,
-        price=Decimal(price), batch=None, texts_per_call=96, tokens_per_text=tokens_per_text, tokens_per_call=None,
-        roles=True,
+        provider="cohere", name=name, space=f"cohere/{family or name}", dimensions=dimensions, default=dimensions,
+        sizes=sizes, price=Decimal(price), batch=None, texts_per_call=96, tokens_per_text=tokens_per_text,
+        tokens_per_call=None, roles=True,
     )  # fmt: skip
 
 
@@ -90,6 +92,8 @@ _ALL = (
     _openai("text-embedding-3-small", "0.02", 1536, cut=True),
     _openai("text-embedding-3-large", "0.13", 3072, cut=True),
     _openai("text-embedding-ada-002", "0.10", 1536, cut=False),
+    _cohere("embed-v5.0-pro", "0.12", 2048, (2048, 1536, 1024, 768, 512, 256), 128_000, "embed-v5.0"),
+    _cohere("embed-v5.0-fast", "0.08", 2048, (2048, 1536, 1024, 768, 512, 256), 128_000, "embed-v5.0"),
     _cohere("embed-v4.0", "0.12", 1536, (1536, 1024, 512, 256), 128_000),
     _cohere("embed-english-v3.0", "0.10", 1024, (), 512),
     _cohere("embed-multilingual-v3.0", "0.10", 1024, (), 512),
@@ -101,6 +105,20 @@ _ALL = (
     _voyage("voyage-3.5-lite", "0.02", 1_000_000),
     _voyage("voyage-3", "0.06", 120_000, full=1024),
     _voyage("voyage-3-lite", "0.02", 120_000, full=512, default=512),
+    Sold(
+        provider="gemini",
+        name="gemini-embedding-2",
+        space="gemini/gemini-embedding-2",
+        dimensions=3072,
+        default=3072,
+        sizes="any",
+        price=Decimal("0.20"),
+        batch=None,
+        texts_per_call=100,
+        tokens_per_text=8192,
+        tokens_per_call=None,
+        roles=False,
+    ),
 )
 MODELS: dict[str, Sold] = {model.id: model for model in _ALL}
 

@@ -138,6 +138,7 @@ def create_app(
         "/openai/v1/embeddings": EmbedCall(service, "openai", "POST /embeddings"),
         "/voyage/v1/embeddings": EmbedCall(service, "voyage", "POST /embeddings"),
         "/cohere/v2/embed": EmbedCall(service, "cohere", "POST /v2/embed"),
+        "/gemini/v1beta/models/{name}:batchEmbedContents": EmbedCall(service, "gemini", "POST :batchEmbedContents"),
     }
     routes = [Route(path, call, methods=["POST"]) for path, call in embeds.items()]
     routes += desk_routes(service, batches) + _Control(service, batches).routes()
@@ -313,6 +314,8 @@ def environment(url: str) -> dict[str, str]:
         "CO_API_URL": f"{url}/cohere",
         "VOYAGE_API_KEY": key,
         "VOYAGE_BASE_URL": f"{url}/voyage/v1",
+        "GEMINI_API_KEY": key,
+        "GOOGLE_GEMINI_BASE_URL": f"{url}/gemini",
     }
 
 

@@ -60,6 +60,8 @@ class Service:
     def check_key(self, wire: Wire, scope: Scope) -> None:
         """Raise WireError (401) unless the request carries a key that is accepted."""
         given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+        if wire.provider == "gemini":
+            given = b"Bearer " + next((value for name, value in scope["headers"] if name == b"x-goog-api-key"), b"")
         scheme, _, key = given.decode("latin-1").partition(" ")
         if scheme.lower() != "bearer" or not key.strip() or self.config.key not in {None, key.strip()}:
             raise wire.unauthorised()

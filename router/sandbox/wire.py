@@ -334,5 +334,61 @@ class CohereWire(Wire):
         }
 
 
-WIRES: dict[Provider, Wire] = {"openai": OpenAIWire(), "cohere": CohereWire(), "voyage": VoyageWire()}
+class GeminiWire(Wire):
+    """`POST /v1beta/models/NAME:batchEmbedContents` of Gemini, for texts: no roles, no usage."""
+
+    provider: Provider = "gemini"
+
+    def payload(self, status: int, message: str, **details: Any) -> dict[str, Any]:
+        known = {400: "INVALID_ARGUMENT", 404: "NOT_FOUND", 429: "RESOURCE_EXHAUSTED"}
+        return {
+            "error": {
+                "code": status, "message": message, "status": known.get(status, "INTERNAL"),
+                "details": details.get("details") or [],
+            }
+        }  # fmt: skip
+
+    def unauthorised(self) -> WireError:
+        reason = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID"}
+        return self.error(400, "API key not valid. Please pass a valid API key.", details=[reason])
+
+    def refusal(self, fault: Fault) -> WireError:
+        if fault.kind == "quota":
+            return self.error(429, "Your prepayment credits are depleted. Please manage your project and billing.")
+        if fault.kind == "rate_limited":
+            return self.error(429, "You exceeded your current quota, please check your plan and billing details.")
+        return super().refusal(fault)
+
+    def too_long(self, tokens: int, limit: int) -> WireError:
+        return self.error(400, f"The input token count ({tokens}) exceeds the maximum number of tokens ({limit}).")
+
+    def parse(self, data: dict[str, Any]) -> Ask:
+        requests = data.get("requests")
+        if not isinstance(requests, list) or not requests:
+            raise self.error(400, "* BatchEmbedContentsRequest.requests: must not be empty")
+        if len(requests) > 100:
+            raise self.error(400, "* BatchEmbedContentsRequest.requests: at most 100 requests can be in one batch")
+        names, texts = set(), []
+        for one in requests:
+            parts = ((one.get("content") or {}).get("parts") or []) if isinstance(one, dict) else []
+            given: list[Any] = [part.get("text") for part in parts if isinstance(part, dict)]
+            if not given or not all(isinstance(text, str) and text for text in given):
+                raise self.error(400, "* EmbedContentRequest.content: contents is not specified")
+            names.add(str(one.get("model")))
+            texts.append("".join(given))  # the parts of one content are one vector
+        model = find("gemini", names.pop().removeprefix("models/")) if len(names) == 1 else None
+        if model is None:
+            raise self.error(404, "The model is not found for API version v1beta, or the requests name several.")
+        size = requests[0].get("outputDimensionality") or model.default
+        if type(size) is not int or not model.serves(size):
+            raise self.error(400, f"* EmbedContentRequest.output_dimensionality: {size} is not served")
+        return Ask(model=model, texts=texts, role=None, dimensions=size, encoding="float", cut=False)
+
+    def answer(self, ask: Ask, rows: list[Any], tokens: int, fault: str) -> dict[str, Any]:
+        return {"embeddings": [{"values": row} for row in rows]}
+
+
+WIRES: dict[Provider, Wire] = {
+    "openai": OpenAIWire(), "cohere": CohereWire(), "voyage": VoyageWire(), "gemini": GeminiWire(),
+}  # fmt: skip
 assert set(WIRES) == set(PROVIDERS)

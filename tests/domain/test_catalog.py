@@ -90,10 +90,14 @@ def read(*models: dict[str, object]) -> Catalog:
 # ---- what ships --------------------------------------------------------------------------------
 
 # id, space, full, default, sizes, texts a call, tokens a text, tokens a call, now, batch
+V5, SMALL = (1536, 1024, 768, 512, 256), (768, 512, 256, 128)
+LARGE = (2048, 1536, 1024, *SMALL)
 SHIPPED = [
     ("openai/text-embedding-3-small", None, 1536, 1536, "any", 2048, 8192, 300_000, "0.02", "0.01"),
     ("openai/text-embedding-3-large", None, 3072, 3072, "any", 2048, 8192, 300_000, "0.13", "0.065"),
     ("openai/text-embedding-ada-002", None, 1536, 1536, (), 2048, 8192, 300_000, "0.10", "0.05"),
+    ("cohere/embed-v5.0-pro", "embed-v5.0", 2048, 2048, V5, 96, 128_000, None, "0.12", None),
+    ("cohere/embed-v5.0-fast", "embed-v5.0", 2048, 2048, V5, 96, 128_000, None, "0.08", None),
     ("cohere/embed-v4.0", None, 1536, 1536, (1024, 512, 256), 96, 128_000, None, "0.12", None),
     ("cohere/embed-english-v3.0", None, 1024, 1024, (), 96, 512, None, "0.10", None),
     ("cohere/embed-multilingual-v3.0", None, 1024, 1024, (), 96, 512, None, "0.10", None),
@@ -105,6 +109,18 @@ SHIPPED = [
     ("voyage/voyage-3.5-lite", None, 2048, 1024, (1024, 512, 256), 1000, 32_000, 1_000_000, "0.02", "0.0134"),
     ("voyage/voyage-3", None, 1024, 1024, (), 1000, 32_000, 120_000, "0.06", "0.0402"),
     ("voyage/voyage-3-lite", None, 512, 512, (), 1000, 32_000, 120_000, "0.02", "0.0134"),
+    ("gemini/gemini-embedding-2", None, 3072, 3072, (1536, 768), 100, 8_192, None, "0.20", None),
+    ("mistral/mistral-embed", None, 1024, 1024, (), 512, 8_000, 16_000, "0.10", None),
+    ("mistral/codestral-embed", None, 3072, 1536, (1536, 1024, 512, 256), 512, 8_192, 16_000, "0.15", None),
+    *(
+        (f"openrouter/{name}", name.split("/")[1], full, full, sizes, 128, 32_000, None, price, None)
+        for name, full, sizes, price in (
+            ("qwen/qwen3-embedding-0.6b", 1024, SMALL, "0.01"),
+            ("qwen/qwen3-embedding-4b", 2560, LARGE, "0.02"),
+            ("perplexity/pplx-embed-v1-0.6b", 1024, SMALL, "0.004"),
+            ("perplexity/pplx-embed-v1-4b", 2560, LARGE, "0.03"),
+        )
+    ),
 ]
 
 
@@ -137,18 +153,20 @@ def test_catalog_has_those_models_and_the_local_one(shipped: Catalog) -> None:
     assert (local.limits.tokens_per_text, local.tokenizer, local.languages) == (256, "wordpiece", "en")
 
 
-def test_only_voyage_4_is_a_family(shipped: Catalog) -> None:
-    """The three voyage-4 models share a space; every other model is alone in its own."""
+def test_two_families_share_a_space_each(shipped: Catalog) -> None:
+    """The three voyage-4 models and the two embed-v5.0 share one each; every other model is alone in its own."""
     assert [found.name for found in shipped.in_space("voyage-4")] == ["voyage-4-large", "voyage-4", "voyage-4-lite"]
-    assert len(shipped.spaces()) == len(shipped.models) - 2
-    assert all(len(shipped.in_space(space)) == 1 for space in shipped.spaces() if space != "voyage-4")
+    assert [found.name for found in shipped.in_space("embed-v5.0")] == ["embed-v5.0-pro", "embed-v5.0-fast"]
+    assert len(shipped.spaces()) == len(shipped.models) - 3
     assert shipped.in_space("nowhere") == ()
 
 
 def test_roles_and_tokenizers_follow_the_provider(shipped: Catalog) -> None:
-    """Cohere and Voyage tell documents from queries and are counted by an upper bound; OpenAI is exact."""
+    """Cohere and Voyage tell documents from queries by a field, Gemini and Qwen by a prefix; OpenAI's is exact."""
     for found in shipped.models:
-        assert found.roles == (found.provider in {"cohere", "voyage"})
+        told = found.name.startswith(("gemini-embedding-2", "qwen/"))
+        assert bool(found.prefix) == told
+        assert found.roles == (told or found.provider in {"cohere", "voyage"})
         assert found.tokenizer == {"openai": "cl100k_base", "local": "wordpiece"}.get(found.provider, "bytes")
 
 
@@ -156,8 +174,14 @@ def test_second_hand_prices_are_marked(shipped: Catalog) -> None:
     """Exactly the prices that were not read at the vendor carry the mark."""
     now = {found.id for found in shipped.models if found.prices and found.prices[0].second_hand}
     batch = {found.id for found in shipped.models if found.prices and found.prices[0].batch_second_hand}
-    assert now == {"cohere/embed-english-v3.0", "cohere/embed-multilingual-v3.0"}
-    assert batch == {"openai/text-embedding-ada-002"}
+    assert now == {
+        *("cohere/embed-english-v3.0", "cohere/embed-multilingual-v3.0"),
+        *("cohere/embed-v5.0-pro", "cohere/embed-v5.0-fast", "gemini/gemini-embedding-2"),
+        *("mistral/mistral-embed", "mistral/codestral-embed"),
+        *("openrouter/qwen/qwen3-embedding-0.6b", "openrouter/qwen/qwen3-embedding-4b"),
+        "openrouter/perplexity/pplx-embed-v1-4b",
+    }
+    assert batch == set()
     for model_id in now | batch:
         assert "second-hand" in shipped.get(model_id).prices[0].source
 
@@ -168,7 +192,19 @@ def test_every_price_and_score_says_where_and_when(shipped: Catalog) -> None:
         assert found.source
         for figure in (*found.prices, *found.scores):
             assert figure.source
-            assert figure.checked == date(2026, 11, 1)
+            assert figure.checked in (date(2026, 11, 1), date(2026, 11, 25))
+
+
+def test_legacy_models_and_retirements_are_those_of_the_vendors(shipped: Catalog) -> None:
+    """Voyage's generation 3 and Cohere's v3 have successors; the end of three is announced, for December 2027."""
+    assert {found.id for found in shipped.models if found.legacy} == {
+        *("cohere/embed-english-v3.0", "cohere/embed-multilingual-v3.0", "voyage/voyage-3-large", "voyage/voyage-3.5"),
+        *("voyage/voyage-3.5-lite", "voyage/voyage-3", "voyage/voyage-3-lite"),
+    }
+    assert {found.id: found.retires for found in shipped.models if found.retires} == dict.fromkeys(
+        ("voyage/voyage-3-large", "voyage/voyage-3.5", "voyage/voyage-3.5-lite"), date(2027, 12, 1)
+    )
+    assert [found.id for found in shipped.models if found.usage == "absent"] == ["gemini/gemini-embedding-2"]
 
 
 @pytest.mark.parametrize(
@@ -204,7 +240,13 @@ def test_prices_agree_with_genai_prices(shipped: Catalog) -> None:
 
     compared = []
     for found in shipped.models:
-        provider = {"openai": "openai", "voyage": "voyageai", "cohere": "cohere"}.get(found.provider)
+        provider = {
+            "openai": "openai",
+            "voyage": "voyageai",
+            "cohere": "cohere",
+            "gemini": "google",
+            "mistral": "mistral",
+        }.get(found.provider)
         if provider is None:
             continue
         try:
@@ -213,7 +255,11 @@ def test_prices_agree_with_genai_prices(shipped: Catalog) -> None:
             continue
         assert theirs.input_price == found.prices[-1].now, found.id
         compared.append(found.id)
-    assert set(compared) >= {row[0] for row in SHIPPED if "-v3.0" not in row[0]}
+    assert set(compared) >= {
+        str(row[0])
+        for row in SHIPPED
+        if not any(new in str(row[0]) for new in ("-v3.0", "-v5.0", "codestral", "router/"))
+    }
 
 
 # ---- looking up --------------------------------------------------------------------------------

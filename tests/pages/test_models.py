@@ -42,7 +42,10 @@ def test_the_catalog_is_a_table_with_prices_and_their_dates(data: Path, open_pag
     assert small["dimensions"] == "1,536, any lower"
     local = table.loc["local/all-MiniLM-L6-v2"]
     assert (local["now"], local["batch"], local["read"], local["state"]) == ("free", "–", "–", ["ready"])
-    assert table.loc["openai/text-embedding-ada-002"]["batch"] == "$0.05 *"
+    assert table.loc["cohere/embed-english-v3.0"][["now", "state", "served until"]].to_list() == [
+        "$0.10 *", ["no key", "legacy"], "",
+    ]  # fmt: skip
+    assert table.loc["voyage/voyage-3-large"]["served until"] == "1 Dec 2027"
     ready = open_page("models", show="Ready")
     assert all(model.startswith("local/") for model in ready.dataframe[0].value["model"])
 
