@@ -8,6 +8,7 @@ from router.domain.errors import BadInput
 
 NANO = 1_000_000_000
 PER_MILLION = 1_000_000
+NANODOLLAR = Decimal("1e-9")
 
 
 def price_tokens(tokens: int, usd_per_million: Decimal) -> int:
@@ -32,10 +33,10 @@ def parse_usd(text: str) -> int:
         raise BadInput(f"An amount of money cannot be negative: {text}.", "Write zero or more.")
     if amount > 1_000_000_000:
         raise BadInput(f"{text} dollars is more than this program keeps books for.", "The most is a billion.")
-    nano = amount * NANO
-    if nano != nano.to_integral_value():
+    exact = amount.quantize(NANODOLLAR)
+    if exact != amount:  # compared as written: multiplied first, its 29th digit would be rounded away
         raise BadInput(f"{text} dollars is finer than a nanodollar.", "Use at most nine decimals.")
-    return int(nano)
+    return int(exact * NANO)
 
 
 def to_json(nanodollars: int) -> str:

@@ -170,8 +170,8 @@ def validate(policy: Policy, model_ids: Iterable[str]) -> None:
     _one_of(policy.long_texts, f"'long texts' {where}", LONG_TEXTS)
     _one_of(policy.queries, f"'queries' {where}", QUERIES)
     _quality(policy.min_quality, where)
-    if policy.version < 0:
-        raise BadInput(f"The version {where} is {policy.version}, below zero.", "Let the program count the versions.")
+    if not 0 <= policy.version < 2**31:
+        raise BadInput(f"The version {where} is out of range.", "Let the program count the versions.")
     find_zone(policy.timezone)
     _validate_allow(policy, tuple(model_ids), where)
     _validate_budgets(policy.budgets, where)
