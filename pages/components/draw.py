@@ -200,7 +200,7 @@ def decision(row: Mapping[str, Any], zone: str, remarks: Sequence[tuple[str, str
         if row["error"]:
             st.error(md(row["error"]), icon=":material/block:")
         if row["unconfirmed"]:
-            st.caption("**?** marks a charge without the provider's word: the call may have been billed.")
+            st.caption("**?** marks a charge that may have been billed; why it is not sure stands below.")
         for kind, reason, calls, amount in remarks:
             st.caption(md(f"{plural(calls, 'charge')}, {usd(amount)} {kind}: {reason.rstrip('.')}."))
         if row["candidates"]:

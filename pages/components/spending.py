@@ -30,7 +30,7 @@ NAMED = 8
 MOST_DAYS = 366
 HOURLY_DAYS = 7
 """More hours than those of so many days are bars too thin to see."""
-UNSURE = "? marks charges without the provider's word: the reply was lost, and the call may have been billed."
+UNSURE = "? marks charges that may have been billed: the reply was lost, or names more than can be true."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,8 +190,8 @@ def unconfirmed(host: Host) -> None:
         st.subheader("Unconfirmed charges")
         st.warning(
             md(
-                f"{usd(sum(row.amount for row in rows.values()))} in all is unconfirmed: calls whose outcome is not"
-                " known, because the reply was lost. They count against the budgets as if they had been billed."
+                f"{usd(sum(row.amount for row in rows.values()))} in all is unconfirmed: the reply was lost, or names"
+                " more than can be true. It counts against the budgets as if it had been billed."
             ),
             icon=":material/help:",
         )

@@ -11,7 +11,10 @@ from streamlit.testing.v1 import AppTest
 from pages.components import spending, ticks
 from pages.components.format import md
 from router.domain.money import show
+from router.domain.values import Unit
 from router.host import host
+from router.store.entries import Purpose
+from router.store.usage import Outcome
 from tests.pages import seed
 from tests.pages.test_pages import button, say_yes, tick, words
 
@@ -171,3 +174,31 @@ def test_what_the_ledger_says_of_a_charge_stands_with_its_request(busy: Path, op
     amount = show(row.amount)
     assert f"1 charge, {amount} unconfirmed: time-out after sending." in said
     assert f"1 charge, {amount} settled: confirmed by a person." in said
+
+
+def test_usage_that_cannot_be_true_is_said_where_the_charge_is(data: Path, open_page: Open) -> None:
+    """Settled at what was held because the answer named none, and the rest of what it named left to be confirmed."""
+    engine, doubts = host(), ("the answer names no usage", "the answer says 900 tokens, where the texts can be 9")
+
+    async def book() -> None:
+        router = engine.router
+        who = {"policy": "default", "version": 1, "collection": "", "role": "document"}
+        number = await router.usage.begin(**who)
+        purpose = Purpose(request=number, policy="default", model=seed.SMALL, kind=seed.SMALL, route="api")
+        for at, doubt in enumerate(doubts):
+            unit = Unit(digest=bytes([at]) * 32, text="", tokens=9)
+            opened = await router.ledger.open(
+                [[unit]], purpose, price=lambda _: 10**6, stored=lambda _: set(), sent=True
+            )
+            await router.ledger.settle(opened.holds[0], 10**6, 9, unconfirmed=at * 10**7, doubt=doubt)
+        outcome = Outcome(status="done", model=seed.SMALL, texts=2, distinct=2, charged=2 * 10**6, unconfirmed=10**7)
+        await router.usage.record(outcome, **who, request=number)
+
+    engine.run(book())
+    app = open_page("spend")
+    assert app.dataframe[-2].value["why"].tolist() == [doubts[1]]  # of the unconfirmed charges
+    tick(app, "requests", 0)
+    said = words(app)
+    assert f"1 charge, $0.0010 settled: {doubts[0]}." in said
+    assert f"1 charge, $0.0010 settled: {doubts[1]}." in said
+    assert f"1 charge, $0.0100 unconfirmed: {doubts[1]}." in said
