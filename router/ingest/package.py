@@ -18,6 +18,7 @@ _OFFICE = {
     "presentation": ("a PowerPoint file", ".pptx"),
     "workbook": ("an Excel file", ".xlsx"),
 }
+_OUT_OF_MEMORY = (1, 2)  # libxml2's codes for errors of its own and for memory that it does not get
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 
 
@@ -69,6 +70,8 @@ class Package:
         try:
             root = etree.fromstring(self.read(name), parser)
         except etree.XMLSyntaxError as error:
+            if error.code in _OUT_OF_MEMORY:
+                raise MemoryError from None
             raise Unreadable(f"it is broken: its part {name} is no XML ({error.msg})") from None
         if root.getroottree().docinfo.internalDTD is not None:
             raise Unreadable(f"its part {name} declares entities of its own, as bombs do")

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from router.ingest.office import Walker
 from router.ingest.package import Package
 from router.ingest.reader import plural
+
+_WIDE_GAP = re.compile(r"\t{9,}")
+"""So many empty cells are no table any more."""
 
 
 def read(path: str, _codec: str, notes: list[str]) -> Iterator[str]:
@@ -39,7 +43,7 @@ def _sheets(book: Any, notes: list[str]) -> Iterator[str]:
         for row in sheet.iter_rows(values_only=True):
             cells = [_shown(value) for value in row]
             if any(cells):
-                yield heading + "\t".join(cells).rstrip("\t") + "\n"
+                yield heading + _WIDE_GAP.sub("\t", "\t".join(cells).rstrip("\t")) + "\n"
                 heading = ""
         if heading:
             notes.append(f"The sheet {sheet.title} has no cells.")

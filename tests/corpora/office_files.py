@@ -108,3 +108,22 @@ def slides(*trees: str, notes: Mapping[int, str] | None = None, more: Mapping[st
                 "p:notes", f"<p:cSld><p:spTree>{inside}</p:spTree></p:cSld>"
             )
     return packed(parts | dict(more or {}))
+
+
+def sheet_of(book: bytes, cells: str, strings: str, more: Mapping[str, str] | None = None) -> bytes:
+    """An XLSX as spreadsheet programs write it, made of one by openpyxl: its first sheet has one row of these cells,
+    which refer to these shared strings.
+    """
+    with zipfile.ZipFile(io.BytesIO(book)) as old:
+        parts: dict[str, str | bytes] = {name: old.read(name) for name in old.namelist()}
+    space = 'xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"'
+    kind = "application/vnd.openxmlformats-officedocument.spreadsheetml.sharedStrings+xml"
+    types = bytes(parts["[Content_Types].xml"]).decode()
+    if "sharedStrings" not in types:
+        types = types.replace("</Types>", f'<Override PartName="/xl/sharedStrings.xml" ContentType="{kind}"/></Types>')
+    parts |= {
+        "[Content_Types].xml": types,
+        "xl/sharedStrings.xml": f"<sst {space}>{strings}</sst>",
+        "xl/worksheets/sheet1.xml": f"<worksheet {space}><sheetData><row>{cells}</row></sheetData></worksheet>",
+    }
+    return packed(parts | dict(more or {}))

@@ -18,7 +18,7 @@ from router.domain.errors import BadInput
 from tests.corpora import mangled
 from tests.corpora.libraries import opened
 from tests.corpora.makers import pdf, pdf_saying
-from tests.corpora.office_files import dp, element, p, packed, relations, shape, slides, t, word
+from tests.corpora.office_files import dp, element, p, packed, relations, shape, sheet_of, slides, t, word
 
 CASES = Path(__file__).parents[1] / "data" / "cases" / "docs"
 RIGHT: dict[str, tuple[list[str], str]] = {
@@ -448,6 +448,26 @@ def test_xlsx_all_sheets_with_dates_and_what_was_calculated(tmp_path: Path) -> N
     document = read(tmp_path, "b.xlsx", packed(parts))
     assert "09:30:00\t6" in document.text
     assert document.notes == ()
+
+
+def test_xlsx_shared_strings_and_formats(tmp_path: Path) -> None:
+    """As spreadsheet programs write: shared and rich strings, dates by their format, booleans, errors, a text box."""
+    path = book(tmp_path)
+    with zipfile.ZipFile(path) as old:
+        dated = re.search(rb'<c r="B2" (s="\d+")', old.read("xl/worksheets/sheet1.xml"))
+    assert dated
+    cells = (
+        '<c t="s"><v>0</v></c><c t="s"><v>1</v></c><c t="b"><v>1</v></c><c t="e"><v>#DIV/0!</v></c>'
+        f'<c {dated[1].decode()}><v>46351</v></c><c t="str"><f>A1</f><v>cached</v></c>'
+    )
+    strings = "<si><t>shared &amp; once</t></si><si><r><t>rich </t></r><r><t>text</t></r></si>"
+    more = {
+        "xl/worksheets/_rels/sheet1.xml.rels": relations(d="drawing ../drawings/d.xml"),
+        "xl/drawings/d.xml": element("p:wsDr", f"<p:sp><p:txBody>{dp('in a box')}</p:txBody></p:sp>"),
+    }
+    text = read(tmp_path, "b.xlsx", sheet_of(path.read_bytes(), cells, strings, more)).text
+    assert text.startswith("Plan\nshared & once\trich text\tTrue\t#DIV/0!\t2026-11-25\tcached\n")
+    assert text.endswith("in a box")
 
 
 def epub(*pages: str, more: dict[str, str] | None = None) -> bytes:

@@ -22,6 +22,7 @@ from router.corpora.archives import expand
 from router.corpora.extract import kind_of, read_document, read_rows, save_stream
 from router.domain.errors import BadInput
 from tests.corpora.makers import archive, docx_with_body, pdf
+from tests.corpora.office_files import element, packed, relations
 
 WORD = b'<w:document xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"><w:body>%s</w:body></w:document>'
 ROOT = Path(__file__).parents[2]
@@ -65,7 +66,31 @@ def bombs(folder: Path) -> dict[str, Path]:
     laughs = b"<!DOCTYPE d [<!ENTITY a0 'ha'>" + b"".join(
         b"<!ENTITY a%d '%s'>" % (n, b"&a%d;" % (n - 1) * 10) for n in range(1, 10)
     )
+    slide = {
+        "_rels/.rels": relations(r="officeDocument p.xml"),
+        "p.xml": element("p:presentation", '<p:sldId r:id="s"/>'),
+        "_rels/p.xml.rels": relations(s="slide s.xml"),
+    }
+    book = {
+        "META-INF/container.xml": '<container><rootfile full-path="b.opf"/></container>',
+        "b.opf": '<package><item id="i" href="p.html" media-type="text/html"/><itemref idref="i"/></package>',
+    }
     for name, content in {
+        "tree.pptx": packed(slide | {"s.xml": element("p:sld", "<a:p/>" * (18 << 20))}),
+        "laughs.pptx": packed(slide | {"s.xml": laughs.decode() + "]><d>&a9;</d>"}),
+        "size.xlsx": packed({"xl/worksheets/sheet1.xml": " " * (130 << 20)}),
+        "size.epub": packed(book | {"p.html": "<p>" + " " * (130 << 20)}),
+        "spine.epub": packed(
+            book
+            | {
+                "b.opf": book["b.opf"].replace("<itemref", '<itemref idref="i"/>' * 200_000 + "<itemref"),
+                "p.html": "<p>" + "word " * 2_000,
+            }
+        ),
+        "nested.eml": b"".join(
+            b"Content-Type: multipart/mixed; boundary=b%d\n\n--b%d\n" % (n, n) for n in range(2_000)
+        ),
+        "subject.eml": b"Subject: " + b"=?utf-8?q?a?= " * 100_000 + b"\n\nx",
         "pdf.pdf": pdf(b" " * (200 << 20), packed=True),
         "xml.docx": docx_with_body(laughs + b"]>" + WORD % b"&a9;"),
         "tree.docx": docx_with_body(WORD % (b"<a/>" * (20 << 20))),
