@@ -31,6 +31,7 @@ from hypothesis.stateful import (
 
 from router.domain.errors import BudgetExceeded, Refused
 from router.domain.values import Budget, BudgetState, Window
+from router.store.balances import parse_scopes, used_in
 from router.store.ledger import LEASE_S, Hold, Ledger
 from router.store.policies import Policies
 from tests.faults.books import KIND, audit, hold, one_each, open_database, set_policy, unit
@@ -166,8 +167,10 @@ class LedgerMachine(RuleBasedStateMachine):
         try:
             one.left = self.watched(lambda: self.do(one.ledger.mark_sent(one.hold))) or one.left
         except BudgetExceeded:
-            ours = ("account", f"policy/{one.hold.purpose.policy}")
-            assert any(s.budget.hard and s.used > s.budget.amount for s in self.states().values() if s.owner in ours)
+            conn = self.database.reader()  # in the windows that it was held in, which may have turned since
+            (scopes,) = conn.execute("SELECT scopes FROM holds WHERE id = ?", (one.hold.id,)).fetchone()
+            limits = dict(conn.execute("SELECT owner || window, amount FROM budgets WHERE hard = 1"))
+            assert any(used_in(conn, o, w, at) > limits.get(o + w, 10**9) for o, w, at in parse_scopes(scopes))
         except Refused:
             assert not self.policies.paid_enabled() or one.hold.purpose.policy in self.deleted
 
