@@ -53,6 +53,6 @@ def _found(upload: Any, ending: str) -> list[str]:
             upload.seek(0)
             try:
                 kept[upload.file_id] = columns_of(path)
-            except BadInput:  # said once it is read
+            except Exception:  # whatever it is, it is said once the file is read, and the other files are
                 kept[upload.file_id] = []
     return kept[upload.file_id]

@@ -25,9 +25,10 @@ from router.corpora.extract import (
     kind_of,
     safe_name,
     save_stream,
+    why_not,
 )
 from router.corpora.zip_names import names_of
-from router.domain.errors import BadInput
+from router.domain.errors import BadInput, RouterError
 
 MAX_ENTRIES = 10_000
 _RATIO = 200
@@ -64,9 +65,14 @@ def expand(given: Sequence[Path | SavedFile], into: Path) -> list[FileVerdict]:
 
 
 def _one(path: Path, name: str, into: Path, source: str) -> list[FileVerdict]:
-    if path.suffix.lower() == ".zip" and path.is_file() and not path.is_symlink():
-        return [replace(verdict, source=source or safe_name(name)) for verdict in _unpack(path, into)]
-    return [replace(_judge(path, inner_name(name)), source=source)]
+    try:
+        if path.suffix.lower() == ".zip" and path.is_file() and not path.is_symlink():
+            return [replace(verdict, source=source or safe_name(name)) for verdict in _unpack(path, into)]
+        return [replace(_judge(path, inner_name(name)), source=source)]
+    except RouterError:
+        raise  # of the disk, and no file's
+    except Exception as error:  # whatever it is, the others go on
+        return [FileVerdict(path=None, name=inner_name(name), ok=False, reason=why_not(name, error), source=source)]
 
 
 def _apart(verdicts: list[FileVerdict]) -> list[FileVerdict]:
@@ -136,6 +142,10 @@ def _take(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, original: str, into:
             reason = str(error)
         except (zipfile.BadZipFile, zlib.error, EOFError) as error:
             reason = f"{name} is broken inside its zip archive: {error}."
+        except RouterError:
+            raise
+        except Exception as error:  # whatever it is, the other entries go on
+            reason = why_not(name, error)
     return FileVerdict(path=None, name=name, ok=False, reason=reason)
 
 

@@ -5,6 +5,7 @@ Figure: nineteen are read, one is named with its kind, and the log has the trace
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,10 +13,13 @@ from typing import Any
 
 import pytest
 
+from pages.components import columns as choosing
 from router.cli.rows import read_files
-from router.corpora import extract, readers_rows
-from router.domain.errors import BadInput
+from router.corpora import archives, extract, readers_rows
+from router.corpora.columns import AS_USUAL
+from router.domain.errors import BadInput, StoreFull
 from tests.corpora.libraries import opened
+from tests.corpora.makers import archive
 
 
 @pytest.fixture
@@ -89,3 +93,36 @@ async def test_a_file_that_vanishes_costs_only_itself(twenty: Path, tmp_path: Pa
             reports = {r.name: r for r in await here.library.add_files(collection.name, files)}
         assert reports["11.md"].state == "failed"
         assert sum(r.state == "added" for r in reports.values()) == 17
+
+
+def test_an_entry_that_cannot_be_unpacked_costs_only_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a zip, and of files beside it; a full disk is no file's trouble and is told as such."""
+    real = archives.save_stream
+    trouble: Exception = ZeroDivisionError("in the zip")
+
+    def broken(*args: Any, name: str = "", **more: Any) -> Any:
+        if name == "b.md":
+            raise trouble
+        return real(*args, name=name, **more)
+
+    monkeypatch.setattr(archives, "save_stream", broken)
+    path = archive(tmp_path / "a.zip", {"a.md": "A", "b.md": "B", "c.md": "C"})
+    verdicts = archives.expand([path], tmp_path / "into")
+    assert [verdict.ok for verdict in verdicts] == [True, False, True]
+    assert "ZeroDivisionError: in the zip" in verdicts[1].reason
+    trouble = StoreFull("The disk is full.", "")
+    with pytest.raises(StoreFull):
+        archives.expand([path], tmp_path / "into")
+
+
+def test_a_table_whose_columns_cannot_be_told_leaves_the_page_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The chooser offers nothing for it, and the others keep theirs."""
+
+    def broken(path: Path) -> list[str]:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(choosing, "columns_of", broken)
+    monkeypatch.setattr(choosing.st, "session_state", {})
+    upload = io.BytesIO(b"id,text\n1,x\n")
+    upload.file_id, upload.name = "1", "a.csv"  # type: ignore[attr-defined]
+    assert choosing.chooser(upload) == AS_USUAL
