@@ -61,7 +61,7 @@ async def test_a_server_that_repeats_the_key_is_not_quoted(wire: str, form: str)
         await provider.aclose()
     assert KEY not in "".join(traceback.format_exception(caught.value))
     assert len(seen) == 1
-    assert f"Bearer {KEY}".encode() in seen[0]
+    assert KEY.encode() in seen[0]
 
 
 @pytest.mark.parametrize("encoding", ["base64", "float"])
