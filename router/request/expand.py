@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from router import tokens
+from router import splitting, tokens
 from router.domain.errors import BadInput
 from router.domain.values import LongTexts, Model, Role, Unit, Variant
 from router.providers.base import Floats
@@ -75,7 +75,7 @@ def _pieces(model: Model, role: Role, text: str, long_texts: LongTexts) -> list[
         return [text]
     if long_texts == "cut":
         return [tokens.cut(model.tokenizer, text, limit)]
-    return [piece for piece in tokens.split_evenly(model.tokenizer, text, limit) if piece.strip()]
+    return [piece for piece in splitting.split_evenly(model.tokenizer, text, limit) if piece.strip()]
 
 
 def mean_of(vectors: Floats, weights: list[int]) -> Floats:

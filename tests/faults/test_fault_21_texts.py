@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from router import tokens
+from router import splitting, tokens
 from router.domain.errors import BadInput
 from router.domain.values import LongTexts, Policy
 from router.providers.base import Floats
@@ -109,7 +109,7 @@ async def test_over_long_texts_by_each_policy(
         assert sandbox.bill().texts == 1
 
         split = await router.embed([short, text], model=SMALL, policy="split")
-        pieces = tokens.split_evenly("cl100k_base", text, LIMIT)
+        pieces = splitting.split_evenly("cl100k_base", text, LIMIT)
         assert "".join("".join(pieces).split()) == "".join(text.split()), "a part of the text was left out"
         oracle = average(SMALL, pieces, tokens.count("cl100k_base", pieces))
         assert wrong(split.vectors, np.concatenate([right(SMALL, [short]), oracle])) == 0
@@ -155,7 +155,7 @@ async def test_a_model_whose_tokens_are_only_bounded(sandbox: Sandbox, tmp_path:
         result = await router.embed([text], model=OLD_COHERE, policy="quality", long_texts=how)
         received = [e for e in sandbox.received() if e.status == 200]
         if how == "split":
-            pieces = tokens.split_evenly("bytes", text, 512)
+            pieces = splitting.split_evenly("bytes", text, 512)
             assert sum(e.texts for e in received) == len(set(pieces))
             assert wrong(result.vectors, average(OLD_COHERE, pieces, tokens.count("bytes", pieces))) == 0
             assert result.cut == ()
