@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from router import tokens
@@ -46,21 +46,42 @@ class Piece:
     tokens: int
 
 
+Sections = Callable[[str], Iterable[tuple[int, int]]]
+"""Spans (begin, end) of a text, without gaps, across whose borders no piece goes."""
+
+
 def split(
-    tokenizer: Tokenizer, texts: Sequence[str], limit: int, *, overlap: int = 0, markdown: bool = False
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    limit: int,
+    *,
+    sections: Sections = lambda text: [(0, len(text))],
+    overlap: int = 0,
+    markdown: bool = False,
+    whole: bool = False,
 ) -> Iterator[list[Piece]]:
     """The pieces of each text, of at most `limit` tokens, in order; together they are the text but for white space.
 
     A piece ends at the best seam (heading, paragraph, line, sentence, word) that leaves it at least half full.
-    Neighbours share at most `overlap` tokens.
+    Neighbours share at most `overlap` tokens. With `whole`, a text within the limit is one piece, white space and all.
 
     Raises:
         BadInput: the limit is smaller than a single character's tokens.
     """
-    room = _room(tokenizer, limit)
+    room, markers = _room(tokenizer, limit), tokens.MARKERS_OF[tokenizer]
     for batch in _batches(texts):
         for text, places in zip(batch, tokens.places(tokenizer, batch), strict=True):
-            spans = _Text(text, places, markdown).spans(room, overlap=min(overlap, room // 2))
+            if whole and len(places) + markers <= limit:
+                (size,) = tokens.count(tokenizer, [text]) if tokenizer == "bytes" else [len(places) + markers]
+                if size <= limit:
+                    yield [Piece(start=0, end=len(text), tokens=size)]
+                    continue
+            one = _Text(text, places, markdown)
+            spans = (
+                span
+                for begin, end in sections(text)
+                for span in one.spans(begin, end, room, overlap=min(overlap, room // 2))
+            )
             yield _exact(tokenizer, text, spans, limit)
 
 
@@ -77,7 +98,7 @@ def split_evenly(tokenizer: Tokenizer, text: str, limit: int) -> list[str]:
         return [text]
     (places,) = tokens.places(tokenizer, [text])
     room = _room(tokenizer, limit)
-    spans = _Text(text, places, False).spans(room, even=True)
+    spans = _Text(text, places, False).spans(0, len(text), room, even=True)
     return [text[piece.start : piece.end] for piece in _exact(tokenizer, text, spans, limit)] or [text.strip()]
 
 
@@ -109,13 +130,16 @@ class _Text:
         self._seams = _MARKDOWN_SEAMS if markdown else _SEAMS
         self._markdown = markdown
 
-    def spans(self, room: int, *, overlap: int = 0, even: bool = False) -> Iterator[tuple[int, int, int]]:
-        """(start, end, tokens) of each piece of at most `room` tokens; as large as may be, or all about even."""
-        end = start = first = 0
-        while (left := len(self._places) - first) > 0:
+    def spans(
+        self, begin: int, stop: int, room: int, *, overlap: int = 0, even: bool = False
+    ) -> Iterator[tuple[int, int, int]]:
+        """(start, end, tokens) of each piece of `text[begin:stop]`, at most `room` tokens; full, or all about even."""
+        start = end = begin
+        first, beyond = bisect_left(self._places, begin), bisect_left(self._places, stop)
+        while (left := beyond - first) > 0:
             behind = end
             if left <= room:
-                end = len(self._text)
+                end = stop
             else:
                 about = -(-left // -(-left // room)) if even else room
                 found = None
@@ -123,11 +147,11 @@ class _Text:
                     found = self._between(first, behind, about - about // 10, min(room, about + about // 25))
                 if found is None:
                     found = self._between(first, behind, about // 2, room)
-                end = max(self._place(first + about), behind + 1) if found is None else found
+                end = min(stop, max(self._place(first + about), behind + 1) if found is None else found)
             last = bisect_left(self._places, end)
             yield start, end, last - first
             start, first = end, last
-            if overlap and end < len(self._text):
+            if overlap and end < stop:
                 start = self._back(last - overlap, end)
                 first = bisect_left(self._places, start)
 

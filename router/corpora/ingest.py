@@ -16,10 +16,11 @@ from typing import Any, Literal
 
 from router import tokens
 from router.corpora import extract
+from router.corpora.chunk import split_texts
 from router.corpora.columns import AS_USUAL, Columns, Ids
 from router.corpora.extract import FileVerdict, Row
 from router.corpora.records import Collection, NewChunk, Replaced
-from router.corpora.split import Splitter
+from router.corpora.split import IN_PROCESS, Splitter
 from router.corpora.store import Corpora
 from router.domain.errors import BadInput, RouterError
 from router.domain.values import Tokenizer
@@ -32,6 +33,8 @@ BLOCK_BYTES = 4 << 20
 """... or as soon as they have so many bytes."""
 MOST_REASONS = 20
 _MOST_LABEL = 200
+Sized = tuple[str, str, int]
+"""Label, text, and its tokens by the collection's tokenizer."""
 _WORDLIKE = re.compile(r"[^\W_]")
 
 FileState = Literal["added", "unchanged", "failed"]
@@ -224,23 +227,25 @@ class Ingest:
         skipped.notes += filter(None, [ids.note()])
 
     def _rows(self, rows: Sequence[Row]) -> Iterator[NewChunk]:
-        limit, tokenizer = self._collection.chunk_tokens, self._collection.tokenizer
+        limit, tokenizer, overlap = self._collection.chunk_tokens, self._collection.tokenizer, self._collection.overlap
         texts = [normalise(row.text) if self._reading.normalised else row.text for row in rows]
-        short = [at for at, text in enumerate(texts) if len(text) <= 64 * limit]  # no need to count what is surely long
-        counts = dict(zip(short, tokens.count(tokenizer, [texts[at] for at in short]), strict=True))
-        whole = [at for at in short if counts[at] <= limit]
-        ready = dict(
-            zip(whole, _made([(rows[at].id, texts[at]) for at in whole], tokenizer, counts, whole), strict=True)
-        )
-        for at, row in enumerate(rows):
-            if at in ready:
-                yield ready[at]
-            else:
-                yield from self._split(row.id, texts[at], False)
+        short = [at for at, text in enumerate(texts) if len(text) <= IN_PROCESS]
+        found = split_texts([texts[at] for at in short], tokenizer=tokenizer, limit=limit, overlap=overlap)
+        pieces = dict(zip(short, found, strict=True))
+        ready: list[Sized] = []
+        for at, (row, text) in enumerate(zip(rows, texts, strict=True)):
+            if at not in pieces:
+                yield from _made(ready, tokenizer)
+                ready = []
+                yield from self._split(row.id, text, False)
+            elif len(pieces[at]) == 1:
+                ready.append((row.id, text, pieces[at][0].tokens))
+            else:  # a row is one text: of several chunks each has a name of its own
+                ready += ((f"{row.id}/{n}", text[p.start : p.end], p.tokens) for n, p in enumerate(pieces[at], 1))
+        yield from _made(ready, tokenizer)
 
     def _split(self, label: str, text: str, markdown: bool) -> Iterator[NewChunk]:
         collection = self._collection
-        pieces: list[tuple[str, str]] = []
         found = self._splitter.chunks(
             text,
             tokenizer=collection.tokenizer,
@@ -248,13 +253,10 @@ class Ingest:
             overlap=collection.overlap,
             markdown=markdown,
         )
-        for chunk in found:
-            # A row is one text: of several chunks each has a name of its own.
-            pieces.append((f"{label}/{chunk.index + 1}" if label else "", chunk.text))
-            if len(pieces) >= BLOCK:
-                yield from _made(pieces, collection.tokenizer)
-                pieces = []
-        yield from _made(pieces, collection.tokenizer)
+        while pieces := [
+            (f"{label}/{chunk.index + 1}" if label else "", chunk.text, chunk.tokens) for chunk in islice(found, BLOCK)
+        ]:
+            yield from _made(pieces, collection.tokenizer)
 
 
 def unusable(text: str) -> str:
@@ -292,18 +294,13 @@ class _Skipped:
         return f": all of its {self.count:,} rows are empty or broken. {self.first[:-1]}" if self.count else ""
 
 
-def _made(
-    pieces: Sequence[tuple[str, str]],
-    tokenizer: Tokenizer,
-    counted: Mapping[int, int] | None = None,
-    places: Sequence[int] = (),
-) -> list[NewChunk]:
-    """Chunks of these (label, text) with their sizes by every tokenizer that costs money."""
-    texts = [text for _, text in pieces]
-    own = tokens.count(tokenizer, texts) if counted is None else [counted[at] for at in places]
+def _made(pieces: Sequence[Sized], tokenizer: Tokenizer) -> list[NewChunk]:
+    """Chunks with their sizes by every tokenizer that costs money."""
+    texts = [text for _, text, _ in pieces]
+    own = [size for _, _, size in pieces]
     cl100k = own if tokenizer == "cl100k_base" else tokens.count("cl100k_base", texts)
     made = []
-    for (label, text), mine, paid in zip(pieces, own, cl100k, strict=True):
+    for (label, text, mine), paid in zip(pieces, cl100k, strict=True):
         data = text.encode()
         made.append(
             NewChunk(
