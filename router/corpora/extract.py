@@ -15,6 +15,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -197,11 +198,15 @@ def check_file(path: Path) -> None:
         raise BadInput(f"{path.name} is empty.", "Leave it out, or fill it.")
 
 
+_WORKING = threading.Lock()
+"""One reader's process at a time: what it may take of the machine's memory is what all of them may take."""
+
+
 def _read_in_worker(path: Path, kind: DocumentKind) -> tuple[str, list[str]]:
     codec = encoding_of(path, lenient=True) if kind == "html" else "-"
     # A small file must not work for long; a PDF of a thousand pages may, and is a few megabytes.
     seconds = min(300, _WORKER_SECONDS + (10 * (path.stat().st_size >> 20) if kind == "pdf" else 0))
-    with tempfile.TemporaryDirectory(prefix="router-extract-") as folder:
+    with _WORKING, tempfile.TemporaryDirectory(prefix="router-extract-") as folder:
         out = Path(folder) / "text"
         limits = [str(_WORKER_MEMORY), str(seconds), str(MAX_DOCUMENT)]
         try:

@@ -6,8 +6,12 @@ added waits until somebody confirms its quote.
 
 from __future__ import annotations
 
+import os
 import re
+import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from itertools import islice
@@ -31,6 +35,8 @@ BLOCK = 500
 """Chunks counted and written at once."""
 BLOCK_BYTES = 4 << 20
 """... or as soon as they have so many bytes."""
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+"""Files, and blocks of rows, that are read at once."""
 MOST_REASONS = 20
 _MOST_LABEL = 200
 Sized = tuple[str, str, int]
@@ -109,23 +115,31 @@ class Ingest:
         self._progress = progress
         self._cancelled = cancelled
         self._done = self._total = 0
+        self._lock = threading.Lock()
         self._splitter = Splitter()
+        self._blocks: ThreadPoolExecutor
 
     def files(self, verdicts: Sequence[FileVerdict]) -> list[FileReport]:
         """Read every file that can be; a report on each. No file's trouble, foreseen or not, ends the others."""
         self._total = sum(map(_size, verdicts))
-        reports = []
-        with self._splitter:
-            for verdict in verdicts:
-                if self._cancelled():
-                    break
-                self._progress(self._done, self._total, verdict.name)
-                reports.append(self._one(verdict))
-                self._done += _size(verdict)
+        # The tokenizers leave the interpreter's lock, and commits of several files share one write to the disk.
+        files, blocks = ThreadPoolExecutor(CORES), ThreadPoolExecutor(CORES)
+        with self._splitter, blocks as self._blocks, files:
+            reports = [report for report in files.map(self._one, verdicts) if report is not None]
         self._progress(self._done, self._total, "")
         return reports
 
-    def _one(self, verdict: FileVerdict) -> FileReport:
+    def _one(self, verdict: FileVerdict) -> FileReport | None:
+        """A file's report; None where the reading was cancelled before it."""
+        if self._cancelled():
+            return None
+        self._progress(self._done, self._total, verdict.name)
+        report = self._read(verdict)
+        with self._lock:
+            self._done += _size(verdict)
+        return report
+
+    def _read(self, verdict: FileVerdict) -> FileReport:
         reason = verdict.reason
         if verdict.path is not None:
             try:
@@ -208,6 +222,16 @@ class Ingest:
 
     def _of_rows(self, path: Path, name: str, skipped: _Skipped) -> Iterator[NewChunk]:
         """Rows that fit a chunk are taken exactly as they are, so that the cache knows them from elsewhere."""
+        ahead: deque[Future[list[NewChunk]]] = deque()
+        for rows in self._usable_rows(path, name, skipped):
+            ahead.append(self._blocks.submit(self._rows, rows))
+            if len(ahead) > CORES:
+                yield from ahead.popleft().result()
+        for block in ahead:
+            yield from block.result()
+
+    def _usable_rows(self, path: Path, name: str, skipped: _Skipped) -> Iterator[list[Row]]:
+        """Rows with a text, a block at a time."""
         ids = Ids()
         waiting: list[Row] = []
         size = 0
@@ -221,28 +245,30 @@ class Ingest:
             waiting.append(replace(row, id=ids.take(row.id, row.number, row.line)))
             size += len(row.text)
             if len(waiting) >= BLOCK or size >= BLOCK_BYTES:
-                yield from self._rows(waiting)
+                yield waiting
                 waiting, size = [], 0
-        yield from self._rows(waiting)
+        if waiting:
+            yield waiting
         skipped.notes += filter(None, [ids.note()])
 
-    def _rows(self, rows: Sequence[Row]) -> Iterator[NewChunk]:
+    def _rows(self, rows: Sequence[Row]) -> list[NewChunk]:
         limit, tokenizer, overlap = self._collection.chunk_tokens, self._collection.tokenizer, self._collection.overlap
         texts = [normalise(row.text) if self._reading.normalised else row.text for row in rows]
         short = [at for at, text in enumerate(texts) if len(text) <= IN_PROCESS]
         found = split_texts([texts[at] for at in short], tokenizer=tokenizer, limit=limit, overlap=overlap)
         pieces = dict(zip(short, found, strict=True))
+        made: list[NewChunk] = []
         ready: list[Sized] = []
         for at, (row, text) in enumerate(zip(rows, texts, strict=True)):
             if at not in pieces:
-                yield from _made(ready, tokenizer)
+                made += _made(ready, tokenizer)
                 ready = []
-                yield from self._split(row.id, text, False)
+                made += self._split(row.id, text, False)
             elif len(pieces[at]) == 1:
                 ready.append((row.id, text, pieces[at][0].tokens))
             else:  # a row is one text: of several chunks each has a name of its own
                 ready += ((f"{row.id}/{n}", text[p.start : p.end], p.tokens) for n, p in enumerate(pieces[at], 1))
-        yield from _made(ready, tokenizer)
+        return made + _made(ready, tokenizer)
 
     def _split(self, label: str, text: str, markdown: bool) -> Iterator[NewChunk]:
         collection = self._collection
