@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from itertools import islice
 
 from router.domain.errors import BadInput
 from router.domain.values import Tokenizer
@@ -19,6 +20,7 @@ from router.splitting import Piece, split
 _SECTION_CHUNKS = 8  # chunks in a section, on average; each section wastes about half a chunk at its end
 _SMALLEST_LIMIT = 16  # below it a single character and the markers of its tokenizer might not fit
 _WORD_CHARACTERS = 3
+_WORDLIKE = re.compile(r"[^\W_]")
 _FENCE_OR_BLANK = re.compile(r"^ {0,3}(```|~~~)|\n(?:[ \t]*\r?\n)+", re.MULTILINE)
 _SEAMS = (re.compile(r"\n"), re.compile(r"[.!?]\s+|[。！？]"), re.compile(r"\s+"))
 _HEADING = re.compile(r"#{1,6} [^\n]*\s*")
@@ -93,6 +95,11 @@ def _split(
         ) from None
 
 
+def is_near_empty(text: str) -> bool:
+    """Fewer than three letters or digits."""
+    return len(list(islice(_WORDLIKE.finditer(text), _WORD_CHARACTERS))) < _WORD_CHARACTERS
+
+
 def _chunk(text: str, index: int, piece: Piece) -> Chunk:
     words = text[piece.start : piece.end]
     return Chunk(
@@ -101,7 +108,7 @@ def _chunk(text: str, index: int, piece: Piece) -> Chunk:
         end=piece.end,
         text=words,
         digest=blake2b(words.encode(), digest_size=32).digest(),
-        near_empty=sum(map(str.isalnum, words)) < _WORD_CHARACTERS,
+        near_empty=is_near_empty(words),
         tokens=piece.tokens,
     )
 

@@ -7,20 +7,19 @@ added waits until somebody confirms its quote.
 from __future__ import annotations
 
 import os
-import re
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
 
 from router import tokens
 from router.corpora import extract
-from router.corpora.chunk import split_texts
+from router.corpora.chunk import is_near_empty, split_texts
 from router.corpora.columns import AS_USUAL, Columns, Ids
 from router.corpora.extract import FileVerdict, Row
 from router.corpora.records import Collection, NewChunk, Replaced
@@ -41,7 +40,6 @@ MOST_REASONS = 20
 _MOST_LABEL = 200
 Sized = tuple[str, str, int]
 """Label, text, and its tokens by the collection's tokenizer."""
-_WORDLIKE = re.compile(r"[^\W_]")
 
 FileState = Literal["added", "unchanged", "failed"]
 
@@ -123,7 +121,7 @@ class Ingest:
         """Read every file that can be; a report on each. No file's trouble, foreseen or not, ends the others."""
         self._total = sum(map(_size, verdicts))
         # The tokenizers leave the interpreter's lock, and commits of several files share one write to the disk.
-        files, blocks = ThreadPoolExecutor(CORES), ThreadPoolExecutor(CORES)
+        files, blocks = ThreadPoolExecutor(2 * CORES), ThreadPoolExecutor(CORES)
         with self._splitter, blocks as self._blocks, files:
             reports = [report for report in files.map(self._one, verdicts) if report is not None]
         self._progress(self._done, self._total, "")
@@ -162,26 +160,39 @@ class Ingest:
         skipped = _Skipped()
         document = None
         count = 0
+        about: dict[str, Any] = {
+            "name": name, "digest": digest, "kind": path.suffix.lower().removeprefix("."), "size": size,
+            "source": source,
+        }  # fmt: skip
         try:
-            for block in _blocks(self._chunks(path, name, skipped)):
+            blocks = _blocks(self._chunks(path, name, skipped))
+            block = next(blocks, None)
+            following = next(blocks, None)
+            if block is None:
+                raise BadInput(f"{name} holds no text{skipped.words()}.", "Leave it out.")
+            if following is None:  # most files: one commit
+                count = len(block)
+                self._run(self._corpora.add_document(self._collection.id, block, **about, skipped=skipped.count))
+                return self._added(name, count, skipped, source)
+            document = self._begin(about)
+            for part in chain([block, following], blocks):
                 if self._cancelled():
                     raise BadInput("Its reading was cancelled.", "Add it again.")
-                if document is None:
-                    document = self._begin(path, name, digest, size, source)
-                self._run(self._corpora.add_chunks(self._collection.id, document, count, block))
-                count += len(block)
+                self._run(self._corpora.add_chunks(self._collection.id, document, count, part))
+                count += len(part)
                 self._progress(self._done + min(size, skipped.read), self._total, name)
-            if document is None:
-                raise BadInput(f"{name} holds no text{skipped.words()}.", "Leave it out.")
         except Exception as error:
             if isinstance(error, RouterError) and not isinstance(error, BadInput):
                 raise  # the store's trouble, and no file's
             reason = extract.why_not(name, error)
             if document is None:
-                document = self._begin(path, name, digest, size, source)
+                document = self._begin(about)
             self._run(self._corpora.end_document(document, reason=reason))
             return FileReport(name=name, state="failed", reason=reason)
         self._run(self._corpora.end_document(document, skipped=skipped.count))
+        return self._added(name, count, skipped, source)
+
+    def _added(self, name: str, count: int, skipped: _Skipped, source: str) -> FileReport:
         return FileReport(
             name=name, state="added", chunks=count, skipped=skipped.count, reason=skipped.first,
             reasons=tuple(skipped.reasons), notes=tuple(skipped.notes), source=source, replaces=self._replaced(name),
@@ -190,13 +201,8 @@ class Ingest:
     def _replaced(self, name: str) -> Replaced | None:
         return self._corpora.replaced(self._collection.id, name)
 
-    def _begin(self, path: Path, name: str, digest: str, size: int, source: str) -> int:
-        kind = path.suffix.lower().removeprefix(".")
-        number: int = self._run(
-            self._corpora.begin_document(
-                self._collection.id, name=name, digest=digest, kind=kind, size=size, source=source
-            )
-        )
+    def _begin(self, about: Mapping[str, Any]) -> int:
+        number: int = self._run(self._corpora.begin_document(self._collection.id, **about))
         return number
 
     def _fail(self, name: str, reason: str) -> None:
@@ -332,7 +338,7 @@ def _made(pieces: Sequence[Sized], tokenizer: Tokenizer) -> list[NewChunk]:
             NewChunk(
                 label=label[:_MOST_LABEL],
                 digest=blake2b(data, digest_size=32).digest(),
-                near_empty=len(list(islice(_WORDLIKE.finditer(text), 3))) < 3,
+                near_empty=is_near_empty(text),
                 bytes=len(data),
                 cl100k=paid,
                 tokens=mine,

@@ -7,6 +7,7 @@ of step.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -40,7 +41,7 @@ from router.store.database import Connection, Database
 STALE_S = 600.0
 """A document that nobody has added a chunk to for so long was left behind by a program that died."""
 PAGE_SIZE = 8192
-_LOOKED_AT = 32
+_LOOKED_AT = 5
 """Chunks by which a document's kind of text is told."""
 PATIENCE_S = 600.0
 _MOST_NAME = 80
@@ -252,49 +253,35 @@ class Corpora:
         self, collection: int, *, name: str, digest: str, kind: str, size: int, source: str = ""
     ) -> int:
         """A document that is being read; its number. Takes the place of what was read, or failed, under its name."""
-        now = self.clock()
-
-        def write(conn: Connection) -> int:
-            conn.execute(
-                "DELETE FROM documents WHERE collection = ? AND (name = ? AND state IN ('added', 'failed')"
-                " OR state = 'adding' AND added < ?)",
-                (collection, name, now - STALE_S),
-            )
-            cursor = conn.execute(
-                "INSERT INTO documents (collection, name, digest, kind, bytes, added, source, state)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, 'adding')",
-                (collection, name, digest, kind, size, now, source),
-            )
-            return int(cursor.lastrowid or 0)
-
-        return await self.database.write(write, patience_s=PATIENCE_S)
+        about = (collection, name, digest, kind, size, self.clock(), source)
+        return await self.database.write(lambda conn: _begin(conn, about), patience_s=PATIENCE_S)
 
     async def add_chunks(self, collection: int, document: int, first: int, chunks: Sequence[NewChunk]) -> None:
         """Add chunks to a document that is being read; `first` is the position of the first."""
-        now = self.clock()
-        kinds = Counter(kind_of_text(chunk.text) for chunk in chunks[:_LOOKED_AT])
-        kind = kinds.most_common(1)[0][0] if kinds else ""
-        rows = [
-            (
-                *(collection, document, first + at, c.label, c.digest, int(c.near_empty), c.bytes, c.cl100k, c.tokens),
-                pack(c.text),
-            )
-            for at, c in enumerate(chunks)
-        ]
+        now, packed = self.clock(), await asyncio.to_thread(_packed, first, chunks)
+        await self.database.write(
+            lambda conn: _add_chunks(conn, collection, document, now, packed), patience_s=PATIENCE_S
+        )
+
+    async def add_document(
+        self,
+        collection: int,
+        chunks: Sequence[NewChunk],
+        *,
+        name: str,
+        digest: str,
+        kind: str,
+        size: int,
+        source: str,
+        skipped: int,
+    ) -> None:
+        """A document that was read whole, in one commit: as `begin_document`, `add_chunks` and `end_document`."""
+        now, packed = self.clock(), await asyncio.to_thread(_packed, 0, chunks)
 
         def write(conn: Connection) -> None:
-            changed = conn.execute(
-                "UPDATE documents SET added = ?, chunks = chunks + ?, text_kind = iif(text_kind = '', ?, text_kind)"
-                " WHERE id = ? AND state = 'adding'",
-                (now, len(rows), kind, document),
-            )
-            if changed.rowcount != 1:
-                raise BadInput("The document was deleted while it was being read.", "Add it again.")
-            conn.executemany(
-                "INSERT INTO chunks (collection, document, position, label, digest, near_empty, bytes, cl100k, tokens,"
-                " text) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                rows,
-            )
+            document = _begin(conn, (collection, name, digest, kind, size, now, source))
+            _add_chunks(conn, collection, document, now, packed)
+            conn.execute(_READ, (skipped, document))
 
         await self.database.write(write, patience_s=PATIENCE_S)
 
@@ -308,7 +295,7 @@ class Corpora:
                     "UPDATE documents SET state = 'failed', reason = ?, chunks = 0 WHERE id = ?", (reason, document)
                 )
             else:
-                conn.execute("UPDATE documents SET state = 'added', skipped = ? WHERE id = ?", (skipped, document))
+                conn.execute(_READ, (skipped, document))
 
         await self.database.write(write, patience_s=PATIENCE_S)
 
@@ -361,3 +348,48 @@ class Corpora:
             return gone
 
         return await self.database.write(write, patience_s=PATIENCE_S)
+
+
+_READ = "UPDATE documents SET state = 'added', skipped = ? WHERE id = ?"
+Packed = tuple[str, list[tuple[object, ...]]]
+"""The kind of text of some chunks, and a row each from `position` on."""
+
+
+def _begin(conn: Connection, about: tuple[int, str, str, str, int, float, str]) -> int:
+    collection, name, now = about[0], about[1], about[5]
+    conn.execute(
+        "DELETE FROM documents WHERE collection = ? AND (name = ? AND state IN ('added', 'failed')"
+        " OR state = 'adding' AND added < ?)",
+        (collection, name, now - STALE_S),
+    )
+    cursor = conn.execute(
+        "INSERT INTO documents (collection, name, digest, kind, bytes, added, source, state)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, 'adding')",
+        about,
+    )
+    return int(cursor.lastrowid or 0)
+
+
+def _packed(first: int, chunks: Sequence[NewChunk]) -> Packed:
+    kinds = Counter(kind_of_text(chunk.text) for chunk in chunks[:: -(-len(chunks) // _LOOKED_AT) or 1])
+    rows: list[tuple[object, ...]] = [
+        (first + at, c.label, c.digest, int(c.near_empty), c.bytes, c.cl100k, c.tokens, pack(c.text))
+        for at, c in enumerate(chunks)
+    ]
+    return kinds.most_common(1)[0][0] if kinds else "", rows
+
+
+def _add_chunks(conn: Connection, collection: int, document: int, now: float, packed: Packed) -> None:
+    kind, rows = packed
+    changed = conn.execute(
+        "UPDATE documents SET added = ?, chunks = chunks + ?, text_kind = iif(text_kind = '', ?, text_kind)"
+        " WHERE id = ? AND state = 'adding'",
+        (now, len(rows), kind, document),
+    )
+    if changed.rowcount != 1:
+        raise BadInput("The document was deleted while it was being read.", "Add it again.")
+    conn.executemany(
+        "INSERT INTO chunks (collection, document, position, label, digest, near_empty, bytes, cl100k, tokens, text)"
+        f" VALUES ({collection:d}, {document:d}, ?, ?, ?, ?, ?, ?, ?, ?)",
+        rows,
+    )
