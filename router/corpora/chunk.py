@@ -88,11 +88,13 @@ def _split(
         return _sections(text, _section_size(tokenizer, limit), markdown)
 
     try:
-        return list(split(tokenizer, texts, limit, sections=sections, overlap=overlap, markdown=markdown, whole=whole))
+        for text in texts:
+            text.encode()
     except UnicodeEncodeError:
         raise BadInput(
             "The text holds half a surrogate pair, which no encoding can carry.", "Replace or remove it."
         ) from None
+    return list(split(tokenizer, texts, limit, sections=sections, overlap=overlap, markdown=markdown, whole=whole))
 
 
 def is_near_empty(text: str) -> bool:
