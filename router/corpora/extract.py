@@ -204,8 +204,8 @@ _WORKING = threading.Lock()
 
 def _read_in_worker(path: Path, kind: DocumentKind) -> tuple[str, list[str]]:
     codec = encoding_of(path, lenient=True) if kind == "html" else "-"
-    # A small file must not work for long; a PDF of a thousand pages may, and is a few megabytes.
-    seconds = min(300, _WORKER_SECONDS + (10 * (path.stat().st_size >> 20) if kind == "pdf" else 0))
+    # A small file must not work for long; a PDF of a thousand pages, or a million cells, may, and is a few megabytes.
+    seconds = min(300, _WORKER_SECONDS + (10 * (path.stat().st_size >> 20) if kind in {"pdf", "xlsx"} else 0))
     with _WORKING, tempfile.TemporaryDirectory(prefix="router-extract-") as folder:
         out = Path(folder) / "text"
         limits = [str(_WORKER_MEMORY), str(seconds), str(MAX_DOCUMENT)]

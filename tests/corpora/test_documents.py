@@ -120,10 +120,13 @@ def test_docx_words_inside_of_other_things(tmp_path: Path) -> None:
         f"<w:r><w:ruby><w:rt>{t('kana')}</w:rt><w:rubyBase>{t(' kanji')}</w:rubyBase></w:ruby></w:r>",
         "<w:r><w:tab/><w:t>tab</w:t><w:br/><w:t>well</w:t><w:noBreakHyphen/><w:t>made</w:t>",
         '<w:sym w:char="2612"/></w:r>',
+        '<w:r><w:fldChar><w:ffData><w:ddList><w:result w:val="1"/><w:listEntry w:val="GONE"/>'
+        "<w:listEntry w:val=' chosen'/></w:ddList></w:ffData></w:fldChar>"
+        "<w:pict><v:shape><v:textpath string='ART'/></v:shape></w:pict></w:r>",
     )
     comments = element("w:comments", f'<w:comment w:id="1">{p(t("GONE"))}</w:comment>')
     text = read(tmp_path, "a.docx", word(body, {"comments.xml": comments}, c1="comments comments.xml")).text
-    assert text == "moved smart simple complex linked E=mc kanji(kana)\ttab\nwell-made☒"
+    assert text == "moved smart simple complex linked E=mc kanji(kana)\ttab\nwell-made☒ chosen\n\nART"
 
 
 def test_docx_headers_footers_and_notes_once(tmp_path: Path) -> None:
