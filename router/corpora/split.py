@@ -24,16 +24,20 @@ from router.domain.values import Tokenizer
 
 IN_PROCESS = 50_000
 MEMORY = 448  # MB of address space
-SECONDS, SECONDS_A_MIB = 22, 2  # with the reading of a file of 3 MB no more than 30 s, unless reading was slow as well
+SECONDS, SECONDS_A_MIB = 22, 10  # Chinese, a token a character, takes four seconds a MiB on one core
+PART = 4 << 20
+"""Characters that are split at once: a longer text is cut at a blank line, and takes no more memory."""
 SENT = tuple(field.name for field in fields(Chunk) if field.name not in {"text", "digest"})
 """What of a chunk its process tells; the rest follows from the text."""
+_WORKING = threading.Lock()
+"""One such process at work at a time, on all cores: what it may take of memory is what all of them may take."""
 
 
 class Splitter:
-    """Splits texts; several threads may. Ends its processes at the end of a `with`."""
+    """Splits texts; several threads may. Ends its process at the end of a `with`."""
 
     def __init__(self) -> None:
-        self._idle: list[subprocess.Popen[bytes]] = []  # taken and put back whole: append and pop are atomic
+        self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Splitter:
         return self
@@ -41,8 +45,8 @@ class Splitter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        while self._idle:
-            _end(self._idle.pop())
+        with _WORKING:
+            self._stop()
 
     def chunks(
         self, text: str, *, tokenizer: Tokenizer, limit: int, overlap: int = 0, markdown: bool = False
@@ -50,35 +54,51 @@ class Splitter:
         """As `chunk_text`.
 
         Raises:
-            BadInput: as there; or it takes more than 448 MB, or 22 seconds and two more for each MiB of characters.
+            BadInput: as there; or it takes more than 448 MB, or 22 seconds and ten more for each MiB of characters.
         """
         if len(text) <= IN_PROCESS:
             return chunk_text(text, tokenizer=tokenizer, limit=limit, overlap=overlap, markdown=markdown)
         return self._apart(text, {"tokenizer": tokenizer, "limit": limit, "overlap": overlap, "markdown": markdown})
 
     def _apart(self, text: str, how: dict[str, object]) -> Iterator[Chunk]:
-        try:
-            process = self._idle.pop()
-        except IndexError:
-            process = _start()
-        seconds = SECONDS + SECONDS_A_MIB * (len(text) >> 20)
-        answer = _ask(process, text, how, seconds)
+        index = begin = 0
+        while begin < len(text):
+            end = len(text)
+            if end - begin > PART:
+                seam = text.rfind("\n\n", begin + PART // 2, begin + PART)
+                end = seam if seam > 0 else begin + PART
+            for values in self._answer(text[begin:end], how):
+                sent = dict(zip(SENT, values, strict=True))
+                sent |= {"index": index, "start": sent["start"] + begin, "end": sent["end"] + begin}
+                words = text[sent["start"] : sent["end"]]
+                yield Chunk(text=words, digest=blake2b(words.encode(), digest_size=32).digest(), **sent)
+                index += 1
+            begin = end
+
+    def _answer(self, part: str, how: dict[str, object]) -> list[list[Any]]:
+        seconds = SECONDS + SECONDS_A_MIB * (len(part) >> 20)
+        with _WORKING:
+            if self._process is None:
+                self._process = _start()
+            answer = _ask(self._process, part, how, seconds)
+            if answer is None:
+                self._stop()
         if answer is None:
-            _end(process)
             raise BadInput(
                 f"It cannot be split: that takes more than {seconds} seconds or {MEMORY} MB.",
                 "Hand it in as several files, or as plain text.",
             )
-        self._idle.append(process)
         if "refused" in answer:
             message, hint = answer["refused"]
             raise BadInput(message, hint)
-        return (_chunk(text, dict(zip(SENT, values, strict=True))) for values in answer["chunks"])
+        chunks: list[list[Any]] = answer["chunks"]
+        return chunks
 
-
-def _chunk(text: str, sent: dict[str, Any]) -> Chunk:
-    words = text[sent["start"] : sent["end"]]
-    return Chunk(text=words, digest=blake2b(words.encode(), digest_size=32).digest(), **sent)
+    def _stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
 
 
 def _start() -> subprocess.Popen[bytes]:
@@ -88,7 +108,7 @@ def _start() -> subprocess.Popen[bytes]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env={**passed, "TOKENIZERS_PARALLELISM": "false", "MALLOC_ARENA_MAX": "2"},
+        env={**passed, "TOKENIZERS_PARALLELISM": "true", "MALLOC_ARENA_MAX": "2"},
     )
 
 
@@ -111,8 +131,3 @@ def _ask(process: subprocess.Popen[bytes], text: str, how: dict[str, object], se
         alarm.cancel()
     answer: dict[str, Any] | None = json.loads(line) if line.endswith(b"\n") else None
     return answer
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.kill()
-    process.communicate()

@@ -91,6 +91,19 @@ def test_a_splitting_that_is_stopped_leaves_the_next_in_peace(monkeypatch: pytes
         assert list(splitter.chunks(words, tokenizer="bytes", limit=512))  # by the process that there is
 
 
+def test_a_text_too_long_for_the_memory_is_split_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut at blank lines: no word is lost, places and numbers go on, all but the chunks at the cuts are the same."""
+    text = "\n\n".join(f"Paragraph {n} says what has to be said of the number {n}." for n in range(2_000))
+    monkeypatch.setattr(split, "PART", 40_000)
+    with split.Splitter() as splitter:
+        found = list(splitter.chunks(text, tokenizer="wordpiece", limit=64))
+    assert [chunk.index for chunk in found] == list(range(len(found)))
+    assert all(text[chunk.start : chunk.end] == chunk.text for chunk in found)
+    assert " ".join(chunk.text for chunk in found).split() == text.split()
+    whole = {chunk.digest for chunk in chunk_text(text, tokenizer="wordpiece", limit=64)}
+    assert len({chunk.digest for chunk in found} - whole) < len(whole) // 10
+
+
 def test_blanks_without_end_cost_the_reader_nothing(tmp_path: Path) -> None:
     """A megabyte of blanks within a line is no work of hours for the tidying of what was read."""
     path = tmp_path / "a.html"
