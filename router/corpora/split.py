@@ -25,7 +25,7 @@ from router.domain.values import Tokenizer
 IN_PROCESS = 50_000
 MEMORY = 448  # MB of address space
 SECONDS, SECONDS_A_MIB = 22, 10  # Chinese, a token a character, takes four seconds a MiB on one core
-PART = 4 << 20
+PART = 1 << 20
 """Characters that are split at once: a longer text is cut at a blank line, and takes no more memory."""
 SENT = tuple(field.name for field in fields(Chunk) if field.name not in {"text", "digest"})
 """What of a chunk its process tells; the rest follows from the text."""
