@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router import tokens
+from router import splitting, tokens
 from router.config import Endpoint, load_settings
 from router.domain.catalog import read_catalog
 from router.domain.errors import BadInput, NotConfigured
@@ -197,7 +197,7 @@ def test_over_long_texts_leave_room_for_the_prefix(words: list[str], prefix: str
         model = read_catalog({"models": [table]}, origin="test").models[0]
         room = tokens.room(model, "query")
         assert room is not None
-        pieces = [*tokens.split_evenly(model.tokenizer, text, room), tokens.cut(model.tokenizer, text, room)]
+        pieces = [*splitting.split_evenly(model.tokenizer, text, room), tokens.cut(model.tokenizer, text, room)]
         assert max(tokens.count_for(model, "query", pieces)) <= 90
 
 
