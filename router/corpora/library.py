@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
+from router import tokens
 from router.corpora import extract
 from router.corpora.archives import expand
 from router.corpora.columns import Columns
@@ -105,7 +106,7 @@ class Library(Orders):
         chosen = self.router.catalog.get(model) if model is not None else None
         if chosen is not None:
             tokenizer = chosen.tokenizer
-            most = chosen.limits.tokens_per_text
+            most = tokens.room(chosen, "document")
             if most is not None and limit > most:
                 raise BadInput(f"{chosen.id} takes {most:,} tokens, not {limit:,}.", "Choose smaller chunks.")
             check_size(chosen, dimensions)

@@ -141,7 +141,13 @@ def merge(catalog: Catalog, extra: Catalog) -> Catalog:
             )
     models = catalog.models + extra.models
     _check_together(models, "router.toml")
-    return replace(catalog, models=models)
+    return replace(catalog, models=tuple(replace(model, others=_others(model, models)) for model in models))
+
+
+def _others(model: Model, models: tuple[Model, ...]) -> frozenset[str]:
+    """The bare names of its provider's models of other spaces."""
+    others = (one.bare_names for one in models if one.provider == model.provider and one.space != model.space)
+    return frozenset[str]().union(*others) - model.bare_names
 
 
 def override_prices(catalog: Catalog, tables: object, *, origin: str) -> Catalog:

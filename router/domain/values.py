@@ -65,6 +65,11 @@ class Limits:
     tokens_per_call: int | None = None
 
 
+def bare_name(name: str) -> str:
+    """A model's name without an owner before it and `:latest` behind it, in small letters."""
+    return name.casefold().removesuffix(":latest").rpartition("/")[2]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
     """Something that makes vectors of one space, at a price, with limits.
@@ -85,6 +90,7 @@ class Model:
         usage: "absent" where the provider's replies never say how many tokens they are billed for.
         legacy: True where the vendor calls the model legacy: it is served, and has a successor.
         retires: the day from which the vendor does not serve it any more, if one is announced.
+        others: bare names of the provider's models of other spaces; a reply that bears one is not this model's.
     """
 
     id: str
@@ -107,11 +113,17 @@ class Model:
     usage: Usage = "stated"
     legacy: bool = False
     retires: date | None = None
+    others: frozenset[str] = field(default=frozenset(), repr=False)
 
     @property
     def local(self) -> bool:
         """True where the vectors are made on this machine, for nothing."""
         return self.provider == "local"
+
+    @property
+    def bare_names(self) -> frozenset[str]:
+        """The name that is sent and the one in the id, as `bare_name` has them."""
+        return frozenset(map(bare_name, (self.name, self.id.split("/", 1)[1])))
 
     def before(self, role: Role) -> str:
         """What is put before each text of this role; "" where nothing is."""

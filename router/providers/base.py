@@ -37,7 +37,7 @@ from router.domain.errors import (
     QuotaExhausted,
     RateLimited,
 )
-from router.domain.values import Model, Role
+from router.domain.values import Model, Role, bare_name
 
 Floats = NDArray[np.float32]
 
@@ -162,9 +162,10 @@ def _same_model(model: Model, answered: object) -> bool:
 
     The two differ where a deployment has a name of its own (Azure answers with the model behind it). A provider may
     put an owner before the name, and a date or version behind it. A number alone is not taken for a version: of
-    gemini-embedding-2 and voyage-3 it makes other models.
+    gemini-embedding-2 and voyage-3 it makes other models. Nor is the name of another model of the provider, of
+    another space.
     """
-    if not isinstance(answered, str):
+    if not isinstance(answered, str) or bare_name(answered) in model.others:
         return False
     return any(_alias(asked.casefold(), answered.casefold()) for asked in (model.name, model.id.split("/", 1)[1]))
 
@@ -215,13 +216,14 @@ def _decode(raw: Sequence[Any] | Floats, dimensions: int) -> Floats:
     if not isinstance(raw, np.ndarray) and all(isinstance(v, str) for v in raw):
         data = b"".join(base64.b64decode(v, validate=True) for v in raw)
         if any(len(v) != 4 * -(-dimensions * 4 // 3) for v in raw) or len(data) != len(raw) * dimensions * 4:
-            alike = len({len(v) for v in raw}) == 1 and len(data) % (4 * len(raw)) == 0
+            alike = data and len({len(v) for v in raw}) == 1 and len(data) % (4 * len(raw)) == 0
             raise (_WrongSize if alike else ValueError)("not base64 of the model's size")
         return np.frombuffer(data, dtype="<f4").reshape(len(raw), dimensions).copy()
     with np.errstate(over="ignore"):
         vectors = np.array(raw, dtype=np.float32)  # raises on ragged rows and on a null for a row
     if vectors.shape != (len(raw), dimensions):
-        raise _WrongSize(f"{vectors.shape[1:]} numbers instead of {dimensions}")
+        what = f"{vectors.shape[1:]} numbers instead of {dimensions}"
+        raise _WrongSize(what) if vectors.size else ValueError(what)  # none at all is no size of a model
     return vectors
 
 

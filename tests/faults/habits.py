@@ -2,9 +2,9 @@
 which.
 
 `nan500` answers 500 to a call that holds a text with POISON in it; `nullrow` answers it with null for that text's
-vector; `bad400` answers 400 to it; `refuses` answers 400 to everything. `usage0`, `usage-5`, `usage1000000000000` say
-so many tokens, `silent` says none; `gemini` says none and leaves out an `index` of 0; `otherone` names another model;
-`small` answers with vectors of another size.
+vector, `emptyrow` with a vector of no numbers; `bad400` answers 400 to it; `refuses` answers 400 to everything.
+`usage0`, `usage-5`, `usage1000000000000` say so many tokens, `silent` says none; `gemini` says none and leaves out an
+`index` of 0; `otherone` names another model; `small` answers with vectors of another size.
 """
 
 from __future__ import annotations
@@ -77,7 +77,9 @@ class Habits:
         for row, text in zip(data, texts, strict=True):
             if habit == "nullrow" and "POISON" in text:
                 row["embedding"] = [None] * DIMENSIONS
-            elif habit != "nullrow" and body.get("encoding_format") == "base64":
+            elif habit == "emptyrow" and "POISON" in text:
+                row["embedding"] = []
+            elif habit not in {"nullrow", "emptyrow"} and body.get("encoding_format") == "base64":
                 row["embedding"] = base64.b64encode(struct.pack(f"<{size}f", *row["embedding"])).decode()
         tokens = sum(len(text.split()) for text in texts)
         if habit.startswith("usage"):

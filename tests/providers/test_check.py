@@ -220,3 +220,29 @@ def test_no_model_of_the_catalog_passes_for_another(tmp_path: Path) -> None:
         with pytest.raises(BadReply, match="another model"):
             check(call_of(1, id=asked.id, name=asked.name), replace(reply, model=answered.name))
     assert len(pairs) > 100
+
+
+@pytest.mark.parametrize(
+    ("space", "right"), [("mine/m", True), ("mine/m-v2", False)], ids=["of one space", "of another space"]
+)
+def test_the_operators_other_model_is_no_version_of_this_one(tmp_path: Path, space: str, right: bool) -> None:
+    """`m-v2` beside `m` in router.toml answers in its own name only, unless both are of one space."""
+    one = (
+        'dimensions = 4\ntokenizer = "bytes"\nlimits = { texts_per_call = 9 }\n'
+        'prices = [{ since = 2026-01-01, now = "1", source = "a test", checked = 2026-01-01 }]\n'
+    )
+    (tmp_path / "router.toml").write_text(
+        '[endpoints.mine]\nbase_url = "http://127.0.0.1:9/v1"\n'
+        f'[[models]]\nid = "mine/m"\nspace = "mine/m"\n{one}'
+        f'[[models]]\nid = "mine/Owner/m-v2"\nspace = "{space}"\n{one}',
+        "utf-8",
+    )
+    call = EmbedCall(model=load_settings(tmp_path, env={}).catalog.get("mine/m"), texts=("a",), role="document")
+    for answered in ("m-v2", "owner/M-V2", "m-v2:latest"):
+        reply = Reply(vectors=wire(np.eye(SIZE)[:1], "float"), indices=[0], tokens=1, model=answered)
+        if right:
+            check(call, reply)
+        else:
+            with pytest.raises(BadReply, match="another model"):
+                check(call, reply)
+    check(call, Reply(vectors=wire(np.eye(SIZE)[:1], "float"), indices=[0], tokens=1, model="m-v3"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import types
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 
 from router import splitting, tokens
 from router.config import Endpoint, load_settings
+from router.corpora.library import Library
 from router.domain.catalog import read_catalog
 from router.domain.errors import BadInput, NotConfigured
 from router.domain.values import Model
@@ -119,6 +121,25 @@ async def test_prefix_and_extra_fields_arrive(tmp_path: Path, server: Counting) 
     )  # fmt: skip
     assert (query.counts.cache, again.counts.cache) == (0, len(TEXTS))
     assert not np.allclose(document.vectors, query.vectors)
+
+
+async def test_chunks_leave_room_for_the_prefix(tmp_path: Path, server: Counting) -> None:
+    """A chunk of a collection, as long as the model lets it be, goes in one piece with the prefix before it."""
+    (tmp_path / "router.toml").write_text(MODEL.format(url=server.url) + NOMIC, "utf-8")
+    (tmp_path / "text.txt").write_text(" ".join(f"word{n}" for n in range(900)), "utf-8")
+    async with Router.open(tmp_path, env={}) as router:
+        model = router.catalog.get("mine/nomic")
+        most = tokens.room(model, "document")
+        assert most is not None
+        assert most < 2000
+        async with contextlib.aclosing(Library(router)) as library:
+            with pytest.raises(BadInput, match=f"takes {most:,} tokens, not 2,000"):
+                await library.create("too long", policy="quality", model=model.id, chunk_tokens=2000)
+            await library.create("notes", policy="quality", model=model.id, chunk_tokens=most)
+            await library.add_files("notes", [tmp_path / "text.txt"])
+            quote = await library.quote("notes")
+            (chosen,) = [one for one in quote.candidates if one.verdict.model.id == model.id]
+            assert (chosen.over_long, chosen.verdict.texts) == (0, 4)
 
 
 async def test_a_changed_prefix_is_another_vector(tmp_path: Path, server: Counting) -> None:
