@@ -48,7 +48,9 @@ def distil(teacher: Path) -> Floats:
     from sentence_transformers import SentenceTransformer
     from sklearn.decomposition import PCA
     from tokenizers import Tokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # it would be drawn over what the shell says
     model = SentenceTransformer(str(teacher), device="cpu", local_files_only=True)
     tokenizer = Tokenizer.from_file(str(teacher / "tokenizer.json"))
     size = tokenizer.get_vocab_size()
