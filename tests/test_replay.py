@@ -22,6 +22,7 @@ from router.replay.run import NO_DIGESTS, NO_FACTS
 from router.sandbox import Fault, Sandbox
 from router.store.usage import Outcome
 from router.tokens import count as count_tokens
+from tests.tokenizers import COUNTING
 
 START = 1_793_800_000.0
 """4 November 2026, 11 h 46 UTC."""
@@ -268,6 +269,26 @@ async def test_a_tokenizer_that_was_not_counted_makes_an_estimate(tmp_path: Path
             assert abs(found.draft.cost - exact) < exact / 4
             voyage = replace(PAID, allow=("voyage/voyage-4-lite",))
             assert abs((await replay(router, voyage, since=0, until=clock.now)).draft.cost - exact) < exact / 2
+
+
+@pytest.mark.parametrize("name", ["voyage/voyage-4-lite", "cohere/embed-v4.0"])
+async def test_a_tokenizer_that_is_not_at_hand_replays_to_the_bill(tmp_path: Path, name: str) -> None:
+    """Billed by a tokenizer that the router does not have: to the nanodollar where the model stays, and what is likely,
+    not the most, where the draft moves it to another of that tokenizer."""
+    other = {"voyage/voyage-4-lite": "voyage/voyage-4", "cohere/embed-v4.0": "cohere/embed-v5.0-fast"}[name]
+    with Sandbox(counting=COUNTING) as sandbox:
+        async with opened(tmp_path, sandbox) as (router, clock):
+            used = Policy(name="p", allow=(name,), when_exhausted="refuse")
+            saved = await simple(router, clock, used, texts(1, 2, 3), texts(3, 4, 4), texts(1, 2), texts(*range(5, 30)))
+            bill = sandbox.bill().nanodollars
+            same = await replay(router, saved, since=START, until=clock.now)
+            assert (same.changed, same.real.cost, same.draft.cost) == (0, bill, bill)
+            assert bill == ledger_sum(router, "p")
+            moved = await replay(router, replace(saved, allow=(other,)), since=START, until=clock.now)
+            now, then = (router.catalog.get(one).prices[-1].now for one in (name, other))
+            truth = bill * then / now
+            assert abs(moved.draft.cost - truth) < truth * 3 / 10
+            assert moved.draft.routes == moved.real.routes == RouteCounts(cache=3, api=29)
 
 
 async def test_what_cannot_be_replayed_is_left_out_and_said(tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ class Model:
     usage: Usage = "stated"
     legacy: bool = False
     retires: date | None = None
-    others: frozenset[str] = field(default=frozenset(), repr=False)
+    others: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
 
     @property
     def local(self) -> bool:

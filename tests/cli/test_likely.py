@@ -65,3 +65,31 @@ def test_doctor_says_how_far_the_expected_cost_was_off(shell, monkeypatch: pytes
     found = {check["name"]: check["detail"] for check in shell("doctor", "--json").json["checks"]}
     assert "over 3 calls, each judged before it was learned from" in found[f"expected cost of {LITE}"]
     assert "expected cost" not in found
+
+
+@pytest.mark.parametrize("pattern", ["voyage/*", "cohere/*"])
+def test_a_family_with_twice_the_true_cost_embeds_a_whole_file(
+    shell, monkeypatch: pytest.MonkeyPatch, pattern: str
+) -> None:
+    """Under the policy's own defaults, where not one model fits at its most: the likely cheapest, call by call."""
+    texts = [f"{at}. The keeper of the lighthouse mended the barometer before the snow came. " * 4 for at in range(60)]
+    with Sandbox(SandboxConfig(), counting=COUNTING) as provider:
+        for name, value in provider.environment.items():
+            monkeypatch.setenv(name, value)
+        file = shell.jsonl(texts)
+        monkeypatch.setenv("ROUTER_DATA", str(shell.folder / "true"))
+        shell("policy", "set", "p", "--allow", pattern, "--goal", "economy", "--budget", "5/month")
+        true = shell("embed", file, "--policy", "p", "--json").json
+        assert true["cost_usd"] == f"{provider.bill().nanodollars / 1e9:.9f}"
+        provider.reset()
+        monkeypatch.setenv("ROUTER_DATA", str(shell.folder / "tight"))
+        twice = 2 * Decimal(true["cost_usd"])
+        assert shell("policy", "set", "p", "--allow", pattern, "--budget", f"{twice}/month").code == 0
+        quoted = shell("quote", file, "--policy", "p", "--json").json
+        assert all(Decimal(one["cost_usd"]) > twice for one in quoted["candidates"] if one["eligible"])
+        said = shell("embed", file, "--policy", "p", "--json")
+        assert (said.code, said.json["model"], said.json["routes"]["api"]) == (0, true["model"], 60), said.json
+        spent = shell("spend", "--json").json
+        assert provider.bill().nanodollars <= twice * 10**9
+        assert spent["settled_usd"] == f"{provider.bill().nanodollars / 1e9:.9f}"
+        assert (spent["unconfirmed_usd"], spent["held_usd"]) == ("0.000000000",) * 2

@@ -225,7 +225,9 @@ def test_a_policy_is_edited_seen_and_saved(data: Path, open_page: Open) -> None:
     assert "Nothing is changed yet." in words(app)
 
 
-@pytest.mark.parametrize("amount", ["-1", "five", "0.0000000001", ""])
+@pytest.mark.parametrize(
+    "amount", ["-1", "five", "0.0000000001", "", "NaN", "inf", "-Infinity", "1e999", "1e-999", "9" * 5_000]
+)
 def test_a_wrong_amount_is_named_and_cannot_be_saved(amount: str, data: Path, open_page: Open) -> None:
     """Under the field and beside the form, in words; nothing is written."""
     app = open_page("policies", policy="default")
