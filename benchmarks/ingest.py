@@ -2,7 +2,8 @@
 
 20 MB of JSON lines, 500 Markdown files and 50 PDFs, made here from the words of samples/. The pass is WordPiece's, by
 which chunks are made (the quote's cl100k_base is a second one, and part of what is timed). Medians of turns that
-alternate; at least half of the pass' MB/s for the first two. With the folder of another checkout as argument
+alternate; at least half of the pass' MB/s for the first two. Beside them the CPU seconds of both, with those of their
+processes, for a machine that others use as well. With the folder of another checkout as argument
 (`git worktree add ../before d046880`), that one is timed beside it, in the same turns.
 """
 
@@ -26,7 +27,7 @@ LEAST = 0.5
 TURNS = 3
 JSON_BYTES, MARKDOWN_FILES, PDF_FILES = 20_000_000, 500, 50
 READ = """
-import asyncio, sys, time
+import asyncio, os, sys, time
 from pathlib import Path
 from router.engine import Router
 from router.corpora.library import Library
@@ -37,16 +38,16 @@ async def main():
         library = Library(router)
         try:
             await library.create("corpus")
-            start = time.perf_counter()
+            start, cpu = time.perf_counter(), sum(os.times()[:4])
             reports = await library.add_files("corpus", [Path(sys.argv[1])])
             await library.quote("corpus")
-            print(time.perf_counter() - start)
+            print(time.perf_counter() - start, sum(os.times()[:4]) - cpu)
             assert all(report.state == "added" for report in reports), reports
         finally:
             await library.aclose()
 asyncio.run(main())
 """
-"""Prints the seconds from the file to its quote; run in a process of its own, by whichever checkout."""
+"""Prints the seconds from the file to its quote, and of CPU; run in a process of its own, by whichever checkout."""
 
 
 def words() -> list[str]:
@@ -125,21 +126,22 @@ def pdf(pages: Sequence[str]) -> bytes:
     )
 
 
-def one_pass(texts: Sequence[str]) -> float:
-    """Seconds for WordPiece over the texts, on all cores."""
-    start = time.perf_counter()
+def one_pass(texts: Sequence[str]) -> tuple[float, float]:
+    """Seconds for WordPiece over the texts, on all cores: by the clock, and of CPU."""
+    start, cpu = time.perf_counter(), time.process_time()
     tokens.count("wordpiece", texts)
-    return time.perf_counter() - start
+    return time.perf_counter() - start, time.process_time() - cpu
 
 
-def reading(checkout: Path, corpus: Path) -> float:
-    """Seconds from the files to the quote, by a checkout."""
+def reading(checkout: Path, corpus: Path) -> tuple[float, float]:
+    """Seconds from the files to the quote, by a checkout: by the clock, and of CPU."""
     with tempfile.TemporaryDirectory() as data:
         done = subprocess.run(
             [sys.executable, "-c", READ, str(corpus), f"{data}/data"], cwd=checkout, capture_output=True, text=True,
             check=True,
         )  # fmt: skip
-    return float(done.stdout)
+    wall, cpu = map(float, done.stdout.split())
+    return wall, cpu
 
 
 def main() -> int:
@@ -163,14 +165,15 @@ def main() -> int:
                 ours.append(reading(ROOT, Path(folder)))
             if before is not None:
                 theirs.append(reading(before, Path(folder)))
-        ratio = statistics.median(passes) / statistics.median(ours)
-        missed |= bound and ratio < LEAST
+        tokenizer, tokenizer_cpu = map(statistics.median, zip(*passes, strict=True))
+        quoted, quoted_cpu = map(statistics.median, zip(*ours, strict=True))
+        missed |= bound and tokenizer / quoted < LEAST
         bar = f"(at least {LEAST})" if bound else ""
-        print(f"{name:20} {mb:5.1f} MB  tokenizer {mb / statistics.median(passes):5.2f} MB/s", end="  ")
-        print(f"to the quote {mb / statistics.median(ours):5.2f} MB/s  ratio {ratio:.2f} {bar}", end="")
-        print(
-            f"  before {mb / theirs[0]:.2f} MB/s, now {theirs[0] / statistics.median(ours):.1f} times" if theirs else ""
-        )
+        print(f"{name:20} {mb:5.1f} MB  tokenizer {mb / tokenizer:5.2f} MB/s  to the quote {mb / quoted:5.2f}", end=" ")
+        print(f"MB/s  ratio {tokenizer / quoted:.2f} {bar}  CPU {tokenizer_cpu:.1f} s and {quoted_cpu:.1f} s", end="")
+        for wall, cpu in theirs:
+            print(f"  before {mb / wall:.2f} MB/s, CPU {cpu:.1f} s; now {wall / quoted:.1f} times", end="")
+        print(flush=True)
     return int(missed)
 
 

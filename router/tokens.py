@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING
 
 from router.domain.errors import NotConfigured
 from router.domain.values import Model, Role, Tokenizer
+from router.words import Words
 
 if TYPE_CHECKING:
     import tiktoken
@@ -103,10 +104,9 @@ def places(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Sequence[int]]:
             sizes = map(len, encoding.decode_tokens_bytes(encoding.encode_ordinary(part)))
             found[number].extend(begin + at for at in _characters(part, sizes))
         return list(found)
-    for (number, begin, _), encoded in zip(
-        slices, _load_wordpiece().encode_batch(parts, add_special_tokens=False), strict=True
-    ):
-        found[number].extend([begin + at for at, _ in encoded.offsets])
+    starts = _load_words().starts(parts, [begin for _, begin, _ in slices])
+    for (number, _, _), some in zip(slices, starts, strict=True):
+        found[number].extend(some)
     return list(found)
 
 
@@ -183,6 +183,16 @@ def _load_cl100k() -> tiktoken.Encoding:
 def _load_wordpiece() -> tokenizers.Tokenizer:
     with _lock:
         return _wordpiece()
+
+
+def _load_words() -> Words:
+    with _lock:
+        return _words()
+
+
+@cache
+def _words() -> Words:
+    return Words(_wordpiece())
 
 
 @cache
