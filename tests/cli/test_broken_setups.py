@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +18,7 @@ from router.sandbox import Sandbox
 
 SMALL = "openai/text-embedding-3-small"
 MISSING = "/nonexistent/ca.pem"
+ROOT = Path(__file__).resolve().parents[2]
 BROKEN = {
     "certificates": ("SSL_CERT_FILE", MISSING, f"SSL_CERT_FILE names {MISSING}"),
     "folder": ("SSL_CERT_DIR", "/nonexistent", "SSL_CERT_DIR names /nonexistent"),
@@ -58,6 +63,19 @@ def test_nothing_is_unconfirmed_and_doctor_says_the_same(
         monkeypatch.setenv(variable, openai.openai_url)
     assert shell("embed", file, "--model", SMALL, "--policy", "quality").code == 0
     assert shell("doctor", "--json").code == 0
+
+
+def test_a_log_of_tls_keys_that_cannot_be_written_is_named(shell, openai: Sandbox) -> None:
+    """In a fresh program, where importing a package that makes a TLS context would be the first to meet it."""
+    env = {**os.environ, "SSLKEYLOGFILE": "/nonexistent/keys.log"}
+    command = [sys.executable, "-m", "router", "embed", shell.jsonl(["a b c"]), "--model", SMALL]
+    said = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert said.returncode == 1
+    assert "/nonexistent/keys.log cannot be opened: No such file or directory. See SSLKEYLOGFILE." in " ".join(
+        (said.stdout + said.stderr).split()
+    )
+    assert shell("spend", "--json").json["unconfirmed_usd"] == "0.000000000"
+    assert openai.received() == []
 
 
 def test_doctor_tells_which_certificates_and_which_proxy(shell, monkeypatch: pytest.MonkeyPatch) -> None:
