@@ -19,6 +19,7 @@ from router.domain.money import show_likely, to_json
 from router.domain.values import Refusal
 
 if TYPE_CHECKING:
+    from router.corpora.estimate import CorpusEstimate
     from router.corpora.ingest import FileReport
     from router.corpora.jobs import Job
     from router.corpora.library import CollectionInfo, Library
@@ -52,7 +53,17 @@ async def fill(
         raise BadInput(
             f"The collection '{name}' has {there.active.dimensions:,} dimensions.", "Leave --dimensions out."
         )
-    return await library.add_files(name, files, columns={"": columns}, txt_lines=txt_lines)
+    return await library.add_files(name, files, columns={"": columns}, txt_lines=txt_lines, estimated=tell_estimate)
+
+
+def tell_estimate(found: CorpusEstimate | str) -> None:
+    """What a sample says of a large corpus while it is being read, on stderr."""
+    if isinstance(found, str):
+        warn(found)
+    else:
+        warn(f"{found.words}; the exact quote follows")
+        for note in found.notes:
+            warn(f"estimate: {note}")
 
 
 def _there(library: Library, name: str) -> CollectionInfo | None:
@@ -190,7 +201,9 @@ async def price(
                     await scratch.corpora.add_generation(
                         made.id, model=g.model, space=g.space, dimensions=g.dimensions, state="active"
                     )
-            reports = await scratch.add_files(name, files, columns={"": columns}, txt_lines=True)
+            reports = await scratch.add_files(
+                name, files, columns={"": columns}, txt_lines=True, estimated=tell_estimate
+            )
             return reports, await scratch.quote(name, model=model)
         finally:
             await scratch.aclose()

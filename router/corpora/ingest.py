@@ -87,6 +87,14 @@ class Reading:
     txt_lines: bool = False
     normalised: bool = False
 
+    def columns_of(self, path: Path, name: str) -> Columns:
+        """The columns that somebody asked for in this file."""
+        return self.columns.get(str(path)) or self.columns.get(name) or self.columns.get("", AS_USUAL)
+
+    def as_rows(self, path: Path) -> bool:
+        """Whether a file holds a text a row; otherwise it is one document. Raises BadInput for another kind."""
+        return extract.kind_of(path) == "rows" and (self.txt_lines or path.suffix.lower() != ".txt")
+
 
 Progress = Callable[[int, int, str], None]
 """Called with (bytes read, bytes in all, name of the file) between files and blocks."""
@@ -119,7 +127,7 @@ class Ingest:
 
     def files(self, verdicts: Sequence[FileVerdict]) -> list[FileReport]:
         """Read every file that can be; a report on each. No file's trouble, foreseen or not, ends the others."""
-        self._total = sum(map(_size, verdicts))
+        self._total = sum(map(size_of, verdicts))
         # The tokenizers leave the interpreter's lock, and commits of several files share one write to the disk.
         files, blocks = ThreadPoolExecutor(2 * CORES), ThreadPoolExecutor(CORES)
         with self._splitter, blocks as self._blocks, files:
@@ -134,7 +142,7 @@ class Ingest:
         self._progress(self._done, self._total, verdict.name)
         report = self._read(verdict)
         with self._lock:
-            self._done += _size(verdict)
+            self._done += size_of(verdict)
         return report
 
     def _read(self, verdict: FileVerdict) -> FileReport:
@@ -212,9 +220,20 @@ class Ingest:
 
     # ---- chunks ----
 
+    def chunks_of(self, rows: Sequence[Row]) -> list[NewChunk]:
+        """The chunks of some rows, of which nothing is written."""
+        return self._rows([row for row in rows if not (row.problem or unusable(row.text))])
+
+    def chunks_of_document(self, path: Path, name: str) -> list[NewChunk]:
+        """The chunks of a document, of which nothing is written. Raises BadInput where it cannot be read."""
+        return list(self._chunks(path, name, _Skipped()))
+
+    def close(self) -> None:
+        """End what was started for `chunks_of` and `chunks_of_document`; `files` does so itself."""
+        self._splitter.__exit__(None, None, None)
+
     def _chunks(self, path: Path, name: str, skipped: _Skipped) -> Iterator[NewChunk]:
-        lines = path.suffix.lower() == ".txt" and self._reading.txt_lines
-        if extract.kind_of(path) == "rows" and (lines or path.suffix.lower() != ".txt"):
+        if self._reading.as_rows(path):
             yield from self._of_rows(path, name, skipped)
             return
         document = extract.read_document(path)
@@ -241,8 +260,7 @@ class Ingest:
         ids = Ids()
         waiting: list[Row] = []
         size = 0
-        columns = self._reading.columns
-        for row in extract.read_rows(path, columns.get(str(path)) or columns.get(name) or columns.get("", AS_USUAL)):
+        for row in extract.read_rows(path, self._reading.columns_of(path, name)):
             skipped.read += len(row.text)  # about: for the progress only
             reason = row.problem or unusable(row.text)
             if reason:
@@ -361,7 +379,8 @@ def _blocks(chunks: Iterator[NewChunk]) -> Iterator[list[NewChunk]]:
         yield block
 
 
-def _size(verdict: FileVerdict) -> int:
+def size_of(verdict: FileVerdict) -> int:
+    """Bytes of a file; 0 where it was not taken, or has gone."""
     try:
         return verdict.path.stat().st_size if verdict.path is not None else 0
     except OSError:

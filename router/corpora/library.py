@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -19,6 +19,7 @@ from router.corpora import extract
 from router.corpora.archives import expand
 from router.corpora.columns import Columns
 from router.corpora.erase import Erased, Eraser
+from router.corpora.estimate import CorpusEstimate, estimate
 from router.corpora.extract import SavedFile
 from router.corpora.imports import Imported, import_file
 from router.corpora.ingest import FileReport, Ingest, Progress, Reading
@@ -175,6 +176,7 @@ class Library(Orders):
         columns: Mapping[str, Columns] | None = None,
         txt_lines: bool = False,
         progress: Progress = lambda done, total, name: None,
+        estimated: Callable[[CorpusEstimate | str], None] | None = None,
     ) -> list[FileReport]:
         """Read files, folders and zips into a collection; nothing is embedded before `confirm`.
 
@@ -182,6 +184,8 @@ class Library(Orders):
             columns: where the texts and ids of tables are, by path or by file name; "" is every other file.
             txt_lines: `.txt` files hold a text a line, instead of one document.
             progress: called with (bytes read, bytes in all, name of the file), from another thread.
+            estimated: called from another thread before 4 MB or more are read, with what they would cost by a sample,
+                or the reason why that cannot be told.
 
         Returns a report on every file; one that cannot be read says why, and the others go on.
 
@@ -204,6 +208,10 @@ class Library(Orders):
             )
             verdicts = expand(files, self._uploads)
             try:
+                if estimated is not None:
+                    found = run(estimate(self.router, self.corpora, collection, how, verdicts, lambda: self._closing))
+                    if found is not None:
+                        estimated(found)
                 return ingest.files(verdicts)
             finally:
                 paths = [file if isinstance(file, Path) else file.path for file in files]

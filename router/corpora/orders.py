@@ -47,7 +47,7 @@ class Orders:
             new = self.corpora.documents(collection.id, states=("added",), limit=3)
             shown = new or self.corpora.documents(collection.id, states=("ready",), limit=3)
             preview = [chunk for document in shown for chunk in chunks.of(document.id, -1, PREVIEW)]
-            return Census(self.router, chunks, collection, policy), english, preview
+            return Census.of(self.router, chunks, collection, policy), english, preview
 
         census, english, preview = await asyncio.to_thread(look)
         candidates, outcome, decision, overnight = await quote_of(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -186,9 +186,9 @@ def likely(
 
 
 class Census:
-    """One pass over a collection's chunks: what there is, and what each model misses. Runs in a worker thread."""
+    """What there is of some chunks, and what each model misses. Runs in a worker thread."""
 
-    def __init__(self, router: Router, chunks: Chunks, collection: Collection, policy: Policy) -> None:
+    def __init__(self, router: Router, collection: Collection, policy: Policy) -> None:
         self._router = router
         self._own = collection.tokenizer
         self.sums = _Sums()
@@ -196,10 +196,29 @@ class Census:
         self._ratios = {m.id: router.estimates.ratios(m) for m in router.catalog.models}
         self._before = {m.id: _before(router, m) for m in router.catalog.models}
         self._fit = {m.id: fitting(router, m, policy.long_texts) for m in router.catalog.models}
-        for page in chunks.distinct(collection.id, states=TAKEN):
-            self._add(page)
 
-    def _add(self, page: Sequence[Distinct]) -> None:
+    @classmethod
+    def of(cls, router: Router, chunks: Chunks, collection: Collection, policy: Policy) -> Census:
+        """One pass over a collection's chunks."""
+        census = cls(router, collection, policy)
+        for page in chunks.distinct(collection.id, states=TAKEN):
+            census.add(page)
+        return census
+
+    @property
+    def figures(self) -> NDArray[np.float64]:
+        """All that was counted, float64 (4 + 4 · models)."""
+        rows = [astuple(self.sums), *map(astuple, self.models.values())]
+        return np.array(rows, dtype=np.float64).ravel()
+
+    def set(self, figures: NDArray[np.float64]) -> None:
+        """Take these for what was counted, rounded; in the order of `figures`."""
+        whole = [int(x) for x in np.rint(figures)]
+        self.sums = _Sums(*whole[:4])
+        self.models = {model: _Missing(*whole[4 * n : 4 * n + 4]) for n, model in enumerate(self.models, 1)}
+
+    def add(self, page: Sequence[Distinct]) -> None:
+        """Count texts, none of which was counted before."""
         sums = self.sums
         sums.chunks += sum(one.copies for one in page)
         sums.near_empty += sum(one.copies for one in page if one.near_empty)

@@ -34,7 +34,7 @@ from router.corpora.records import (
     to_generation,
 )
 from router.domain.errors import BadInput
-from router.domain.kinds import kind_of_text
+from router.domain.kinds import TextKind, kind_of_text
 from router.domain.values import Tokenizer
 from router.store.database import Connection, Database
 
@@ -370,13 +370,18 @@ def _begin(conn: Connection, about: tuple[int, str, str, str, int, float, str]) 
     return int(cursor.lastrowid or 0)
 
 
-def _packed(first: int, chunks: Sequence[NewChunk]) -> Packed:
+def kind_of_chunks(chunks: Sequence[NewChunk]) -> TextKind | None:
+    """The kind of text of some chunks, by a few of them; None where there are none."""
     kinds = Counter(kind_of_text(chunk.text) for chunk in chunks[:: -(-len(chunks) // _LOOKED_AT) or 1])
+    return kinds.most_common(1)[0][0] if kinds else None
+
+
+def _packed(first: int, chunks: Sequence[NewChunk]) -> Packed:
     rows: list[tuple[object, ...]] = [
         (first + at, c.label, c.digest, int(c.near_empty), c.bytes, c.cl100k, c.tokens, pack(c.text))
         for at, c in enumerate(chunks)
     ]
-    return kinds.most_common(1)[0][0] if kinds else "", rows
+    return kind_of_chunks(chunks) or "", rows
 
 
 def _add_chunks(conn: Connection, collection: int, document: int, now: float, packed: Packed) -> None:
