@@ -14,6 +14,7 @@ from pages.components import access, bars, draw, tables, ticks
 from pages.components.columns import chooser
 from pages.components.format import count, estimate, exact_usd, md, plural, seconds, tokens, unbroken, usd, when
 from pages.components.work import Task, wait_for
+from router.corpora.estimate import CorpusEstimate
 from router.corpora.extract import UPLOADS
 from router.corpora.ingest import FileReport
 from router.corpora.library import CollectionInfo
@@ -35,7 +36,7 @@ def add(host: Host, info: CollectionInfo) -> None:
     name = info.collection.name
     task: Task[list[FileReport]] | None = st.session_state.get(f"reading {name}")
     if task is not None and not task.future.done():
-        wait_for(task, "Reading")
+        wait_for(task, "Reading", lambda: _estimate(st.session_state[f"estimate {name}"]))
         st.rerun()
     empty = not info.documents and not info.new_documents
     with st.expander("Add documents", icon=":material/upload_file:", expanded=empty):
@@ -58,15 +59,31 @@ def add(host: Host, info: CollectionInfo) -> None:
                 saved = [host.library.upload(up, inner) for up, inner in zip(uploads, inside, strict=True)]
                 columns = {str(one.path): chosen[at] for at, one in enumerate(saved)}
                 st.session_state[f"turn {name}"] += 1  # an empty uploader: the memory of these is given back
+                found: list[CorpusEstimate | str] = []
+                st.session_state[f"estimate {name}"] = found
                 st.session_state[f"reading {name}"] = Task(
                     host,
                     lambda progress: host.library.add_files(
-                        name, saved, columns=columns, txt_lines=lines, progress=progress
+                        name, saved, columns=columns, txt_lines=lines, progress=progress, estimated=found.append
                     ),
                 )
                 st.rerun()
     if task is not None and wait_for(task, "Reading"):
         _verdicts(task.result or [], host.router.policies.zone(info.collection.policy))
+
+
+def _estimate(found: list[CorpusEstimate | str]) -> bool:
+    """What a sample says of files that are being read, once it is there; True then."""
+    if not found:
+        return False
+    (one,) = found
+    if isinstance(one, str):
+        st.caption(md(one))
+        return True
+    st.markdown(f":gray-badge[estimate] {md(one.words.removeprefix('estimate, '))}\\. The exact quote follows\\.")
+    draw.candidates(tables.estimated(one), alt="What the models would likely cost, estimated from a sample")
+    st.caption(md(" ".join(one.notes)))
+    return True
 
 
 def _inside(names: list[str]) -> list[str]:

@@ -28,6 +28,7 @@ from pages.components.format import (
     usd,
     when,
 )
+from router.corpora.estimate import CorpusEstimate, EstimatedCandidate
 from router.corpora.export import safe_cell
 from router.corpora.quote import CorpusCandidate
 from router.domain.money import parse_usd
@@ -276,3 +277,26 @@ def corpus(candidates: Iterable[CorpusCandidate]) -> list[Record]:
         }
         for c in ordered
     ]
+
+
+def estimated(estimate: CorpusEstimate) -> list[Record]:
+    """The candidates of an estimate, in the order of `corpus`; "from" and "to" are empty where there is no interval."""
+    ordered = sorted(estimate.candidates, key=lambda c: (not c.likely.verdict.chosen, not c.likely.verdict.eligible))
+    return [
+        {
+            "model": c.likely.model.id,
+            **_between(c, "now_expected"),
+            "": "chosen" if c.likely.verdict.chosen else "",
+            "quality": quality(c.likely.verdict.quality),
+            "why": "" if c.likely.verdict.chosen else c.likely.verdict.reason,
+        }
+        for c in ordered
+    ]
+
+
+def _between(candidate: EstimatedCandidate, cost: str) -> dict[str, str]:
+    found = candidate.range(cost)
+    if found is None or candidate.likely.model.local:
+        return {"likely": "free" if candidate.likely.model.local else "price unknown", "from": "", "to": ""}
+    ends = {"from": found.low, "to": found.high}
+    return {"likely": usd(found.likely), **{name: "" if end is None else usd(end) for name, end in ends.items()}}

@@ -82,15 +82,20 @@ class Work(Task[Result]):
         return self.texts == list(texts) and self.options == options
 
 
-def wait_for(work: Task[Any], words: str) -> bool:
-    """Show the progress until the work is done; True where there is a result. A rerun may leave at any time."""
+def wait_for(work: Task[Any], words: str, meanwhile: Callable[[], bool] = lambda: True) -> bool:
+    """Show the progress until the work is done; True where there is a result. A rerun may leave at any time.
+
+    `meanwhile` is called again and again until it says that it has shown what it has to show.
+    """
     if not work.future.done():
         bar = st.progress(0.0, text=words)
+        shown = meanwhile()
         while not wait([work.future], timeout=0.15).done:
             share = work.done / work.total if work.total else 0.0
             figures = f": {percent(share)}" if work.total else ""
             note = f" · {md(work.note)}" if work.note else ""
             bar.progress(min(1.0, share), text=f"{words}{figures} · {work.seconds:.0f} s{note}")
+            shown = shown or meanwhile()
         bar.empty()
     if work.error is not None:
         say_no(work.error)
