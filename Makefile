@@ -12,7 +12,7 @@ PYTEST_ARGS ?= -n 2
 FULL_ARGS ?=
 # The tests make a thousand small databases; in memory, where there is enough of it, they wait for no disk.
 SHM := $(shell df -Pk /dev/shm 2>/dev/null | awk '$$6 == "/dev/shm" && $$4 > 4000000 {print $$6}')
-BENCHES ?= first_paint warm_cache local page_while_local sequential paid corpus_memory ingest dashboard kill_resume
+BENCHES ?= first_paint warm_cache local page_while_local sequential paid corpus_memory ingest estimate dashboard kill_resume
 
 BIN := .venv/bin
 PY := $(BIN)/python

@@ -36,7 +36,7 @@ def add(host: Host, info: CollectionInfo) -> None:
     name = info.collection.name
     task: Task[list[FileReport]] | None = st.session_state.get(f"reading {name}")
     if task is not None and not task.future.done():
-        wait_for(task, "Reading", lambda: _estimate(st.session_state[f"estimate {name}"]))
+        wait_for(task, "Reading", lambda: _estimate(st.session_state[f"estimate {name}"], info))
         st.rerun()
     empty = not info.documents and not info.new_documents
     with st.expander("Add documents", icon=":material/upload_file:", expanded=empty):
@@ -72,7 +72,7 @@ def add(host: Host, info: CollectionInfo) -> None:
         _verdicts(task.result or [], host.router.policies.zone(info.collection.policy))
 
 
-def _estimate(found: list[CorpusEstimate | str]) -> bool:
+def _estimate(found: list[CorpusEstimate | str], info: CollectionInfo) -> bool:
     """What a sample says of files that are being read, once it is there; True then."""
     if not found:
         return False
@@ -81,7 +81,9 @@ def _estimate(found: list[CorpusEstimate | str]) -> bool:
         st.caption(md(one))
         return True
     st.markdown(f":gray-badge[estimate] {md(one.words.removeprefix('estimate, '))}\\. The exact quote follows\\.")
-    draw.candidates(tables.estimated(one), alt="What the models would likely cost, estimated from a sample")
+    space = info.active.space if info.active else None
+    shown = [c for c in one.candidates if space in (None, c.likely.model.space)]
+    draw.candidates(tables.estimated(shown), alt="What the models would likely cost, estimated from a sample")
     st.caption(md(" ".join(one.notes)))
     return True
 

@@ -28,7 +28,7 @@ from pages.components.format import (
     usd,
     when,
 )
-from router.corpora.estimate import CorpusEstimate, EstimatedCandidate
+from router.corpora.estimate import EstimatedCandidate
 from router.corpora.export import safe_cell
 from router.corpora.quote import CorpusCandidate
 from router.domain.money import parse_usd
@@ -279,9 +279,9 @@ def corpus(candidates: Iterable[CorpusCandidate]) -> list[Record]:
     ]
 
 
-def estimated(estimate: CorpusEstimate) -> list[Record]:
+def estimated(candidates: Iterable[EstimatedCandidate]) -> list[Record]:
     """The candidates of an estimate, in the order of `corpus`; "from" and "to" are empty where there is no interval."""
-    ordered = sorted(estimate.candidates, key=lambda c: (not c.likely.verdict.chosen, not c.likely.verdict.eligible))
+    ordered = sorted(candidates, key=lambda c: (not c.likely.verdict.chosen, not c.likely.verdict.eligible))
     return [
         {
             "model": c.likely.model.id,

@@ -74,8 +74,11 @@ class Kind:
 class Sampler:
     """Looks at places of some files, turn by turn of each kind. Runs in a worker thread."""
 
-    def __init__(self, files: Sequence[FileVerdict], ingest: Ingest, reading: Reading, *, seed: int = 0) -> None:
-        """Draws the places by `seed`; reads no more than sizes, the first bytes of lists, and the footers of Parquet.
+    def __init__(self, files: Sequence[FileVerdict], ingest: Ingest, reading: Reading) -> None:
+        """Draws the places; reads no more than sizes, the first bytes of lists, and the footers of Parquet.
+
+        The draw is the same for the same names and sizes, and another one for others: were it one for all files, its
+        luck would be the same for all.
 
         Raises:
             NotSampled: a Parquet file has no footer.
@@ -84,11 +87,12 @@ class Sampler:
         self._reading = reading
         self._names = {v.path: v.name for v in files if v.path is not None}
         self._columns: dict[Path, Columns] = {}
-        self._random = random.Random(seed)
+        sizes = [(name, path.stat().st_size) for path, name in self._names.items()]
+        self._random = random.Random(repr(sizes))
         by_kind: dict[tuple[Way, str], list[Path]] = {}
         for path in self._names:
             by_kind.setdefault(self._way(path), []).append(path)
-        self.total = sum(path.stat().st_size for path in self._names)
+        self.total = sum(size for _, size in sizes)
         self.kinds = [self._kind(way, name, paths) for (way, name), paths in by_kind.items()]
 
     @property
