@@ -31,7 +31,7 @@ def test_an_estimate_comes_first_and_the_exact_quote_follows(
     found = re.fullmatch(rf"estimate, from \d+ % of the text: ([\d,]+) to ([\d,]+) texts, {money}", said)
     assert found, said
     low, high = (int(number.replace(",", "")) for number in found.groups())
-    assert low <= 40_000 <= high
+    assert 39_000 < low < high < 41_000  # whether it holds 40,000 is a matter of 19 in 20
     assert notes == ["estimate: Repeats of a text are seen only within the sample: with many of them it costs less."]
     assert "40,000 chunks, 40,000 distinct" in added.out
 
