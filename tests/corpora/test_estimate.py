@@ -146,7 +146,8 @@ async def test_the_work_is_the_same_whatever_the_size(
 async def test_a_line_belongs_to_one_block(tmp_path: Path) -> None:
     """All blocks of a file together have each of its lines once, wherever the lines end, also longer ones than that."""
     rng = random.Random(3)
-    file = [b"x" * rng.choice([0, 1, 10, 400, BLOCK - 1, BLOCK, 3 * BLOCK]) for _ in range(200)]
+    file = [b"x" * (BLOCK - 1)] * 2  # which end where their blocks do
+    file += [b"x" * rng.choice([0, 1, 10, 400, BLOCK - 1, BLOCK, 3 * BLOCK]) for _ in range(200)]
     path = tmp_path / "a.txt"
     path.write_bytes(b"\n".join(file))
     blocks = [sample._lines_of_block(path, n, "a") for n in range(-(-path.stat().st_size // BLOCK))]
