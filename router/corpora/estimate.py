@@ -155,11 +155,15 @@ async def estimate(
             looking.add_done_callback(lambda late: late.exception())
     except NotSampled as error:
         return f"No estimate: {error}."
+    except OSError as error:  # a file has gone; the reading reports it
+        return f"No estimate: {error.strerror}."
     kinds = [replace(kind, looked=list(kind.looked)) for sampler in samplers for kind in sampler.kinds]
     if not kinds or not all(sum(place.size for place in kind.looked) for kind in kinds):
         return (
             f"No estimate: of {_names(k for k in kinds if not k.looked) or 'these files'} nothing could be looked at."
         )
+    if not any(place.chunks for kind in kinds for place in kind.looked):
+        return "No estimate: the sample holds no text."
     share = min(1.0, samplers[0].bytes / samplers[0].total)
     policy = router.policies.get(collection.policy)
     census = await asyncio.to_thread(Census, router, collection, policy)

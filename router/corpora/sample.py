@@ -176,8 +176,10 @@ class Sampler:
             else:
                 rows, share = self._first_rows(kind, path, number, folder)
                 chunks = self._ingest.chunks_of(rows)
-        except BadInput:
-            chunks = []  # the reading will say why; its texts cost nothing
+        except NotSampled:
+            raise
+        except Exception:  # foreseen or not: the reading reports it, and goes on with the other files
+            chunks = []
         kind.looked.append(Place(path, size, share, chunks))
 
     def _columns_of(self, path: Path, name: str, folder: Path) -> Columns:

@@ -9,6 +9,7 @@ from pathlib import Path
 from playwright.sync_api import Page, expect
 
 from router.sandbox import Sandbox
+from tests.browser.helpers import settled
 from tests.browser.steps import press, visit, write
 
 
@@ -23,12 +24,14 @@ def test_an_estimate_is_shown_until_the_quote_is_there(
     press(page, create, then=page.get_by_text("No document yet."))
     path = tmp_path / "rows.jsonl"
     words = "how to mend the things that you have in the house, and what they are for " * 8
-    path.write_text("".join(json.dumps({"text": f"{n} {words}"}) + "\n" for n in range(9_000)), "utf-8")
+    path.write_text("".join(json.dumps({"text": f"{n} {words}"}) + "\n" for n in range(12_000)), "utf-8")
     page.get_by_test_id("stFileUploaderDropzoneInput").first.set_input_files(path)
-    marked = page.get_by_text(
-        re.compile(r"from \d+ % of the text: [\d,]+ to [\d,]+ texts, .*The exact quote follows\.")
-    )
-    press(page, page.get_by_role("button", name="Read 1 file"), then=marked)
-    expect(page.get_by_text(re.compile("^1 document .1 new., 9,000 chunks: 9,000 texts"))).to_be_visible()
+    marked = page.get_by_text(re.compile(r"from\s\d+\s% of the text: [\d,]+ to [\d,]+ texts, .* exact quote follows\."))
+    read = page.get_by_role("button", name="Read 1 file")
+    expect(read).to_be_visible()
+    settled(page)
+    read.click()
+    expect(marked).to_be_visible()  # for as long as the reading takes
+    expect(page.get_by_text(re.compile("^1 document .1 new., 12,000 chunks: 12,000 texts"))).to_be_visible()
     expect(marked).to_have_count(0)
     assert sandbox.bill().calls == 0

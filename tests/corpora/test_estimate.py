@@ -221,6 +221,26 @@ async def test_nothing_is_invented(tmp_path: Path, provider: Sandbox, monkeypatc
         assert len(found) == 1
 
 
+async def test_no_trouble_of_a_sample_touches_the_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What nobody foresaw, and a file that goes meanwhile, leave no estimate, and the files are read all the same."""
+    good = lines(tmp_path / "a.jsonl", [{"text": f"a text {n}"} for n in range(50)])
+    found: list[CorpusEstimate | str] = []
+
+    def trouble(self: Any, rows: Any) -> Any:
+        raise ZeroDivisionError
+
+    async with opened(tmp_path / "data") as here:
+        await here.library.create("c")
+        with monkeypatch.context() as patch:
+            patch.setattr(Ingest, "chunks_of", trouble)
+            [report] = await here.library.add_files("c", [good], estimated=found.append)
+        assert (found, report.state) == (["No estimate: the sample holds no text."], "added")
+        with monkeypatch.context() as patch:
+            patch.setattr(sample, "_starts_wide", lambda path: (path.with_suffix(".gone")).read_bytes())
+            [report] = await here.library.add_files("c", [good], estimated=found.append)
+        assert (found[1:], report.state) == (["No estimate: No such file or directory."], "unchanged")
+
+
 async def test_documents_are_looked_at_within_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No document is begun after so many bytes of a kind; what cannot be read counts as nothing, as in the quote."""
     monkeypatch.setattr(sample, "DOCUMENT_BYTES", 100_000)
