@@ -1,7 +1,7 @@
 """A data folder that the version before expected costs, checksums and prefixes wrote is opened, and nothing is lost.
 
 `data/old/folder.tar.gz` was made by the commit d046880 on its own sandbox: three providers' vectors of both roles, a
-collection that is done, one whose batch is under way, an unconfirmed charge. `told.json` is what that commit said of it.
+collection that is done, one whose batch is under way, an unconfirmed charge. `told.json` is what that commit said.
 """
 
 from __future__ import annotations

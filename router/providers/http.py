@@ -146,6 +146,11 @@ class Http:
                 "Name the certificates to trust in SSL_CERT_FILE"
                 f" ({' and '.join(UNREAD)} are not read); nothing was sent or billed.",
             )
+        if (file := _last(links, OSError)) is not None and file.filename:  # such as SSLKEYLOGFILE's, by any package
+            return NotConfigured(
+                f"{file.filename} cannot be opened: {file.strerror}.",
+                "A variable of the environment names it, perhaps SSLKEYLOGFILE; nothing was sent or billed.",
+            )
         why = _words(links)
         if why == PASSWORD:
             return NotConfigured(f"{self._whom()}: {why}.", f"Write them into {setting}; nothing was sent or billed.")

@@ -41,7 +41,6 @@ class OpenAISdk(Http):
         key = key_of(self.endpoint)
         refused: httpx2.Response | None = None
         async with self.sending():
-            self.client()  # what cannot work is named here; importing openai would meet it without a name
             import openai
 
             client = self._connect(key)

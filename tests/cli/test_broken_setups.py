@@ -69,11 +69,10 @@ def test_a_log_of_tls_keys_that_cannot_be_written_is_named(shell, openai: Sandbo
     """In a fresh program, where importing a package that makes a TLS context would be the first to meet it."""
     env = {**os.environ, "SSLKEYLOGFILE": "/nonexistent/keys.log"}
     command = [sys.executable, "-m", "router", "embed", shell.jsonl(["a b c"]), "--model", SMALL]
-    said = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    said = subprocess.run(command, check=False, env=env, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert said.returncode == 1
-    assert "/nonexistent/keys.log cannot be opened: No such file or directory. See SSLKEYLOGFILE." in " ".join(
-        (said.stdout + said.stderr).split()
-    )
+    assert "/nonexistent/keys.log cannot be opened: No such file or directory." in said.stderr
+    assert "SSLKEYLOGFILE" in said.stderr
     assert shell("spend", "--json").json["unconfirmed_usd"] == "0.000000000"
     assert openai.received() == []
 
