@@ -159,9 +159,8 @@ async def estimate(
         return f"No estimate: {error.strerror}."
     kinds = [replace(kind, looked=list(kind.looked)) for sampler in samplers for kind in sampler.kinds]
     if not kinds or not all(sum(place.size for place in kind.looked) for kind in kinds):
-        return (
-            f"No estimate: of {_names(k for k in kinds if not k.looked) or 'these files'} nothing could be looked at."
-        )
+        missed = _names(kind for kind in kinds if not kind.looked) or "these files"
+        return f"No estimate: of {missed} nothing could be looked at in time."
     if not any(place.chunks for kind in kinds for place in kind.looked):
         return "No estimate: the sample holds no text."
     share = min(1.0, samplers[0].bytes / samplers[0].total)

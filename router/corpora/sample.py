@@ -31,8 +31,8 @@ BLOCK = 32 << 10
 """Bytes: lines that begin in a block of these are a place."""
 HEAD = 256 << 10
 """Bytes of a table or list that are looked at, from its beginning."""
-ROWS = 256
-"""Rows of a row group that are looked at, from its beginning."""
+ROWS = 4_096
+"""Rows of Parquet that are looked at in all: as many at the beginning of each row group that is drawn."""
 LONGEST = 1 << 20
 """Bytes that a line may reach beyond its block."""
 DOCUMENT_BYTES = 4 << 20
@@ -196,7 +196,7 @@ class Sampler:
         size = path.stat().st_size
         if path.suffix.lower() == ".parquet":
             small = folder / path.name
-            here, all_ = _first_of_group(path, number, small)
+            here, all_ = _first_of_group(path, number, ROWS // min(PLACES, kind.places), small)
             share = here / (all_[number] if kind.way == "groups" else sum(all_)) if here else 1.0
             kind.bytes += int(size * here / max(1, sum(all_)))
             return list(extract.read_rows(small, columns)), share
@@ -269,7 +269,7 @@ def _groups(path: Path) -> list[int]:
         raise NotSampled(f"{path.name} is a broken Parquet file") from error
 
 
-def _first_of_group(path: Path, number: int, small: Path) -> tuple[int, list[int]]:
+def _first_of_group(path: Path, number: int, rows: int, small: Path) -> tuple[int, list[int]]:
     """Write the first rows of a row group as a file: how many they are, and the rows of each group."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -278,7 +278,7 @@ def _first_of_group(path: Path, number: int, small: Path) -> tuple[int, list[int
     try:
         # By small buffers and not ahead: a row group may be hundreds of megabytes.
         with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 16) as file:
-            found = list(islice(file.iter_batches(batch_size=ROWS, row_groups=[number], use_threads=False), 1))
+            found = list(islice(file.iter_batches(batch_size=rows, row_groups=[number], use_threads=False), 1))
             pq.write_table(pa.Table.from_batches(found, file.schema_arrow), small)
             return sum(batch.num_rows for batch in found), groups
     except (pa.ArrowException, OSError, IndexError) as error:
