@@ -239,7 +239,8 @@ def read_json(name: str, body: bytes | bytearray) -> Any:
         except orjson.JSONDecodeError:
             return json.loads(body)  # takes NaN and Infinity, so that a bad answer still tells what it billed
     except (ValueError, RecursionError) as exc:
-        raise unreadable(name) from exc
+        broke_off = body.lstrip()[:1] == b"{"  # else it is a page, of a proxy or a wrong address, and stays one
+        raise unreadable(name, "resend" if broke_off else "resend_once") from exc
 
 
 def read_list(name: str, body: bytes | bytearray, headers: Mapping[str, str]) -> Reply:

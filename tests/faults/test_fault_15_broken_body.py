@@ -33,23 +33,27 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @kinds
 @every_provider
-async def test_what_breaks_every_time_is_sent_thrice_and_booked_thrice(
+async def test_what_breaks_every_time_is_given_up_and_each_send_booked(
     sandbox: Sandbox, tmp_path: Path, name: str, kind: Kind, figure: Callable[[int, str], None]
 ) -> None:
-    """Nothing of it is stored; each send is an unconfirmed charge, since its bill cannot be read."""
+    """Nothing of it is stored; each send is an unconfirmed charge, since its bill cannot be read.
+
+    Three at most, and two where a page comes instead of JSON: a proxy's or another address's will come again.
+    """
+    sends = 2 if kind == "html" else 3
     sandbox.faults.add(Fault(kind, times=None))
     async with open_router(tmp_path, sandbox) as router:
         with pytest.raises((BadReply, OutcomeUnknown)) as raised:
             await router.embed(["a text"], model=PAID[name], policy="quality")
         assert name in str(raised.value)
         assert "<html>" not in str(raised.value)
-        assert sandbox.bill().requests == 3
+        assert sandbox.bill().requests == sends
         assert router.cache.size()[0] == 0
         books = assert_books(router, sandbox)
         assert books.settled == 0
         assert books.unconfirmed >= sandbox.bill().nanodollars
         assert books.unconfirmed > 0
-        figure(15, f"{name} {kind}: 3 sends, {router.cache.size()[0]} vectors stored,"
+        figure(15, f"{name} {kind}: {sends} sends, {router.cache.size()[0]} vectors stored,"
                f" {books.unconfirmed} nanodollars unconfirmed of {sandbox.bill().nanodollars} billed")  # fmt: skip
 
 
