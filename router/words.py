@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from array import array
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 _WORD = re.compile(r"[^ \t\n\r!-/:-@\[-`{-~]+ ?|[!-/:-@\[-`{-~] ?|[ \t\n\r]+")
 """A stretch without ASCII white space and punctuation, or a mark, with a blank behind it; or white space."""
+_AT_ONCE = 32
+"""Texts whose words are in memory."""
 _LONGEST = 32
 _FIRST, _MOST = 20_000, 1 << 16
 """So many words are learnt from any text; so many are kept (of at most `_LONGEST` characters), in about 15 MB."""
@@ -31,6 +34,10 @@ class Words:
 
     def starts(self, texts: Sequence[str], origins: Sequence[int]) -> Iterator[array[int]]:
         """For each text the characters at which its tokens begin, in order, counted from `origins` for its first."""
+        for first in range(0, len(texts), _AT_ONCE):
+            yield from self._starts(texts[first : first + _AT_ONCE], origins[first : first + _AT_ONCE])
+
+    def _starts(self, texts: Sequence[str], origins: Sequence[int]) -> Iterator[array[int]]:
         words = [[] if self._has_special(text) else _WORD.findall(text) for text in texts]
         known = self._known(words)
         whole = [text for text, parts in zip(texts, words, strict=True) if not parts or known is None]
@@ -39,26 +46,24 @@ class Words:
             if not parts or known is None:
                 yield array("L", [origin + start for start, _ in next(encoded).offsets])
                 continue
-            at, found = origin, array("L")
-            put = found.append
-            for word in parts:
-                for start in known[word]:
-                    put(at + start)
-                at += len(word)
-            yield found
+            places = accumulate(map(len, parts), initial=origin)
+            found = map(known.__getitem__, parts)
+            yield array("L", [at + start for at, starts in zip(places, found, strict=False) for start in starts])
 
     def _has_special(self, text: str) -> bool:
         return any(token in text for token in self._special)
 
     def _known(self, texts: Sequence[Sequence[str]]) -> dict[str, tuple[int, ...]] | None:
         """Where the tokens of each word begin; None where so many are new that the tokenizer is faster on the texts."""
-        known = {word: self._met.get(word) for word in set().union(*texts)}
-        new = [word for word, starts in known.items() if starts is None]
-        if len(self._met) > _FIRST and 3 * len(new) > sum(map(len, texts)):
+        met = self._met  # other threads may add to it meanwhile, and take nothing away
+        new = list(set().union(*texts).difference(met))
+        if len(met) > _FIRST and 3 * len(new) > sum(map(len, texts)):
             return None
         encoded = self._wordpiece.encode_batch(new, add_special_tokens=False)
         learnt = {word: tuple(start for start, _ in one.offsets) for word, one in zip(new, encoded, strict=True)}
-        if len(self._met) + len(learnt) > _MOST:
-            self._met.clear()
-        self._met.update((word, starts) for word, starts in learnt.items() if len(word) <= _LONGEST)
-        return {word: starts for word, starts in known.items() if starts is not None} | learnt
+        kept = {word: starts for word, starts in learnt.items() if len(word) <= _LONGEST}
+        if len(met) + len(kept) > _MOST:
+            self._met = {}
+            return met | learnt
+        met.update(kept)
+        return met if len(kept) == len(learnt) else met | learnt

@@ -180,7 +180,7 @@ class Ingest:
                 raise BadInput(f"{name} holds no text{skipped.words()}.", "Leave it out.")
             if following is None:  # most files: one commit
                 count = len(block)
-                self._run(self._corpora.add_document(self._collection.id, block, **about, skipped=skipped.count))
+                self._corpora.add_document(self._collection.id, block, **about, skipped=skipped.count)
                 return self._added(name, count, skipped, source)
             document = self._begin(about)
             for part in chain([block, following], blocks):

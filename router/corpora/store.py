@@ -263,7 +263,7 @@ class Corpora:
             lambda conn: _add_chunks(conn, collection, document, now, packed), patience_s=PATIENCE_S
         )
 
-    async def add_document(
+    def add_document(
         self,
         collection: int,
         chunks: Sequence[NewChunk],
@@ -275,15 +275,18 @@ class Corpora:
         source: str,
         skipped: int,
     ) -> None:
-        """A document that was read whole, in one commit: as `begin_document`, `add_chunks` and `end_document`."""
-        now, packed = self.clock(), await asyncio.to_thread(_packed, 0, chunks)
+        """A document that was read whole, in one commit: as `begin_document`, `add_chunks` and `end_document`.
+
+        Waits for the commit in the thread that reads: a way by the engine's loop takes four changes of threads more.
+        """
+        now, packed = self.clock(), _packed(0, chunks)
 
         def write(conn: Connection) -> None:
             document = _begin(conn, (collection, name, digest, kind, size, now, source))
             _add_chunks(conn, collection, document, now, packed)
             conn.execute(_READ, (skipped, document))
 
-        await self.database.write(write, patience_s=PATIENCE_S)
+        self.database.submit(write, patience_s=PATIENCE_S).result()
 
     async def end_document(self, document: int, *, skipped: int = 0, reason: str = "") -> None:
         """The document was read, or (with a reason) could not be: then nothing of it is kept but its name."""

@@ -13,6 +13,7 @@ _DATA_URI = re.compile(
     r"(?:;base64,[A-Za-z0-9+/=_%-]*|,[^\s\"'()<>]*)",
     re.IGNORECASE,
 )
+_LINE = 60  # characters of base64 in a line, at least
 _BASE64 = re.compile(r"(?<![A-Za-z0-9+/_-])(?:[A-Za-z0-9+/_-]{60,}={0,2}[ \t]*(?:\r?\n[ \t]*|$|(?=[^A-Za-z0-9+/_-])))+")
 _YAML = re.compile(r"\ufeff?---[ \t]*\n(.*?)^(?:---|\.\.\.)[ \t]*$\n?", re.DOTALL | re.MULTILINE)
 _TOML = re.compile(r"\ufeff?\+\+\+[ \t]*\n(.*?)^\+\+\+[ \t]*$\n?", re.DOTALL | re.MULTILINE)
@@ -66,7 +67,7 @@ def without_data(text: str) -> tuple[str, list[str]]:
 
     if "data:" in text or "DATA:" in text:
         text = _DATA_URI.sub(uri, text)
-    if len(text) >= LONG_DATA:
+    if len(text) >= LONG_DATA and max(map(len, text.split()), default=0) >= _LINE:
         text = _BASE64.sub(run, text)
     counts = (
         plural(pictures, "image") if pictures else "",
