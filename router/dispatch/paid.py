@@ -327,7 +327,8 @@ class Sender:
         why = type(error)(
             f"{error.message.removesuffix('.')}: given up after {division.sent:,} parts of a call of {len(units):,}"
             " texts; this text was in a part that failed.",
-            "Leave out the texts that are named, then try again.",
+            "Leave out the texts that are named, or, if the server takes few texts a call, set max_texts_per_call in"
+            " router.toml; then try again.",
         )
         done = self.delivery
         self.fail((u for u in units if u.digest not in done.vectors and u.digest not in done.failed), why)
