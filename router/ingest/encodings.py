@@ -36,7 +36,7 @@ _HEAD = 4096
 
 def codec_of(label: str) -> str:
     """Python's codec for a label of the WHATWG; "" for one that it does not have."""
-    import webencodings  # type: ignore[import-untyped]
+    import webencodings  # type: ignore[import-untyped]  # it ships no types
 
     label = label.strip().lower()
     if label in _NOT_OF_THE_WHATWG:

@@ -56,10 +56,10 @@ def _part(part: EmailMessage, notes: list[str], depth: int) -> Iterator[str]:
             yield "\n"
             yield from _letter(inside[0], notes, depth + 1)  # type: ignore[arg-type]  # of the policy
     elif kind == "multipart/alternative":
-        yield from _best(list(part.iter_parts()), notes, depth)  # type: ignore[arg-type]
+        yield from _best(list(part.iter_parts()), notes, depth)  # type: ignore[arg-type]  # of the policy
     elif part.is_multipart():
         for one in part.iter_parts():
-            yield from _part(one, notes, depth)  # type: ignore[arg-type]
+            yield from _part(one, notes, depth)  # type: ignore[arg-type]  # of the policy
     elif part.get_filename() or part.get_content_disposition() == "attachment":
         yield from _attachment(part, notes)
     elif kind in {"text/plain", "text/html"}:
@@ -78,7 +78,7 @@ def _best(parts: list[EmailMessage], notes: list[str], depth: int) -> Iterator[s
             for other in parts:
                 if other.is_multipart() and other.get_content_type() != "multipart/alternative":
                     for one in list(other.iter_parts())[1:]:
-                        yield from _part(one, notes, depth)  # type: ignore[arg-type]
+                        yield from _part(one, notes, depth)  # type: ignore[arg-type]  # of the policy
             return
     for part in parts:
         if part not in plain:

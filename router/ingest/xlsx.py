@@ -19,7 +19,7 @@ def read(path: str, _codec: str, notes: list[str]) -> Iterator[str]:
     """Sheets in their order, cells apart by tabs, hidden ones too; then the words of text boxes and charts."""
     package = Package(path, notes)  # first: its bounds
     name, _ = package.main_part("workbook")
-    import openpyxl  # type: ignore[import-untyped]
+    import openpyxl  # type: ignore[import-untyped]  # it ships no types
 
     with open(path, "rb") as file:  # by its name it would ask for an ending
         yield from _sheets(openpyxl.load_workbook(file, read_only=True, data_only=True, keep_links=False), notes)
