@@ -149,6 +149,8 @@ class Cache:
                 ):
                     if row in self._bad or digest not in asked:  # a damaged index may say another than was asked
                         continue
+                    if type(tokens) is not int or not 0 <= tokens < 1 << 32:  # nor need this be a count any more
+                        continue
                     try:
                         found[kind][digest] = (row, tokens, kind, digest)
                     except KeyError:
@@ -282,7 +284,9 @@ class Cache:
                 (start, end),
             ):
                 one: Row = (number, tokens, kind, digest)
-                if kind in kinds and len(blob) == 4 * kinds[kind].dimensions and _unit(blob):
+                typed = type(tokens) is int and tokens >= 0 and type(digest) is type(blob) is bytes
+                sized = typed and kind in kinds and len(digest) == 32 and len(blob) == 4 * kinds[kind].dimensions
+                if sized and _unit(blob):
                     good.append((checksums([blob], seals([one], self._salts))[0], number))
                 else:
                     bad.append(one)

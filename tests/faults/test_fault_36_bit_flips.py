@@ -101,6 +101,48 @@ async def test_a_flipped_bit_is_never_served(
     figure(36, f"{trials:,} single bit flips in vectors.db: 0 wrong vectors served ({dict(outcomes)})")
 
 
+async def test_each_bit_beside_a_digest_may_flip(tmp_path: Path, figure: Callable[[int, str], None]) -> None:
+    """Header, kind, tokens and row number, in the table and in the index: single random flips hardly ever meet them."""
+    path, keys = tmp_path / "vectors.db", [digest(f"text {i}") for i in range(10)]
+    truth, flips = await written(path, len(keys)), 0
+    whole = path.read_bytes()
+    places = [at for at in range(len(whole)) if whole.startswith(keys[4], at)]
+    assert len(places) == 2 * len(KINDS)
+    for at in (place + off for place in places for off in (*range(-9, 0), *range(32, 40))):
+        for bit in range(8):
+            for old in tmp_path.glob("vectors.db*"):
+                old.unlink()
+            path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << bit]) + whole[at + 1 :])
+            flips += 1
+            try:
+                answers = await asyncio.to_thread(served, path, keys)
+            except StoreError:
+                continue
+            for found, vector in answers.items():
+                assert np.array_equal(vector, truth[found]), f"byte {at}, bit {bit}"
+    figure(36, f"each of {flips:,} bits beside a digest flipped: 0 wrong vectors served, no error but StoreError")
+
+
+async def test_rows_without_a_checksum_that_are_of_another_type_are_removed(tmp_path: Path) -> None:
+    """They are removed, and the rest gets its checksums."""
+    path = tmp_path / "vectors.db"
+    truth = await written(path, 10)
+    with closing(sqlite3.connect(path)) as conn, conn:
+        conn.execute("UPDATE vectors SET checksum = NULL")
+        conn.execute("UPDATE vectors SET tokens = -108 WHERE id = 1")
+        conn.execute("UPDATE vectors SET digest = x'00' WHERE id = 2")
+        conn.execute("INSERT INTO unchecked SELECT 0, max(id) FROM vectors")
+        conn.execute("DELETE FROM unchecked WHERE last = 0")
+    cache = Cache(path)
+    while await cache.add_checksums():
+        pass
+    assert sum(cache.damages().values()) == 2
+    cache.close()
+    answers = await asyncio.to_thread(served, path, [digest(f"text {i}") for i in range(10)])
+    assert len(answers) == len(truth) - 2
+    assert all(np.array_equal(vector, truth[found]) for found, vector in answers.items())
+
+
 async def test_a_request_with_a_damaged_vector_is_answered_right(tmp_path: Path, sandbox: Sandbox) -> None:
     """The text is embedded again, and no other; the next request finds it; doctor counts it."""
     rows = texts(20)
