@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from router.sandbox import Sandbox
 
 if TYPE_CHECKING:
-    from router.corpora.jobs import Job
+    from router.store.jobs import Job
 
 T = TypeVar("T")
 
@@ -92,9 +92,9 @@ class Program:
     """What the app has in its process: a router, its collections, and the worker that runs their jobs."""
 
     def __init__(self, folder: Path) -> None:
-        from router.corpora.library import Library
-        from router.corpora.worker import Worker
         from router.engine import Router
+        from router.jobs.worker import Worker
+        from router.library import Library
 
         self.loop = asyncio.new_event_loop()
         self._opening = Router.open(folder)
@@ -163,7 +163,7 @@ def before_the_kill(folder: Path, corpus: Path) -> None:
 
 def after_the_kill(folder: Path) -> None:
     """The job is found and ended by itself; then its vectors are used."""
-    from router.corpora import held
+    from router.search import index
 
     program = Program(folder)
 
@@ -174,7 +174,7 @@ def after_the_kill(folder: Path) -> None:
         assert (job.state, job.done, job.failed) == ("done", job.total, 0), job
 
     program.step("found, to its end", to_the_end())
-    held.MOST_BYTES = 0  # streamed: vectors that a search holds for the next one, up to a limit, are not measured here
+    index.MOST_BYTES = 0  # streamed: vectors that a search holds for the next one, up to a limit, are not measured here
     program.step("search", program.library.search("corpus", "how do I pay by card?"))
     program.step("export", program.library.export("corpus", folder / "out.parquet", with_text=True))
     program.close()

@@ -28,13 +28,13 @@ import sqlite_utils
 from streamlit.testing.v1 import AppTest
 
 import router.host
-from router import reports
 from router.domain.policy import BUILT_IN
 from router.domain.values import Policy
 from router.host import Host
+from router.reporting import figures
 from router.store.database import Connection, Database, connect
 from router.store.ledger import Ledger
-from router.store.schema import NAMES, migrations
+from router.store.migrations import NAMES, migrations
 from router.store.usage import LATENCY_BOUNDS_MS, Usage
 
 SMALL, LARGE = 10_000, 10_000_000
@@ -164,14 +164,14 @@ class Books:
 def overview(books: Books) -> Any:
     """What pages/overview.py reads."""
     usage = books.usage
-    last = reports.today(NOW, "UTC")
-    first, _ = reports.window_days("month", NOW, "UTC")
-    since = reports.bounds_of(min(first, last - timedelta(days=29)), "UTC")[0]
-    everything = reports.figures(usage, since=since, until=NOW)
-    history = reports.days(usage, first=last - timedelta(days=29), last=last, zone="UTC")
-    month = reports.figures(usage, since=reports.bounds_of(first, "UTC")[0], until=NOW)
-    reports.forecast(history, spent=month.spent, limit=10**10, now=NOW, window="month", zone="UTC")
-    reports.p95s(usage, history, zone="UTC")
+    last = figures.today(NOW, "UTC")
+    first, _ = figures.window_days("month", NOW, "UTC")
+    since = figures.bounds_of(min(first, last - timedelta(days=29)), "UTC")[0]
+    everything = figures.totals(usage, since=since, until=NOW)
+    history = figures.days(usage, first=last - timedelta(days=29), last=last, zone="UTC")
+    month = figures.totals(usage, since=figures.bounds_of(first, "UTC")[0], until=NOW)
+    figures.forecast(history, spent=month.spent, limit=10**10, now=NOW, window="month", zone="UTC")
+    figures.p95s(usage, history, zone="UTC")
     for name in ("", *(p.name for p in BUILT_IN)):
         books.ledger.states(name)
     usage.requests(since=since, until=NOW + 1, limit=10)
@@ -183,23 +183,23 @@ def spend(days: int = 30, by: str = "route", policy: str = "", zone: str = "UTC"
 
     def read(books: Books) -> Any:
         usage, where = books.usage, {"policy": policy} if policy else {}
-        last = reports.today(NOW, zone)
+        last = figures.today(NOW, zone)
         first = last - timedelta(days=days - 1)
-        since = reports.bounds_of(first, zone)[0]
-        figures = reports.figures(usage, since=since, until=NOW + 1, where=where)
-        report = reports.days(usage, first=first, last=last, zone=zone, by=by, where=where)
+        since = figures.bounds_of(first, zone)[0]
+        totals = figures.totals(usage, since=since, until=NOW + 1, where=where)
+        report = figures.days(usage, first=first, last=last, zone=zone, by=by, where=where)
         if by != "route":
-            reports.days(usage, first=first, last=last, zone=zone, where=where)
-        reports.p95s(usage, report, zone=zone, where=where)
-        reports.groups(usage, since=since, until=NOW + 1, by="collection", where=where)
+            figures.days(usage, first=first, last=last, zone=zone, where=where)
+        figures.p95s(usage, report, zone=zone, where=where)
+        figures.groups(usage, since=since, until=NOW + 1, by="collection", where=where)
         books.ledger.states(policy)
-        month, _ = reports.window_days("month", NOW, zone)
-        back = min(month, last - timedelta(days=reports.LOOK_BACK + 1))
-        reports.days(usage, first=back, last=last, zone=zone, where=where)
+        month, _ = figures.window_days("month", NOW, zone)
+        back = min(month, last - timedelta(days=figures.LOOK_BACK + 1))
+        figures.days(usage, first=back, last=last, zone=zone, where=where)
         usage.latencies(since=since, until=NOW + 1, shares=(0.5, 0.95), where=where)
         usage.requests(since=since, until=NOW + 1, where=where, limit=100)
         books.ledger.unconfirmed()
-        return SimpleNamespace(figures=figures, since=since, until=NOW + 1, where=where, zone=zone)
+        return SimpleNamespace(figures=totals, since=since, until=NOW + 1, where=where, zone=zone)
 
     return read
 

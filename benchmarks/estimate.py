@@ -22,7 +22,7 @@ READ = """
 import asyncio, sys, time
 from pathlib import Path
 from router.engine import Router
-from router.corpora.library import Library
+from router.library import Library
 from router import tokens
 tokens.count("wordpiece", ["a"]), tokens.count("cl100k_base", ["a"])
 async def main():

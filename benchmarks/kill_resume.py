@@ -38,15 +38,15 @@ import pyarrow.parquet as pq
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from benchmarks.corpus_memory import make_corpus
-from router.corpora.jobs import JobRoute
-from router.corpora.library import Library
-from router.corpora.worker import Worker
 from router.engine import Router
+from router.jobs.worker import Worker
+from router.library import Library
 from router.sandbox import Sandbox
 from router.store.database import connect
+from router.store.jobs import JobRoute
 from tests.browser.helpers import ROOT, free_port, launch, wait_until_healthy
 from tests.browser.steps import choose, press, visit, write
-from tests.faults.books import audit_folder
+from tests.faults.ledger_oracle import audit_folder
 
 NAME = "corpus"
 LOCAL, PAID = "local/all-MiniLM-L6-v2", "openai/text-embedding-3-small"

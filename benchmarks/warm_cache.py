@@ -17,8 +17,8 @@ import numpy as np
 
 from router import Router
 from router.sandbox import Sandbox
-from router.store.cache import PAGE_SIZE
 from router.store.database import connect
+from router.store.vectors import PAGE_SIZE
 
 TEXTS = 10_000
 RUNS = 25

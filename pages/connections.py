@@ -6,7 +6,7 @@ import streamlit as st
 
 st.title("Connections")
 
-from pages.components import connecting, draw  # noqa: E402  # the title is on the screen before these load
+from pages.components import connection, widgets  # noqa: E402  # the title is on the screen before these load
 from router.host import host  # noqa: E402
 
 engine = host()
@@ -19,7 +19,7 @@ policies = [policy.name for policy in router.policies.all()]
 policy = st.selectbox(
     "Tests are paid for under the policy", policies, index=policies.index("default"), key="test policy", width=320,
 )  # fmt: skip
-for endpoint, place in draw.cards(list(router.settings.endpoints.values())):
+for endpoint, place in widgets.cards(list(router.settings.endpoints.values())):
     with place:
-        connecting.card(engine, endpoint, policy)
+        connection.card(engine, endpoint, policy)
 st.page_link("models.py", label="Models, prices and the state of each provider", icon=":material/deployed_code:")

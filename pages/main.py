@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.components import access, draw, frame
+from pages.components import access, frame, widgets
 
 # Set before st.navigation, which would else have the browser fetch the page's :material: icon from fonts.gstatic.com.
 ICON = (
@@ -48,9 +48,9 @@ st.logo(LOGO, size="large", icon_image=ICON)
 st.set_page_config(page_title=f"{page.title} · Embedding Router")
 above = frame.top()
 if inside:
-    with draw.in_words():
+    with widgets.in_words():
         page.run()
-    with draw.in_words():
+    with widgets.in_words():
         frame.foot(who, above)
 else:
     frame.door(who)

@@ -6,16 +6,16 @@ import streamlit as st
 
 st.title("Models")
 
-from pages.components import access, draw, prices, spending  # noqa: E402  # the title is on the screen before these load
+from pages.components import access, prices, spend_report, widgets  # noqa: E402  # the title is on the screen before these load
 from pages.components.format import md, plural  # noqa: E402
-from router import crosscheck, reports  # noqa: E402
-from router.dispatch.lane import BREAK_AFTER, BREAK_S  # noqa: E402
+from router.dispatch.limiter import BREAK_AFTER, BREAK_S  # noqa: E402
 from router.host import host  # noqa: E402
+from router.reporting import figures, price_check  # noqa: E402
 
 engine = host()
 router = engine.router
 catalog = router.catalog
-today = reports.today(router.clock(), "UTC")
+today = figures.today(router.clock(), "UTC")
 ready = sum(router.configured(model) for model in catalog.models)
 st.caption(
     f"{plural(len(catalog.models), 'model')} of {plural(len(catalog.spaces()), 'space')}; {ready} can be used now."
@@ -27,7 +27,7 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
     st.page_link("connections.py", label="Add a key", icon=":material/power:")
 
 shown = [model for model in catalog.models if only == "All" or router.configured(model)]
-overrides = crosscheck.overrides(catalog, today)
+overrides = price_check.overrides(catalog, today)
 rows = prices.models(shown, today=today, configured=router.configured, scale=catalog.scale, overrides=overrides)
 st.dataframe(
     rows,
@@ -76,10 +76,10 @@ if learned:
     )
     st.caption("Models whose tokens only their provider can count. Each call is judged before it is learned from.")
 else:
-    draw.empty("No call was billed yet by a model whose tokens only its provider can count.")
+    widgets.empty("No call was billed yet by a model whose tokens only its provider can count.")
 
 if st.toggle("Compare with genai-prices", key="compare", bind="query-params"):
-    checked = crosscheck.crosscheck(catalog, today)
+    checked = price_check.crosscheck(catalog, today)
     verdicts = [c.verdict for c in checked]
     st.dataframe(
         prices.crosschecked(checked, overrides), hide_index=True, height="content",
@@ -112,7 +112,7 @@ st.caption(
 
 st.subheader("Account budget")
 for state in router.ledger.states(""):
-    draw.budget(state, zone)
+    widgets.budget(state, zone)
 paid = router.policies.paid_enabled()
 with st.container(horizontal=True, vertical_alignment="center"):
     st.page_link("policies.py", label="Change it", icon=":material/tune:")
@@ -121,4 +121,4 @@ with st.container(horizontal=True, vertical_alignment="center"):
         icon=":material/block:" if paid else ":material/play_arrow:", key="switch",
         on_click=lambda: engine.run(router.policies.set_paid(not paid)), **access.only_editors(),
     )  # fmt: skip
-spending.unconfirmed(engine)
+spend_report.unconfirmed(engine)

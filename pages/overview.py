@@ -8,10 +8,10 @@ import streamlit as st
 
 st.title("Overview")
 
-from pages.components import bars, charts, draw, jobs, start  # noqa: E402  # the title is on the screen before these load
+from pages.components import bars, charts, jobs, start, widgets  # noqa: E402  # the title is on the screen before these load
 from pages.components.format import count, exact_usd, latency, md, percent, usd  # noqa: E402
-from router import reports  # noqa: E402
 from router.host import host  # noqa: E402
+from router.reporting import figures  # noqa: E402
 
 DAYS = 30
 FEW = 10  # requests, up to which people are still shown where to go
@@ -20,27 +20,27 @@ engine = host()
 router = engine.router
 ZONE = router.policies.account_zone()
 now = router.clock()
-last = reports.today(now, ZONE)
-month_first, month_last = reports.window_days("month", now, ZONE)
-since = reports.bounds_of(min(month_first, last - timedelta(days=DAYS - 1)), ZONE)[0]
-everything = reports.figures(router.usage, since=since, until=now)
+last = figures.today(now, ZONE)
+month_first, month_last = figures.window_days("month", now, ZONE)
+since = figures.bounds_of(min(month_first, last - timedelta(days=DAYS - 1)), ZONE)[0]
+everything = figures.totals(router.usage, since=since, until=now)
 
 start.alerts(router)
 if not everything.requests or "samples" in st.session_state:
     start.first_steps()
 else:
-    history = reports.days(router.usage, first=last - timedelta(days=DAYS - 1), last=last, zone=ZONE)
-    month = reports.figures(router.usage, since=reports.bounds_of(month_first, ZONE)[0], until=now)
+    history = figures.days(router.usage, first=last - timedelta(days=DAYS - 1), last=last, zone=ZONE)
+    month = figures.totals(router.usage, since=figures.bounds_of(month_first, ZONE)[0], until=now)
     budget = next((s for s in router.ledger.states("") if s.budget.window == "month"), None)
-    ahead = reports.forecast(
+    ahead = figures.forecast(
         history, spent=month.spent, limit=budget and budget.budget.amount, now=now, window="month", zone=ZONE
     )
     days = [d.day for d in history]
-    p95 = reports.p95s(router.usage, history, zone=ZONE)
+    p95 = figures.p95s(router.usage, history, zone=ZONE)
 
     start.hint(router)
     st.caption(f"{last:%B} so far; under each figure the last {DAYS} days. Times in {ZONE}.")
-    with draw.figures() as tile:
+    with widgets.figures() as tile:
         limit = f"of {usd(budget.budget.amount)}" if budget else "no account budget"
         tile(
             "Spent this month", usd(month.spent), below=limit, series={d.day: d.spent for d in history},
@@ -102,11 +102,11 @@ else:
         jobs.running(engine, every_s=2.0, most=10)
 
     heading = st.empty()
-    order = draw.order()
+    order = widgets.order()
     heading.subheader("Latest decisions" if order == "newest" else "Most expensive requests")
     rows = router.usage.requests(since=since, until=now + 1, limit=10, order=order)
-    draw.requests(
-        router.usage, rows, ZONE, key=f"latest {order}", alt=draw.TITLES[order],
+    widgets.requests(
+        router.usage, rows, ZONE, key=f"latest {order}", alt=widgets.TITLES[order],
         columns=["time", "texts", "answered by", "cost", "why"],
     )  # fmt: skip
     if everything.requests < FEW:

@@ -6,7 +6,7 @@ import streamlit as st
 
 st.title("Policies")
 
-from pages.components import draw, editor, replaying  # noqa: E402  # the title is on the screen before these load
+from pages.components import policy_editor, replay, widgets  # noqa: E402  # the title is on the screen before these load
 from pages.components.format import md  # noqa: E402
 from router.host import host  # noqa: E402
 
@@ -37,21 +37,21 @@ if named is not None and (named in policies or named == NEW):
     st.subheader(md(named) if saved else "A new policy")
     main, side = st.columns([3, 2], gap="large")
     with main:
-        draft = editor.form(router, saved) if saved else editor.new(router)
+        draft = policy_editor.form(router, saved) if saved else policy_editor.new(router)
     with side.container(key="beside"):
-        if (kept := editor.review(engine, saved, draft)) is not None:
+        if (kept := policy_editor.review(engine, saved, draft)) is not None:
             st.session_state["said"] = f"Saved: {kept.name}, version {kept.version}. Its budgets count from now on."
             open_editor(kept.name)
             st.rerun()
-        replaying.panel(engine, saved, draft)
+        replay.panel(engine, saved, draft)
         if saved is not None:
             st.subheader("Budgets now")
             for state in router.ledger.states(saved.name):
                 own = state.owner != "account"
                 zone = saved.timezone if own else router.policies.account_zone()
-                draw.budget(state, zone, name="" if own else "account")
-            editor.history(router, saved.name)
-            if editor.delete(engine, saved.name):
+                widgets.budget(state, zone, name="" if own else "account")
+            policy_editor.history(router, saved.name)
+            if policy_editor.delete(engine, saved.name):
                 st.session_state["said"] = f"Deleted: {saved.name}. What it spent stays in the books."
                 close_editor()
                 st.rerun()
@@ -60,9 +60,9 @@ else:
         st.error(f"There is no policy “{md(named)}”.", icon=":material/block:")
     st.caption("A policy says how good vectors must be, what they may cost, and what happens when the money is gone.")
     st.button("New policy", icon=":material/add:", type="primary", on_click=open_editor, args=(NEW,))
-    for policy, place in draw.cards(list(policies.values())):
+    for policy, place in widgets.cards(list(policies.values())):
         with place:
-            editor.card(router, policy, open_editor)
+            policy_editor.card(router, policy, open_editor)
     st.subheader("Account budget")
     st.caption("Stands over all policies together.")
-    editor.account(engine)
+    policy_editor.account(engine)

@@ -12,35 +12,35 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from router.alerts import Alerts
 from router.config import Endpoint, Secret, Settings, load_settings
 from router.dispatch.delivery import Delivery
-from router.dispatch.lane import Health, Lane
+from router.dispatch.limiter import Health, Limiter
 from router.domain.decide import decide
 from router.domain.errors import BadInput, RouterError, StoreError
 from router.domain.explain import explain
 from router.domain.values import Ask, Facts, LongTexts, Model, Plan, Policy, Refusal, Role
+from router.pipeline.account import quote_lines
+from router.pipeline.answer import Answers, Ending, Request
+from router.pipeline.coverage import Survey
+from router.pipeline.estimates import Estimates
+from router.pipeline.execute import Carrier
+from router.pipeline.expand import Work, expand
+from router.pipeline.results import Quote, Result
+from router.pipeline.validate import Intake, take_in
 from router.providers.base import Floats, Provider
 from router.providers.cohere import CohereProvider
 from router.providers.gemini import GeminiProvider
 from router.providers.local import LocalProvider, weights_of
 from router.providers.openai import OpenAIProvider
 from router.providers.voyage import VoyageProvider
-from router.request.answer import Answers, Ending, Request
-from router.request.carry import Carrier
-from router.request.estimates import Estimates
-from router.request.expand import Work, expand
-from router.request.intake import Intake, take_in
-from router.request.results import Quote, Result
-from router.request.survey import Survey
-from router.request.tally import quote_lines
+from router.reporting.alerts import Alerts
 from router.store import folder
-from router.store.cache import Cache, Damaged
 from router.store.database import Database
 from router.store.ledger import LEASE_S, Ledger
+from router.store.migrations import NAMES, migrations
 from router.store.policies import Policies
-from router.store.schema import NAMES, migrations
 from router.store.usage import Usage
+from router.store.vectors import Cache, Damaged
 
 T = TypeVar("T")
 logger = logging.getLogger("router")
@@ -79,14 +79,14 @@ class Router:
         self.estimates = Estimates(self.database, self.catalog)
         self.alerts = Alerts(self)
         self._answers = Answers(self.cache, self.usage, clock)
-        self.lanes = {name: Lane(endpoint) for name, endpoint in settings.endpoints.items()}
+        self.limiters = {name: Limiter(endpoint) for name, endpoint in settings.endpoints.items()}
         self.providers: dict[str, Provider] = {
             name: PROVIDERS[endpoint.wire](endpoint)
             for name, endpoint in settings.endpoints.items()
             if endpoint.wire in PROVIDERS
         }
         self.providers["local"] = LocalProvider(settings.data, settings.endpoints["local"].device)
-        self._carrier = Carrier(self.cache, self.ledger, self.providers, self.lanes, clock)
+        self._carrier = Carrier(self.cache, self.ledger, self.providers, self.limiters, clock)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._house: asyncio.Task[None] | None = None
 
@@ -220,7 +220,7 @@ class Router:
 
     def health(self) -> list[Health]:
         """The state of the way to each paid provider."""
-        return [lane.health() for name, lane in self.lanes.items() if name != "local"]
+        return [limiter.health() for name, limiter in self.limiters.items() if name != "local"]
 
     def configured(self, model: Model) -> bool:
         """True where the model can be called: its key, or its weights, are there."""
@@ -332,8 +332,8 @@ class Router:
                         now=now,
                         exact=exact or self._may_serve(model, policy, ask),
                         configured=self.configured(model),
-                        unhealthy=self.lanes[model.provider].unhealthy(),
-                        width=self.lanes[model.provider].width,
+                        unhealthy=self.limiters[model.provider].unhealthy(),
+                        width=self.limiters[model.provider].width,
                         row_by_row=ask.partial,
                     )
                     for model in self.catalog.models

@@ -16,9 +16,9 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 
-from router.corpora.library import Library
-from router.corpora.worker import Worker
 from router.engine import Router
+from router.jobs.worker import Worker
+from router.library import Library
 
 T = TypeVar("T")
 

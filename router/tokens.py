@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING
 
 from router.domain.errors import NotConfigured
 from router.domain.values import Model, Role, Tokenizer
-from router.words import Words
+from router.wordpiece import Words
 
 if TYPE_CHECKING:
     import tiktoken

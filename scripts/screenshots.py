@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from router.demo_traffic import write
+from router.demo import write
 from router.sandbox import Sandbox
 from tests.browser.helpers import ROOT, launch, serving, settled
 

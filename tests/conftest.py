@@ -157,3 +157,10 @@ def _own_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setattr(socket, "getaddrinfo", guarded_getaddrinfo)
         patch.setenv("ROUTER_DATA", str(tmp_path_factory.mktemp("data")))
         yield
+
+
+@pytest.fixture
+def provider(sandbox: Sandbox) -> Sandbox:
+    """The provider, whose batches are done in a moment."""
+    sandbox.configure(batch_seconds=0.05)
+    return sandbox

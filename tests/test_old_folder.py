@@ -20,8 +20,8 @@ import pytest
 
 from router.cli.spend import _as_json, reckon
 from router.sandbox import Sandbox, expected_vectors
-from tests.corpora.libraries import Opened, opened, texts
-from tests.faults.books import audit
+from tests.faults.ledger_oracle import audit
+from tests.libraries import Opened, opened, texts
 from tests.waits import until
 
 OLD = Path(__file__).parent / "data" / "old"

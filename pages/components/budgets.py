@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from pages.components import draw
+from pages.components import widgets
 from pages.components.format import md
 from router.domain.errors import RouterError
 from router.domain.money import parse_usd, to_json
@@ -32,8 +32,8 @@ def budget_rows(saved: Sequence[Budget], *, key: str) -> tuple[Budget, ...] | Ro
             amount = st.text_input(
                 "Dollars", _plain(usual.amount), key=f"amount {row} {key}", icon=":material/attach_money:"
             )
-            window = draw.pick(st, "Per", WINDOWS, usual.window, _PER, key=f"window {row} {key}")
-            hard = draw.pick(
+            window = widgets.pick(st, "Per", WINDOWS, usual.window, _PER, key=f"window {row} {key}")
+            hard = widgets.pick(
                 st, "Kind", (True, False), usual.hard, _KIND, key=f"hard {row} {key}",
                 help="A hard budget is never passed; a soft one only slows the goal `balanced` down.",
             )  # fmt: skip

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pages.components.format import AMBER, RED, ROUTES, usd
 from router.domain.money import NANO
-from router.reports import Forecast
+from router.reporting.figures import Forecast
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

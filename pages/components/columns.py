@@ -10,10 +10,10 @@ from typing import Any
 import streamlit as st
 
 from pages.components.format import md
-from router.corpora.columns import AS_USUAL, Columns, choose
-from router.corpora.extract import ROWS
-from router.corpora.extract import columns as columns_of
 from router.domain.errors import BadInput
+from router.ingest.columns import AS_USUAL, Columns, choose
+from router.ingest.extract import ROWS
+from router.ingest.extract import columns as columns_of
 
 NUMBERED = "row number"
 

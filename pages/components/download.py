@@ -18,9 +18,9 @@ from urllib.parse import quote, urlencode
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
-from router.corpora.library import UPLOADS
 from router.domain.errors import RouterError
 from router.host import host
+from router.library import UPLOADS
 
 LIFE_H = 12
 _BLOCK = 1 << 18

@@ -10,12 +10,12 @@ from typing import Any
 
 import streamlit as st
 
-from pages.components import access, draw
+from pages.components import access, widgets
 from pages.components.format import Colour, md, plural, seconds, usd, when
-from router.corpora.jobs import Job
-from router.corpora.library import CollectionInfo
 from router.domain.errors import RouterError
 from router.host import Host
+from router.library import CollectionInfo
+from router.store.jobs import Job
 
 LOOKS: dict[str, tuple[str, Colour]] = {
     "queued": (":material/hourglass_top:", "gray"),
@@ -89,7 +89,7 @@ def of_collection(host: Host, info: CollectionInfo) -> None:
     """The latest job, live, and those before it."""
     found = host.library.jobs.all(collection=info.collection.id)
     if not found:
-        draw.empty("No job yet. Add documents and confirm their quote.", ":material/hourglass_empty:")
+        widgets.empty("No job yet. Add documents and confirm their quote.", ":material/hourglass_empty:")
         return
     live(host, found[0].id)
     if found[1:]:
@@ -124,7 +124,7 @@ def _look(host: Host, number: int, before: str) -> None:
     try:
         job = host.library.job(number)
     except RouterError as error:
-        draw.say_no(error)
+        widgets.say_no(error)
         return
     if job.state != before:
         st.rerun()  # the whole page: its other parts have changed, and the pace of looking too
@@ -132,7 +132,7 @@ def _look(host: Host, number: int, before: str) -> None:
         with st.container(horizontal=True, vertical_alignment="center"):
             st.markdown(f"**Job {job.id}** · {md(job.model)}", width="content")
             badge(job)
-            draw.route_badge(job.route)
+            widgets.route_badge(job.route)
         bar(job)
         if job.reason:
             box = (
@@ -168,7 +168,7 @@ def _act(
 ) -> None:
     # The job's number is in the key: a click that comes late, when the next job stands here, is not on that one.
     if st.button(label, icon=icon, key=f"job {job.id} {label}", **access.only_editors(help=help or None)):
-        with draw.in_words():
+        with widgets.in_words():
             host.run(do(job.id))
             st.rerun()
 

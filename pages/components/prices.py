@@ -12,11 +12,11 @@ from decimal import Decimal
 from pages.components.format import count, percent, quality, when
 from pages.components.tables import Record
 from router.config import Endpoint
-from router.crosscheck import Checked, Override
-from router.dispatch.lane import Health
+from router.dispatch.limiter import Health
 from router.domain.pricing import price_on
 from router.domain.ratios import Errors
 from router.domain.values import Model, Price
+from router.reporting.price_check import Checked, Override
 
 STATES = {
     "ready": "ready", "key": "no key", "weights": "not installed", "legacy": "legacy", "retiring": "retires soon",
@@ -149,27 +149,27 @@ def _limit(number: int | None) -> str:
     return "–" if number is None else f"{number:,}"
 
 
-def providers(lanes: Iterable[Health], endpoints: Iterable[Endpoint], *, now: float, zone: str) -> list[Record]:
+def providers(limiters: Iterable[Health], endpoints: Iterable[Endpoint], *, now: float, zone: str) -> list[Record]:
     """The way to each paid provider: whether it has a key, whether it is left alone just now, and why."""
     keyed = {endpoint.name for endpoint in endpoints if endpoint.key is not None}
     return [
         {
-            "provider": lane.provider,
-            "state": state_of(lane, configured=lane.provider in keyed, now=now, zone=zone),
-            "calls at once": f"{lane.in_flight:,} of {lane.width:,}",
-            "failures in a row": lane.failures_in_row,
-            "last error": lane.last_error or "–",
+            "provider": limiter.provider,
+            "state": state_of(limiter, configured=limiter.provider in keyed, now=now, zone=zone),
+            "calls at once": f"{limiter.in_flight:,} of {limiter.width:,}",
+            "failures in a row": limiter.failures_in_row,
+            "last error": limiter.last_error or "–",
         }
-        for lane in lanes
+        for limiter in limiters
     ]
 
 
-def state_of(lane: Health, *, configured: bool, now: float, zone: str) -> str:
+def state_of(limiter: Health, *, configured: bool, now: float, zone: str) -> str:
     """A provider's state in words."""
     if not configured:
         return "no key"
-    if lane.open_until > now:
-        return f"left alone until {when(lane.open_until, zone)}"
-    if lane.failures_in_row:
+    if limiter.open_until > now:
+        return f"left alone until {when(limiter.open_until, zone)}"
+    if limiter.failures_in_row:
         return "failing, still tried"
     return "ready"

@@ -7,14 +7,14 @@ from datetime import UTC, datetime, timedelta
 
 import streamlit as st
 
-from pages.components import access, draw, tables
+from pages.components import access, tables, widgets
+from pages.components.background import Work, wait_for
 from pages.components.format import ROUTES, day, md, plural, seconds, usd
-from pages.components.work import Work, wait_for
 from router.domain.policy import describe_budget, window_bounds
 from router.domain.values import Budget, BudgetState, Policy
 from router.engine import Router
 from router.host import host
-from router.reports import LOOK_BACK, Day, Forecast, days, forecast, today
+from router.reporting.figures import LOOK_BACK, Day, Forecast, days, forecast, today
 
 SAMPLES = (
     "How do I cancel an invoice that was already sent?",
@@ -87,10 +87,10 @@ def samples_result(work: Work) -> None:
         f" Most alike: “{md(texts[one])}” and “{md(texts[other])}”, cosine {cosine:.2f}.",
         icon=":material/check_circle:",
     )
-    draw.route_badges({name: result.routes.count(name) for name in ROUTES})
+    widgets.route_badges({name: result.routes.count(name) for name in ROUTES})
     st.dataframe(
         tables.answers(work.texts, result),
-        column_config={"answered by": draw.words_column("answered by")},
+        column_config={"answered by": widgets.words_column("answered by")},
         column_order=["text", "answered by", "vector"],
         hide_index=True,
         alt="The sample texts with their routes",
@@ -145,7 +145,7 @@ def budgets(router: Router) -> None:
             then = f"At this pace it runs out on {day(ahead.runs_out)}."
         elif ahead is not None:
             then = f"At this pace {usd(ahead.expected)} by {day(ahead.ends)}."
-        draw.budget(state, policy.timezone, name=policy.name, then=then)
+        widgets.budget(state, policy.timezone, name=policy.name, then=then)
     if idle:
         others = "other " if used else ""
         st.caption(f"Nothing is used of {plural(idle, f'{others}budget')}.")

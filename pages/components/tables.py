@@ -28,13 +28,13 @@ from pages.components.format import (
     usd,
     when,
 )
-from router.corpora.estimate import EstimatedCandidate
-from router.corpora.export import safe_cell
-from router.corpora.quote import CorpusCandidate
 from router.domain.money import parse_usd
 from router.domain.values import Avoided
-from router.reports import Day
-from router.request.results import Quote, Result
+from router.jobs.estimate import EstimatedCandidate
+from router.jobs.quote import CorpusCandidate
+from router.pipeline.results import Quote, Result
+from router.reporting.figures import Day
+from router.search.export import safe_cell
 from router.store.reconcile import Unconfirmed
 from router.store.usage import Slice, Usage
 

@@ -22,17 +22,17 @@ from router.cli.corpus import (
 from router.cli.embed import IdColumn, ModelId, PolicyName, Replace, TextColumns, check_out
 from router.cli.jobs import job_as_json, with_library
 from router.cli.output import Json, emit, say, table
-from router.corpora.columns import Columns
 from router.domain.errors import BadInput
 from router.domain.money import show, to_json
+from router.ingest.columns import Columns
 
 if TYPE_CHECKING:
-    from router.corpora.ingest import FileReport
-    from router.corpora.jobs import Job
-    from router.corpora.library import CollectionInfo, Library
-    from router.corpora.quote import CorpusQuote
-    from router.corpora.records import DocumentRow
-    from router.corpora.search import Found
+    from router.ingest.files import FileReport
+    from router.jobs.quote import CorpusQuote
+    from router.library import CollectionInfo, Library
+    from router.search.search import Found
+    from router.store.jobs import Job
+    from router.store.models import DocumentRow
 
 collections_app = typer.Typer(no_args_is_help=True, help="Named documents, embedded in one space and searched.")
 Name = Annotated[str, typer.Argument(help="Of the collection.")]

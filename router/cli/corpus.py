@@ -13,18 +13,18 @@ from router.cli.jobs import job_as_json, run_jobs, tell_job, with_library
 from router.cli.output import emit, named, say, table, warn
 from router.cli.quote import usd_or_none, verdict_as_json
 from router.cli.shell import FAILED, WRONG_USE
-from router.corpora.columns import AS_USUAL, Columns
 from router.domain.errors import BadInput, Refused
 from router.domain.money import show_likely, to_json
 from router.domain.values import Refusal
+from router.ingest.columns import AS_USUAL, Columns
 
 if TYPE_CHECKING:
-    from router.corpora.estimate import CorpusEstimate
-    from router.corpora.ingest import FileReport
-    from router.corpora.jobs import Job
-    from router.corpora.library import CollectionInfo, Library
-    from router.corpora.quote import CorpusCandidate, CorpusQuote
-    from router.corpora.records import Generation
+    from router.ingest.files import FileReport
+    from router.jobs.estimate import CorpusEstimate
+    from router.jobs.quote import CorpusCandidate, CorpusQuote
+    from router.library import CollectionInfo, Library
+    from router.store.jobs import Job
+    from router.store.models import Generation
 
 
 async def fill(
@@ -182,7 +182,7 @@ async def price(
     library: Library, name: str, files: Sequence[Path], *, policy: str, model: str | None, columns: Columns
 ) -> tuple[list[FileReport], CorpusQuote]:
     """What a collection costs, or what these files would cost in it; it is not changed, and need not be there."""
-    from router.corpora.library import Library as Scratch
+    from router.library import Library as Scratch
 
     if not files:
         return [], await library.quote(name, model=model)

@@ -21,7 +21,7 @@ DEMO_DATA = "demo-data"
 
 def demo(port: Annotated[int, typer.Option(min=1, max=65535, help="Of the app.")] = 8501) -> None:
     """Start the app and the sandbox together; every page is marked as a demo. No key and no money is used."""
-    from router.demo_traffic import write
+    from router.demo import write
     from router.sandbox import Sandbox
 
     data = data_folder(os.environ)

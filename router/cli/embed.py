@@ -12,15 +12,15 @@ import typer
 from router.cli.output import Json, emit, named, progress, say, warn
 from router.cli.rows import Texts, read_files
 from router.cli.shell import FAILED, WRONG_USE, with_router
-from router.corpora.columns import Columns
 from router.domain.errors import BadInput, Refused, RouterError
 from router.domain.money import show, to_json
 from router.domain.policy import LONG_TEXTS
 from router.domain.values import LongTexts, Role
+from router.ingest.columns import Columns
 
 if TYPE_CHECKING:
     from router.engine import Router
-    from router.request.results import Result
+    from router.pipeline.results import Result
 
 VECTOR_FILES = (".parquet", ".npz", ".jsonl")
 _BLOCK = 4096  # rows written at once
@@ -182,7 +182,7 @@ def tell_rows(rows: Texts, problems: Mapping[int, RouterError]) -> None:
 
 
 def _write(out: Path, rows: Texts, result: Result, with_text: bool) -> None:
-    from router.corpora.export import open_writer
+    from router.search.export import open_writer
 
     good = [at for at in range(result.texts) if at not in result.problems]
     with open_writer(

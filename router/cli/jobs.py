@@ -13,9 +13,9 @@ from router.cli.shell import FAILED, with_router
 from router.domain.money import show, to_json
 
 if TYPE_CHECKING:
-    from router.corpora.jobs import Job
-    from router.corpora.library import Library
     from router.engine import Router
+    from router.library import Library
+    from router.store.jobs import Job
 
 T = TypeVar("T")
 jobs_app = typer.Typer(no_args_is_help=True, help="Jobs that embed collections.")
@@ -25,7 +25,7 @@ POLL_S = 0.5
 
 def with_library(work: Callable[[Library], Awaitable[T]]) -> T:
     """Open the data folder and its collections, do the work, close both."""
-    from router.corpora.library import Library
+    from router.library import Library
 
     async def run(router: Router) -> T:
         library = Library(router)
@@ -75,7 +75,7 @@ async def run_jobs(library: Library, number: int | None = None) -> None:
     """
     import asyncio
 
-    from router.corpora.worker import Worker
+    from router.jobs.worker import Worker
 
     worker = Worker(library.router, library.corpora, library.jobs, only=number)
     running = asyncio.ensure_future(worker.run_all())
@@ -187,7 +187,7 @@ def work_jobs(
     async def work(library: Library) -> list[Job]:
         import asyncio
 
-        from router.corpora.worker import Worker
+        from router.jobs.worker import Worker
 
         if once:
             await run_jobs(library)

@@ -23,15 +23,15 @@ from router.cli.embed import (
 from router.cli.output import Json, emit, say, table
 from router.cli.rows import read_files
 from router.cli.shell import WRONG_USE, with_router
-from router.corpora.columns import Columns
 from router.domain.errors import BadInput, Refused
 from router.domain.money import show, to_json
 from router.domain.values import Refusal, Role
+from router.ingest.columns import Columns
 
 if TYPE_CHECKING:
     from router.domain.values import Verdict
     from router.engine import Router
-    from router.request.results import Quote, QuoteLine
+    from router.pipeline.results import Quote, QuoteLine
 
 
 def quote(

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from router.corpora.columns import AS_USUAL, Columns, Ids
 from router.domain.errors import BadInput
+from router.ingest.columns import AS_USUAL, Columns, Ids
 
 if TYPE_CHECKING:
-    from router.corpora.extract import Row
-    from router.corpora.split import Splitter
+    from router.ingest.extract import Row
+    from router.ingest.splitter import Splitter
 
 CHUNK_TOKENS = 256
 """Of the local model's tokens: a chunk of a document fits every model in one piece."""
@@ -86,9 +86,9 @@ def read_files(paths: Sequence[Path], columns: Columns = AS_USUAL) -> Texts:
     Raises:
         BadInput: the file cannot be read or is of a kind that is not supported, or there is no text at all.
     """
-    from router.corpora.archives import expand
-    from router.corpora.extract import kind_of, why_not
-    from router.corpora.split import Splitter
+    from router.ingest.archives import expand
+    from router.ingest.extract import kind_of, why_not
+    from router.ingest.splitter import Splitter
 
     found = Texts()
     with Splitter() as splitter:
@@ -119,7 +119,7 @@ def read_files(paths: Sequence[Path], columns: Columns = AS_USUAL) -> Texts:
 
 def _read(path: Path, name: str, into: Texts, columns: Columns, splitter: Splitter) -> None:
     """A file's rows, or a document's chunks as rows 1, 2, ...; a chunk of nothing but marks counts as empty."""
-    from router.corpora.extract import Row, kind_of, read_document, read_rows
+    from router.ingest.extract import Row, kind_of, read_document, read_rows
 
     if kind_of(path) == "rows":
         for row in read_rows(path, columns):

@@ -107,20 +107,20 @@ def start_of(since: str, now: datetime, timezone: str) -> datetime:
 def reckon(router: Router, since: datetime, until: datetime, by: str, timezone: str) -> Spent:
     """Sum up the books between two times."""
 
-    from router import reports
+    from router.reporting import figures
 
     usage, start, end = router.usage, since.timestamp(), until.timestamp() + 1
-    routes = reports.groups(usage, since=start, until=end, by="route")
+    routes = figures.groups(usage, since=start, until=end, by="route")
     answered = sum(part.texts for part in routes.values())
     cached = routes["cache"].texts if "cache" in routes else 0
     if by == "day":
         zone = find_zone(timezone)
         begun = since if since != EPOCH else datetime.fromtimestamp(usage.began() or until.timestamp(), UTC)
         first, last = (moment.astimezone(zone).date() for moment in (begun, until))
-        report = reports.days(usage, first=first, last=last, zone=timezone, since=start)
+        report = figures.days(usage, first=first, last=last, zone=timezone, since=start)
         rows = tuple(_row(day.day.isoformat(), day.groups.values()) for day in report)
     else:
-        rows = tuple(_row(name, [part]) for name, part in reports.groups(usage, since=start, until=end, by=by).items())
+        rows = tuple(_row(name, [part]) for name, part in figures.groups(usage, since=start, until=end, by=by).items())
     return Spent(
         since=since,
         until=until,

@@ -10,9 +10,9 @@ from router.domain.errors import BadReply, ProviderError, Refused
 from router.domain.usage import Believed, believe
 from router.domain.values import Unit
 from router.providers.base import Floats
-from router.store.cache import kind_of
 from router.store.entries import Hold
 from router.store.ledger import Price
+from router.store.vectors import kind_of
 
 
 async def keep(route: Route, out: Delivery, hold: Hold, vectors: Floats, said: int | None) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from router.dispatch.lane import Lane
+from router.dispatch.limiter import Limiter
 from router.domain.errors import RouterError
 from router.domain.values import Model, Role
 from router.providers.base import Floats, Provider
-from router.store.cache import Cache, Kind
 from router.store.ledger import Ledger, Price
+from router.store.vectors import Cache, Kind
 
 
 @dataclass(slots=True)
@@ -73,7 +73,7 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """All that a call needs on its way: the model, its provider and lane, and the books.
+    """All that a call needs on its way: the model, its provider and limiter, and the books.
 
     `fits` tells the kinds of cached vectors that may answer for the model.
     """
@@ -81,7 +81,7 @@ class Route:
     model: Model
     role: Role
     provider: Provider
-    lane: Lane
+    limiter: Limiter
     ledger: Ledger
     cache: Cache
     price: Price

@@ -11,7 +11,7 @@ from router.dispatch.delivery import Delivery
 from router.domain.errors import Refused
 from router.domain.values import Model, Role, Unit
 from router.providers.base import EmbedCall, Provider, check
-from router.store.cache import Cache, kind_of
+from router.store.vectors import Cache, kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,20 +12,20 @@ from numpy.typing import NDArray
 from router.domain.values import Limits, Unit
 
 
-def pack(units: Sequence[Unit], limits: Limits, *, max_texts: int | None = None, lanes: int = 1) -> list[list[Unit]]:
+def pack(units: Sequence[Unit], limits: Limits, *, max_texts: int | None = None, limiters: int = 1) -> list[list[Unit]]:
     """Calls in the order of the units, each within the limits; every unit is in exactly one.
 
     Args:
         units: what to send. None may be longer than `limits.tokens_per_text`.
         limits: of the model.
         max_texts: the operator's own limit of texts a call.
-        lanes: calls that may run at once; where fewer calls would do, the work is spread over the lanes as long
+        limiters: calls that may run at once; where fewer calls would do, the work is spread over the limiters as long
             as a call keeps at least `SMALL` texts.
     """
     if not units:
         return []
     texts = min(limits.texts_per_call, max_texts or limits.texts_per_call)
-    even = -(-len(units) // max(1, min(lanes, len(units) // SMALL)))
+    even = -(-len(units) // max(1, min(limiters, len(units) // SMALL)))
     texts = min(texts, even)
     calls = -(-len(units) // texts)
     texts = -(-len(units) // calls)

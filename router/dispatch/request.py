@@ -11,7 +11,7 @@ from typing import Any
 
 from router.dispatch.delivery import Delivery, Route
 from router.dispatch.packing import pack
-from router.dispatch.paid import Sender
+from router.dispatch.sender import Sender
 from router.domain.errors import BudgetExceeded, OutcomeUnknown, Refused, StoreBusy
 from router.domain.values import Unit
 from router.store.entries import Hold, Opened, Purpose
@@ -58,8 +58,8 @@ class PaidRequest:
     async def _round(self, units: Sequence[Unit]) -> list[Unit]:
         """Send what nobody else is paying for; returns what somebody else is."""
         route = self._route
-        endpoint = route.lane.endpoint
-        groups = pack(units, route.model.limits, max_texts=endpoint.max_texts_per_call, lanes=endpoint.max_in_flight)
+        endpoint = route.limiter.endpoint
+        groups = pack(units, route.model.limits, max_texts=endpoint.max_texts_per_call, limiters=endpoint.max_in_flight)
         if self._partial:
             return await self._call_by_call(groups)
         opened = await self._open(groups)
@@ -69,7 +69,7 @@ class PaidRequest:
 
     async def _call_by_call(self, groups: Sequence[Sequence[Unit]]) -> list[Unit]:
         busy: list[Unit] = []
-        places = asyncio.Semaphore(self._route.lane.endpoint.max_in_flight)
+        places = asyncio.Semaphore(self._route.limiter.endpoint.max_in_flight)
 
         async def one(group: Sequence[Unit]) -> None:
             async with places:

@@ -21,9 +21,9 @@ from router.sandbox import vectors
 from router.sandbox.batches import Batches
 from router.sandbox.bill import Bill, Received
 from router.sandbox.config import SandboxConfig
-from router.sandbox.desk import desk_routes
 from router.sandbox.faults import Fault, fault_from_json
 from router.sandbox.models import Provider
+from router.sandbox.routes import desk_routes
 from router.sandbox.service import EmbedCall, Service
 from router.sandbox.tokens import Counting, encoding
 

@@ -117,7 +117,7 @@ class Usage:
         """Close a request: its row, its share of the rollups, its digests for replay, in one commit.
 
         `replay` is its digests (32 bytes each), tokens and copies (u32) of the distinct texts; `facts` is what its
-        decision knew (request/trace.py). Charges are not added here: `add_charge` did, in the settlement's own
+        decision knew (pipeline/trace.py). Charges are not added here: `add_charge` did, in the settlement's own
         transaction.
         """
         now = self.clock()

@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from router import Router
-from router.corpora.library import Library
+from router.library import Library
 from tests.browser.helpers import ROOT, serving
 from tests.browser.steps import CLICK_MS, TRY_MS, press, until_it_shows, visit
 from tests.pages import seed

@@ -84,7 +84,7 @@ def test_a_file_that_cannot_be_opened_is_exit_2(shell, monkeypatch: pytest.Monke
     def deny(path: Path, columns: object) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("router.corpora.extract.read_rows", deny)
+    monkeypatch.setattr("router.ingest.extract.read_rows", deny)
     said = shell("embed", "a.txt")
     assert (said.code, said.err.splitlines()[0]) == (2, "a.txt cannot be read: Permission denied.")
 

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from router.cli import corpus
-from router.corpora import estimate
+from router.jobs import estimate
 from router.sandbox import Sandbox
 from tests.cli.conftest import MODEL, Shell
 

@@ -19,14 +19,14 @@ def units(tokens: list[int]) -> list[Unit]:
 
 @given(
     tokens=st.lists(st.integers(0, 50), max_size=300), texts=texts_a_call, most=st.none() | st.integers(50, 900),
-    ours=st.none() | texts_a_call, lanes=st.integers(1, 40),
+    ours=st.none() | texts_a_call, limiters=st.integers(1, 40),
 )  # fmt: skip
 def test_every_text_is_in_one_call_and_no_call_breaks_a_limit(
-    tokens: list[int], texts: int, most: int | None, ours: int | None, lanes: int
+    tokens: list[int], texts: int, most: int | None, ours: int | None, limiters: int
 ) -> None:
     """The calls in a row are the texts in their order; counts and tokens keep to both limits; no call is empty."""
     given_units = units(tokens)
-    calls = pack(given_units, Limits(texts_per_call=texts, tokens_per_call=most), max_texts=ours, lanes=lanes)
+    calls = pack(given_units, Limits(texts_per_call=texts, tokens_per_call=most), max_texts=ours, limiters=limiters)
     assert [u for call in calls for u in call] == given_units
     for call in calls:
         assert 0 < len(call) <= min(texts, ours or texts)
@@ -62,10 +62,10 @@ def filled(tokens: list[int], most: int) -> int:
     return calls
 
 
-@pytest.mark.parametrize(("n", "lanes", "calls"), [(SMALL * 8, 8, 8), (SMALL * 8, 100, 8), (SMALL - 1, 8, 1)])
-def test_work_is_spread_over_the_lanes_but_not_in_crumbs(n: int, lanes: int, calls: int) -> None:
-    """One call's worth of texts goes over all lanes, unless the calls would become small."""
-    sizes = [len(call) for call in pack(units([1] * n), Limits(texts_per_call=10_000), lanes=lanes)]
+@pytest.mark.parametrize(("n", "limiters", "calls"), [(SMALL * 8, 8, 8), (SMALL * 8, 100, 8), (SMALL - 1, 8, 1)])
+def test_work_is_spread_over_the_lanes_but_not_in_crumbs(n: int, limiters: int, calls: int) -> None:
+    """One call's worth of texts goes over all limiters, unless the calls would become small."""
+    sizes = [len(call) for call in pack(units([1] * n), Limits(texts_per_call=10_000), limiters=limiters)]
     assert len(sizes) == calls
     assert max(sizes) - min(sizes) <= 1
 

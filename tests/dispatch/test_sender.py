@@ -16,7 +16,7 @@ from router.domain.values import Unit
 from router.engine import Router
 from router.providers.base import EmbedCall, Reply
 from router.sandbox import expected_vectors
-from tests.faults.books import MODEL, Books, audit
+from tests.faults.ledger_oracle import MODEL, Books, audit
 
 LOCAL = "local/all-MiniLM-L6-v2"
 

@@ -15,15 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import router.corpora.batch as tier_module
-from router.corpora.batch_rows import BatchRows
-from router.corpora.batch_texts import Limits
+import router.batches.states as tier_module
+from router.batches.rows import BatchRows
+from router.batches.texts import Limits
 from router.providers.batch import BatchClient
 from router.sandbox import Sandbox
-from router.store.cache import Cache
 from router.store.database import Database
-from tests.corpora.batches import SomeJob, assert_right, misses_of, opened, stored
-from tests.faults.books import audit, audit_folder
+from router.store.vectors import Cache
+from tests.batches.batches import SomeJob, assert_right, misses_of, opened, stored
+from tests.faults.ledger_oracle import audit, audit_folder
 
 SUBMIT = ("intended", "written", "uploading", "uploaded", "noting", "noted", "creating", "created", "submitted")
 DOWNLOAD = ("retrieved", "downloading", "downloaded", "storing", "stored", "settling", "settled", "tidied")

@@ -10,9 +10,9 @@ import sys
 import time
 from pathlib import Path
 
-from router.corpora.library import Library
-from router.corpora.worker import Worker
 from router.engine import Router
+from router.jobs.worker import Worker
+from router.library import Library
 
 
 async def work(folder: Path, ahead: float, block: int) -> None:

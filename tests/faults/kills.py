@@ -12,11 +12,11 @@ from typing import Any
 from router.domain.errors import RouterError
 from router.engine import Router
 from router.providers.openai import OpenAIProvider
-from router.store.cache import Cache
 from router.store.database import Database
 from router.store.ledger import Ledger
+from router.store.vectors import Cache
 from tests.faults.batch_kills import killed_batch  # noqa: F401  # an order of its own, found here by its name
-from tests.faults.books import hold, open_database, unit
+from tests.faults.ledger_oracle import hold, open_database, unit
 
 POINTS = {
     "before send": ("held", "leaving"),

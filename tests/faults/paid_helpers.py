@@ -14,7 +14,7 @@ import pytest
 from router.engine import Router
 from router.providers.base import EmbedCall, Floats
 from router.sandbox import Sandbox, expected_vectors
-from tests.faults.books import Books, audit, audit_folder
+from tests.faults.ledger_oracle import Books, audit, audit_folder
 
 SMALL = "openai/text-embedding-3-small"
 PAID = {"openai": SMALL, "cohere": "cohere/embed-v4.0", "voyage": "voyage/voyage-3.5"}
@@ -77,8 +77,8 @@ def wrong(vectors: Floats, oracle: Floats) -> int:
 
 def quick_retries(patch: pytest.MonkeyPatch) -> None:
     """Retries wait for milliseconds, where their timing is not the point."""
-    patch.setattr("router.dispatch.paid.FIRST_WAIT_S", 0.005)
-    patch.setattr("router.dispatch.paid.LONGEST_WAIT_S", 0.02)
+    patch.setattr("router.dispatch.sender.FIRST_WAIT_S", 0.005)
+    patch.setattr("router.dispatch.sender.LONGEST_WAIT_S", 0.02)
 
 
 @contextmanager

@@ -84,7 +84,7 @@ class Program:
     async def open_ledger(self, *, mutant: bool = False) -> str:
         """Open a ledger and take a lease."""
         from router.store.ledger import Ledger
-        from tests.faults.books import open_database
+        from tests.faults.ledger_oracle import open_database
 
         kind = _check_then_act() if mutant else Ledger
         self.ledger = kind(self.stack.enter_context(open_database(self.folder)), self.clock)
@@ -94,7 +94,7 @@ class Program:
     async def race(self, *, tries: int, at_once: int, amount: int) -> dict[str, int]:
         """Try so many holds of `amount` nanodollars each; how many were taken and refused."""
         from router.domain.errors import BudgetExceeded
-        from tests.faults.books import hold, unit
+        from tests.faults.ledger_oracle import hold, unit
 
         done = {"taken": 0, "refused": 0}
         places = asyncio.Semaphore(at_once)
@@ -113,7 +113,7 @@ class Program:
 
     async def hold(self, *, names: list[str], amount: int, sent: bool) -> list[int]:
         """Take a hold for each of these texts and keep it."""
-        from tests.faults.books import hold, unit
+        from tests.faults.ledger_oracle import hold, unit
 
         opened = await hold(self.ledger, *(unit(name, amount) for name in names), sent=sent, apart=True)
         self.holds += opened.holds

@@ -18,10 +18,10 @@ from router import tokens
 from router.domain.errors import BudgetExceeded
 from router.domain.values import Budget, Policy
 from router.engine import Router
-from router.request.results import Result
+from router.pipeline.results import Result
 from router.sandbox import Sandbox
-from tests.corpora.libraries import jsonl, opened
 from tests.faults.paid_helpers import PAID, assert_books, limits, open_router
+from tests.libraries import jsonl, opened
 
 PRICES = {"cohere": 120, "voyage": 60, "openai": 20}
 """Nanodollars a token."""
@@ -154,7 +154,7 @@ async def test_a_rate_limit_is_used_up_by_likely_tokens(sandbox: Sandbox, tmp_pa
     texts = prose(random.Random(17), 100, "paced")
     async with open_router(tmp_path, sandbox) as router:
         await router.embed(texts, model=PAID["voyage"], policy="quality")
-        taken = router.lanes["voyage"]._tokens.taken
+        taken = router.limiters["voyage"]._tokens.taken
         assert 0.6 < taken / sandbox.bill().tokens < 1.6
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from router.domain.values import Budget
-from tests.faults.books import audit_folder, open_database, set_policy
+from tests.faults.ledger_oracle import audit_folder, open_database, set_policy
 from tests.faults.racers import Racer, all_ask
 
 PROCESSES = 8

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from router.domain.values import Budget
 from router.store.ledger import LEASE_S
-from tests.faults.books import audit_folder, open_database, set_policy
+from tests.faults.ledger_oracle import audit_folder, open_database, set_policy
 from tests.faults.racers import Racer, all_ask
 
 AMOUNT = 100

@@ -54,7 +54,7 @@ async def test_a_429_is_sent_again_never_earlier_than_asked(
 
     async def one(text: str) -> int:
         model = PAID[cases[text][0]]
-        async with open_router(tmp_path / text, sandbox) as router:  # a lane of its own: one does not slow another
+        async with open_router(tmp_path / text, sandbox) as router:  # a limiter of its own: one does not slow another
             result = await router.embed([text], model=model, policy="quality")
             assert wrong(result.vectors, right(model, [text])) == 0
             assert (result.unconfirmed, router.ledger.totals()) == (0, (result.cost, 0, 0))

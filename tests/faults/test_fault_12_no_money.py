@@ -11,11 +11,10 @@ from typing import Literal
 
 import pytest
 
-from router.corpora.jobs import Job
 from router.domain.errors import KeyRejected, QuotaExhausted
 from router.sandbox import Fault, Sandbox
-from tests.corpora.libraries import Opened, assert_right, jsonl, opened, texts
-from tests.faults.books import audit
+from router.store.jobs import Job
+from tests.faults.ledger_oracle import audit
 from tests.faults.paid_helpers import (
     PAID,
     SMALL,
@@ -28,6 +27,7 @@ from tests.faults.paid_helpers import (
     soon,
     wrong,
 )
+from tests.libraries import Opened, assert_right, jsonl, opened, texts
 from tests.waits import until
 
 Kind = Literal["quota", "key_revoked"]

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from router.dispatch.lane import BREAK_AFTER, BREAK_S
+from router.dispatch.limiter import BREAK_AFTER, BREAK_S
 from router.domain.errors import Overloaded, Refused, Unreachable
 from router.domain.values import Policy
 from router.sandbox import Fault, Sandbox
-from tests.faults.books import MODELS
+from tests.faults.ledger_oracle import MODELS
 from tests.faults.paid_helpers import (
     PAID,
     SMALL,
@@ -92,22 +92,22 @@ async def test_one_call_tries_and_then_all_is_well_again(sandbox: Sandbox, tmp_p
         return await router.embed([text], model=SMALL, policy="quality")
 
     async with open_router(tmp_path, sandbox) as router:
-        lane = router.lanes["openai"]
+        limiter = router.limiters["openai"]
         for text in texts[:2]:
             with pytest.raises((Overloaded, Unreachable)):
                 await ask(text)
-        lane._open_until -= BREAK_S  # its time goes by
+        limiter._open_until -= BREAK_S  # its time goes by
         sandbox.configure(latency_ms=50)
         failed = await asyncio.gather(*map(ask, texts), return_exceptions=True)
         assert {type(e) for e in failed} <= {Overloaded, Unreachable, Refused}
         assert sandbox.bill().requests == BREAK_AFTER + 1
-        assert lane.unhealthy()
+        assert limiter.unhealthy()
 
         sandbox.faults.clear()
-        lane._open_until -= BREAK_S  # its time goes by
+        limiter._open_until -= BREAK_S  # its time goes by
         answered = await asyncio.gather(*map(ask, texts))
         assert len(answered) == len(texts)
-        assert lane.health().failures_in_row == 0
+        assert limiter.health().failures_in_row == 0
         books = assert_books(router, sandbox)
         assert books.settled == sandbox.bill().nanodollars
         assert sandbox.bill().most_often == 1

@@ -64,7 +64,7 @@ async def test_what_never_left_is_released(
                     await router.embed(["a text"], model=PAID[name], policy="quality")
                 error = raised.value
             assert isinstance(error, Unreachable)
-        assert f"{name} cannot be reached" in router.lanes[name].health().last_error
+        assert f"{name} cannot be reached" in router.limiters[name].health().last_error
         books = assert_books(router, sandbox)
         assert (books.settled, books.unconfirmed) == (0, 0)
     figure(14, f"{name}, {where}: {books.unconfirmed} nanodollars unconfirmed")

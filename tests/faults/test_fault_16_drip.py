@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from router.domain.errors import OutcomeUnknown
-from router.request.intake import digest
+from router.pipeline.validate import digest
 from router.sandbox import Fault, Sandbox
-from tests.faults.books import audit_folder
+from tests.faults.ledger_oracle import audit_folder
 from tests.faults.paid_helpers import PAID, connected, open_router, quick_retries
 
 TIMEOUT_S = 1.0

@@ -42,8 +42,8 @@ async def test_no_vector_is_ever_at_the_wrong_text(
     figure: Callable[[int, str], None], name: str,
 ) -> None:  # fmt: skip
     """Of many calls each second one is answered wrongly: reordered where that can be, else refused and sent again."""
-    monkeypatch.setattr("router.dispatch.lane.BREAK_AFTER", 10**6)
-    monkeypatch.setattr("router.dispatch.lane.RESENDS_A_SUCCESS", 1.0)
+    monkeypatch.setattr("router.dispatch.limiter.BREAK_AFTER", 10**6)
+    monkeypatch.setattr("router.dispatch.limiter.RESENDS_A_SUCCESS", 1.0)
     texts = [f"{text}." for text in some_texts(count(600, 10_000))]  # so that ` 40.` is in one of them
     calls = len(texts) // 20
     for turn in range(calls // 2):

@@ -28,7 +28,7 @@ async def test_bad_numbers_are_paid_for_and_not_kept(
 ) -> None:
     """One bad vector sinks its answer: charged as billed, nothing cached, no warning on the way; the next is taken."""
     quick_retries(monkeypatch)
-    monkeypatch.setattr("router.dispatch.lane.BREAK_AFTER", 10**6)
+    monkeypatch.setattr("router.dispatch.limiter.BREAK_AFTER", 10**6)
     texts = some_texts(5)
     async with open_router(tmp_path, sandbox, MIRROR.format(url=sandbox.openai_url)) as router:
         for sort in KINDS:

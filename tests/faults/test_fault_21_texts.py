@@ -11,8 +11,8 @@ import pytest
 from router import splitting, tokens
 from router.domain.errors import BadInput
 from router.domain.values import LongTexts, Policy
+from router.pipeline.validate import MOST_BYTES
 from router.providers.base import Floats
-from router.request.intake import MOST_BYTES
 from router.sandbox import Sandbox
 from tests.faults.paid_helpers import SMALL, assert_books, open_router, right, some_texts, wrong
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from router.corpora.batch import BatchTier
-from router.corpora.batch_results import Results
-from router.request.intake import digest
+from router.batches.results import Results
+from router.batches.states import BatchTier
+from router.pipeline.validate import digest
 from router.sandbox import Fault, Sandbox
-from tests.corpora.batches import SMALL, SomeJob, assert_right, misses_of, opened, stored
-from tests.faults.books import audit
+from tests.batches.batches import SMALL, SomeJob, assert_right, misses_of, opened, stored
+from tests.faults.ledger_oracle import audit
 
 LINE_FAULTS = ("one_short", "one_too_many", "doubled_index", "nan", "infinity", "null", "zeros", "wrong_size",
                "broken_base64", "wrong_model", "overbill", "status", "poison")  # fmt: skip

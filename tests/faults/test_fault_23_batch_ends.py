@@ -14,9 +14,9 @@ import pytest
 
 from router.providers.batch import BatchClient
 from router.sandbox import Fault, Sandbox
-from tests.corpora.batches import SomeJob, advance, assert_right, finish, misses_of, opened, stored
+from tests.batches.batches import SomeJob, advance, assert_right, finish, misses_of, opened, stored
 from tests.faults.batch_kills import DOWNLOAD, LINES, SUBMIT, Recovery, recover
-from tests.faults.books import audit
+from tests.faults.ledger_oracle import audit
 from tests.faults.racers import Racer
 
 Count = Callable[[int, int], int]

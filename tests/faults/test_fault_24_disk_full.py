@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 
-from router.corpora.batch import BatchTier
-from router.corpora.library import Library
-from router.corpora.worker import Worker
+from router.batches.states import BatchTier
 from router.domain.errors import RouterError, StoreFull
 from router.engine import Router
-from router.request.intake import digest
+from router.jobs.worker import Worker
+from router.library import Library
+from router.pipeline.validate import digest
 from router.sandbox import Sandbox
 from router.store.database import Database
-from tests.faults.books import audit
+from tests.faults.ledger_oracle import audit
 from tests.faults.paid_helpers import SMALL, limits, right, some_texts, wrong
 
 CALL = 10
@@ -56,13 +56,13 @@ def cached(router: Router, texts: list[str]) -> list[str]:
     return [t for t in texts if digest(t) in found]
 
 
-@pytest.mark.parametrize("lanes", [1, 4])
+@pytest.mark.parametrize("limiters", [1, 4])
 async def test_a_request_stops_paying_when_its_vectors_cannot_be_kept(
-    sandbox: Sandbox, fresh: Callable[[str], Path], figure: Callable[[int, str], None], lanes: int
+    sandbox: Sandbox, fresh: Callable[[str], Path], figure: Callable[[int, str], None], limiters: int
 ) -> None:
     """What was stored stays and is right; at most the calls in flight are lost, and none is sent after them."""
-    folder = fresh(f"data{lanes}")
-    (folder / "router.toml").write_text(limits(max_texts_per_call=CALL, max_in_flight=lanes), "utf-8")
+    folder = fresh(f"data{limiters}")
+    (folder / "router.toml").write_text(limits(max_texts_per_call=CALL, max_in_flight=limiters), "utf-8")
     first, then = some_texts(30, "first"), some_texts(400, "then")
     async with Router.open(folder, env=sandbox.environment) as router:
         await router.embed(first, policy="quality", model=SMALL)
@@ -75,7 +75,7 @@ async def test_a_request_stops_paying_when_its_vectors_cannot_be_kept(
         assert answered == [t for t in cached(router, then) if t in set(answered)]
         sent = sandbox.bill().texts - len(first)
         after = sent - len(cached(router, then))  # billed, and not kept
-        assert after <= 2 * lanes * CALL, "calls were sent after the disk was full"
+        assert after <= 2 * limiters * CALL, "calls were sent after the disk was full"
         books = audit(router.database.reader())
         assert books.held == 0
         assert sandbox.bill().nanodollars <= books.shown
@@ -86,7 +86,7 @@ async def test_a_request_stops_paying_when_its_vectors_cannot_be_kept(
         await make_room(router.cache.database)
         done = await router.embed(first + then, policy="quality", model=SMALL)
         assert wrong(done.vectors, right(SMALL, first + then)) == 0
-    figure(24, f"vectors.db full, {lanes} in flight: 0 rows lost, {after} texts billed and not kept, all in flight")
+    figure(24, f"vectors.db full, {limiters} in flight: 0 rows lost, {after} texts billed and not kept, all in flight")
 
 
 async def test_full_books_let_nothing_out(

@@ -17,15 +17,15 @@ from pathlib import Path
 
 import pytest
 
-from router.corpora.library import Library
 from router.engine import Router
-from router.request.intake import digest
+from router.library import Library
+from router.pipeline.validate import digest
 from router.sandbox import Fault, Sandbox
-from router.store.cache import Cache
 from router.store.ledger import LEASE_S
-from tests.corpora.libraries import jsonl
+from router.store.vectors import Cache
 from tests.faults.paid_helpers import SMALL, assert_books, limits, right, some_texts, wrong
 from tests.faults.racers import ROOT
+from tests.libraries import jsonl
 
 LANES, A_CALL = 4, 50
 

@@ -18,7 +18,7 @@ from router.engine import Router
 from router.sandbox import Sandbox
 from router.store.database import connect
 from router.store.ledger import LEASE_S
-from tests.faults.books import audit, audit_folder
+from tests.faults.ledger_oracle import audit, audit_folder
 from tests.faults.paid_helpers import SMALL, limits, right, some_texts, wrong
 from tests.waits import until
 
@@ -66,15 +66,15 @@ async def test_every_backup_that_was_taken_while_writing_balances(
     async with Router.open(folder, env=sandbox.environment) as router:
         stop = asyncio.Event()
 
-        async def write(lane: int) -> None:
+        async def write(limiter: int) -> None:
             nonlocal written
             number = 0
             while not stop.is_set():
                 number += 1
                 written += 1
-                await router.embed(some_texts(40, f"writer {lane}, {number}"), policy="quality", model=SMALL)
+                await router.embed(some_texts(40, f"writer {limiter}, {number}"), policy="quality", model=SMALL)
 
-        writers = [asyncio.create_task(write(lane)) for lane in range(4)]
+        writers = [asyncio.create_task(write(limiter)) for limiter in range(4)]
         last = (0, 0)
         for number in range(restores):
             into, before = tmp_path / f"backup{number}", written

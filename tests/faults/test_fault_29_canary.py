@@ -14,11 +14,11 @@ from pathlib import Path
 import orjson
 import pytest
 
-from router.corpora.export import open_writer
 from router.domain.errors import RouterError
 from router.domain.values import Policy
 from router.engine import Router
 from router.sandbox import Fault, Sandbox
+from router.search.export import open_writer
 from tests.faults.paid_helpers import PAID, assert_books, open_router, quick_retries, some_texts
 
 KEYS = {
@@ -131,8 +131,8 @@ async def test_no_key_is_ever_shown_logged_or_stored(
 ) -> None:  # fmt: skip
     """Errors with their causes, representations, logs at their loudest, output, databases, WAL and exports."""
     quick_retries(monkeypatch)
-    monkeypatch.setattr("router.dispatch.lane.BREAK_AFTER", 10**6)
-    monkeypatch.setattr("router.dispatch.lane.HOPELESS_S", 10**9)
+    monkeypatch.setattr("router.dispatch.limiter.BREAK_AFTER", 10**6)
+    monkeypatch.setattr("router.dispatch.limiter.HOPELESS_S", 10**9)
     monkeypatch.setattr("router.dispatch.steps.MOST_SENDS", 1)
     search, data, paths = Search(), tmp_path / "data", 0
     async with open_router(data, sandbox, **KEYS) as router:
@@ -146,7 +146,7 @@ async def test_no_key_is_ever_shown_logged_or_stored(
                     silent = fault.kind in ("hang", "drip")
                     router.settings.endpoints[name].timeout_s = 0.1 if silent else 60.0
                     await fail(router, search, f"{name} {fault.kind} {fault.status}", model, [f"{fault.kind} {name}"])
-                    router.lanes[name]._not_before = 0.0
+                    router.limiters[name]._not_before = 0.0
                     paths += 1
             search.look(f"{name} health", repr(router.health()))
             search.look(f"{name} client", f"{vars(router.providers[name])!r}")

@@ -18,11 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from router.corpora.archives import expand
-from router.corpora.extract import kind_of, read_document, read_rows, save_stream
 from router.domain.errors import BadInput
-from tests.corpora.makers import archive, docx_with_body, pdf
-from tests.corpora.office_files import element, packed, relations
+from router.ingest.archives import expand
+from router.ingest.extract import kind_of, read_document, read_rows, save_stream
+from tests.ingest.makers import archive, docx_with_body, pdf
+from tests.ingest.office_files import element, packed, relations
 
 WORD = b'<w:document xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"><w:body>%s</w:body></w:document>'
 ROOT = Path(__file__).parents[2]

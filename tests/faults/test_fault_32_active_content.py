@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pages.components.format import md
-from router.corpora.export import safe_cell
+from router.search.export import safe_cell
 
 ACTIVE = ("=", "+", "-", "@", "\t", "\r")
 HOSTILE = (

@@ -18,10 +18,10 @@ from router.engine import Router
 from router.providers.base import EmbedCall, Reply
 from router.providers.batch import BatchClient
 from router.sandbox import Fault, Sandbox
-from tests.corpora.batches import SomeJob, misses_of
-from tests.corpora.batches import opened as opened_tier
-from tests.corpora.libraries import jsonl, opened
+from tests.batches.batches import SomeJob, misses_of
+from tests.batches.batches import opened as opened_tier
 from tests.faults.paid_helpers import SMALL, assert_books, limits, open_router, quick_retries, some_texts
+from tests.libraries import jsonl, opened
 
 CAP = Policy(name="cap", goal="quality", budgets=(Budget(amount=300_000, window="total"),), when_exhausted="refuse")
 AT_ONCE = 4
@@ -149,8 +149,8 @@ async def test_a_job_stops_with_the_reason(sandbox: Sandbox, tmp_path: Path, cha
     """In the middle of a block: it is paused, with what was embedded kept."""
     file = jsonl(tmp_path / "letters.jsonl", some_texts(60, "a letter that is long enough to be a chunk of its own"))
     async with opened(tmp_path / "data", sandbox, block=60) as here:
-        here.router.lanes["openai"].endpoint.max_texts_per_call = 5
-        here.router.lanes["openai"].endpoint.max_in_flight = 1
+        here.router.limiters["openai"].endpoint.max_texts_per_call = 5
+        here.router.limiters["openai"].endpoint.max_in_flight = 1
         await save(here.router)
         watch = Watch(here.router, change)
         number = await here.embed("letters", file, policy="cap")

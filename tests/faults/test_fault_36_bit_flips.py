@@ -17,15 +17,15 @@ import numpy as np
 import pytest
 
 from router.cli.doctor import Check, _files
-from router.corpora.library import Library
 from router.domain.errors import BadInput, StoreError
 from router.engine import Router
-from router.request.intake import digest
+from router.library import Library
+from router.pipeline.validate import digest
 from router.sandbox import Sandbox
-from router.store.cache import Cache, Damaged, Kind
 from router.store.database import sqlite3
-from tests.corpora.libraries import SMALL, jsonl, opened, texts
+from router.store.vectors import Cache, Damaged, Kind
 from tests.faults.paid_helpers import right, wrong
+from tests.libraries import SMALL, jsonl, opened, texts
 
 TINY = Kind(space="s", model="openai/tiny", role="document", variant="whole", dimensions=16)
 KINDS = (TINY, replace(TINY, role="query"), replace(TINY, space="t", model="voyage/tiny"))

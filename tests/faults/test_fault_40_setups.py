@@ -21,9 +21,9 @@ from router.domain.errors import NotConfigured, ProviderError, Unreachable
 from router.engine import Router
 from router.providers.batch import BatchClient
 from router.sandbox import Sandbox
-from tests.corpora.libraries import assert_right, jsonl, opened, texts
-from tests.faults.books import audit
+from tests.faults.ledger_oracle import audit
 from tests.faults.paid_helpers import PAID, assert_books, limits, open_router, quick_retries, some_texts
+from tests.libraries import assert_right, jsonl, opened, texts
 
 URLS = {"openai": "OPENAI_BASE_URL", "cohere": "CO_API_URL", "voyage": "VOYAGE_BASE_URL"}
 MISSING = "/nonexistent/ca.pem"
@@ -160,7 +160,7 @@ async def serving(kind: str, folder: Path) -> AsyncIterator[int]:
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     quick_retries(monkeypatch)
-    monkeypatch.setattr("router.dispatch.lane.BREAK_AFTER", 10**6)
+    monkeypatch.setattr("router.dispatch.limiter.BREAK_AFTER", 10**6)
     for name in ("NO_PROXY", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR"):
         monkeypatch.delenv(name, raising=False)
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from router.corpora import split
-from router.corpora.chunk import chunk_text
-from router.corpora.extract import read_document
 from router.domain.errors import BadInput
-from tests.corpora.libraries import opened
+from router.ingest import splitter
+from router.ingest.chunking import chunk_text
+from router.ingest.extract import read_document
+from tests.libraries import opened
 
 MOST_S = 30.0
 
@@ -51,7 +51,7 @@ async def test_no_file_takes_time_without_end(
     full = pytestconfig.getoption("--full")
     size = 400_000 if full else 120_000
     if not full:
-        monkeypatch.setattr(split, "SECONDS", 3)
+        monkeypatch.setattr(splitter, "SECONDS", 3)
     slowest, refused = 0.0, []
     files = slow(size)
     (tmp_path / "good.md").write_text("A good sentence.", "utf-8")
@@ -76,27 +76,27 @@ async def test_no_file_takes_time_without_end(
 def test_a_splitting_that_is_stopped_leaves_the_next_in_peace(monkeypatch: pytest.MonkeyPatch) -> None:
     """What takes too long is ended with a reason, and the text after it is split as ever; short texts stay here."""
     long, words = "> " * 100_000, "Some words in a row. " * 4_000
-    monkeypatch.setattr(split, "SECONDS", 0)
-    with split.Splitter() as splitter:
+    monkeypatch.setattr(splitter, "SECONDS", 0)
+    with splitter.Splitter() as split:
         with pytest.raises(BadInput, match=r"cannot be split: that takes more than 0 seconds or 448 MB"):
-            list(splitter.chunks(long, tokenizer="wordpiece", limit=256, markdown=True))
-        monkeypatch.setattr(split, "SECONDS", 20)
+            list(split.chunks(long, tokenizer="wordpiece", limit=256, markdown=True))
+        monkeypatch.setattr(splitter, "SECONDS", 20)
         for tokenizer in ("wordpiece", "bytes"):
-            found = list(splitter.chunks(words, tokenizer=tokenizer, limit=128, overlap=8))
+            found = list(split.chunks(words, tokenizer=tokenizer, limit=128, overlap=8))
             assert found == list(chunk_text(words, tokenizer=tokenizer, limit=128, overlap=8))
         with pytest.raises(BadInput, match="half a surrogate pair"):
-            list(splitter.chunks(words + "\ud800", tokenizer="wordpiece", limit=128))
-        monkeypatch.setattr(split, "_start", None)
-        assert list(splitter.chunks("short", tokenizer="bytes", limit=64))
-        assert list(splitter.chunks(words, tokenizer="bytes", limit=512))  # by the process that there is
+            list(split.chunks(words + "\ud800", tokenizer="wordpiece", limit=128))
+        monkeypatch.setattr(splitter, "_start", None)
+        assert list(split.chunks("short", tokenizer="bytes", limit=64))
+        assert list(split.chunks(words, tokenizer="bytes", limit=512))  # by the process that there is
 
 
 def test_a_text_too_long_for_the_memory_is_split_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut at blank lines: no word is lost, places and numbers go on, all but the chunks at the cuts are the same."""
     text = "\n\n".join(f"Paragraph {n} says what has to be said of the number {n}." for n in range(2_000))
-    monkeypatch.setattr(split, "PART", 40_000)
-    with split.Splitter() as splitter:
-        found = list(splitter.chunks(text, tokenizer="wordpiece", limit=64))
+    monkeypatch.setattr(splitter, "PART", 40_000)
+    with splitter.Splitter() as split:
+        found = list(split.chunks(text, tokenizer="wordpiece", limit=64))
     assert [chunk.index for chunk in found] == list(range(len(found)))
     assert all(text[chunk.start : chunk.end] == chunk.text for chunk in found)
     assert " ".join(chunk.text for chunk in found).split() == text.split()

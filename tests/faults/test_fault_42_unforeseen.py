@@ -15,11 +15,11 @@ import pytest
 
 from pages.components import columns as choosing
 from router.cli.rows import read_files
-from router.corpora import archives, extract, readers_rows
-from router.corpora.columns import AS_USUAL
 from router.domain.errors import BadInput, StoreFull
-from tests.corpora.libraries import opened
-from tests.corpora.makers import archive
+from router.ingest import archives, extract, readers_rows
+from router.ingest.columns import AS_USUAL
+from tests.ingest.makers import archive
+from tests.libraries import opened
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ async def test_a_file_that_vanishes_costs_only_itself(twenty: Path, tmp_path: Pa
             return real(path)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("router.corpora.archives.kind_of", vanishing)
+            patch.setattr("router.ingest.archives.kind_of", vanishing)
             reports = {r.name: r for r in await here.library.add_files(collection.name, files)}
         assert reports["11.md"].state == "failed"
         assert sum(r.state == "added" for r in reports.values()) == 17

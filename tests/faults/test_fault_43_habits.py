@@ -19,11 +19,11 @@ from router.domain.errors import BadReply, BudgetExceeded, CallRejected, Overloa
 from router.domain.values import Budget, Policy
 from router.engine import Router
 from tests.cli.conftest import Shell
-from tests.corpora.libraries import Opened, jsonl
-from tests.corpora.libraries import opened as opened_library
-from tests.faults.books import audit
 from tests.faults.habits import MODEL, Habits, running_habits, vector
+from tests.faults.ledger_oracle import audit
 from tests.faults.paid_helpers import quick_retries, some_texts
+from tests.libraries import Opened, jsonl
+from tests.libraries import opened as opened_library
 
 FREE, PAID = "0", "0.02"
 A_TOKEN = 20
@@ -102,7 +102,7 @@ async def test_nineteen_of_twenty_are_answered(
             assert unconfirmed == sum(map(worth, failed))
             assert settled == sum(len(texts[i].split()) for i in kept) * A_TOKEN
         assert "The server failed on a call, so the texts were sent in parts" in result.decision
-        assert not router.lanes["habit"].unhealthy()
+        assert not router.limiters["habit"].unhealthy()
     figure(43, f"{habit} at ${price}: 19 of 20 answered, the one to blame was sent {sends} times")
 
 
@@ -111,7 +111,7 @@ async def test_two_of_twenty_do_not_take_the_others_with_them_where_it_is_free(s
     async with at(tmp_path, server.toml("nan500", price=FREE)) as router:
         result = await router.embed(poisoned(20, 3, 15), model=MODEL, policy="quality", partial=True)
         assert list(result.problems) == [3, 15]
-        assert not router.lanes["habit"].unhealthy()
+        assert not router.limiters["habit"].unhealthy()
 
 
 async def test_a_paid_server_that_fails_on_everything_is_not_asked_for_each_text(
@@ -148,7 +148,7 @@ async def test_what_would_be_wrong_again_is_not_asked_for_again(
     """Another model, another size: one send a call that was under way, and the rest of the request is not sent."""
     toml = server.toml(habit, texts=2) + "[providers.openai]\n"
     async with at(tmp_path, toml) as router:
-        router.lanes["habit"].endpoint.max_in_flight = 3
+        router.limiters["habit"].endpoint.max_in_flight = 3
         result = await router.embed(some_texts(40), model=MODEL, policy="quality", partial=True)
         assert len(result.problems) == 40
         assert all(isinstance(error, BadReply) and said in str(error) for error in result.problems.values())
@@ -183,7 +183,7 @@ def _packed(router: Router, n: int) -> list[Any]:
     from router.domain.values import Unit
 
     units = [Unit(digest=bytes(32), text="", tokens=3)] * n
-    return pack(units, router.catalog.get(MODEL).limits, lanes=32)
+    return pack(units, router.catalog.get(MODEL).limits, limiters=32)
 
 
 @pytest.mark.parametrize("places", [(1_234,), (0, 1, 2, 500, 999, 1_000, 1_500, 1_998, 1_999)])

@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 
 from router.engine import Router
-from router.request.intake import digest
+from router.pipeline.validate import digest
 from router.sandbox import Sandbox, expected_vectors
-from router.store.cache import Cache
 from router.store.ledger import LEASE_S
-from tests.faults.books import MODEL, audit, audit_folder
+from router.store.vectors import Cache
 from tests.faults.kills import POINTS
+from tests.faults.ledger_oracle import MODEL, audit, audit_folder
 from tests.faults.racers import Racer
 
 CALLS = 4

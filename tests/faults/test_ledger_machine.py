@@ -34,7 +34,7 @@ from router.domain.values import Budget, BudgetState, Window
 from router.store.balances import parse_scopes, used_in
 from router.store.ledger import LEASE_S, Hold, Ledger
 from router.store.policies import Policies
-from tests.faults.books import KIND, audit, hold, one_each, open_database, set_policy, unit
+from tests.faults.ledger_oracle import KIND, audit, hold, one_each, open_database, set_policy, unit
 
 T = TypeVar("T")
 POLICIES = ("p", "café")

@@ -14,7 +14,7 @@ from router.domain.errors import StoreBusy
 from router.engine import Router
 from router.sandbox import Fault, Sandbox
 from router.store.database import Database
-from tests.faults.books import MODEL, audit_folder
+from tests.faults.ledger_oracle import MODEL, audit_folder
 from tests.faults.racers import Racer
 
 

@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from router.engine import Router
-from router.request.results import Result
+from router.pipeline.results import Result
 from router.sandbox import Fault, Sandbox, expected_vectors
-from tests.faults.books import MODEL, audit
+from tests.faults.ledger_oracle import MODEL, audit
 
 LARGE = "openai/text-embedding-3-large"
 FULL = {MODEL: 1536, LARGE: 3072}

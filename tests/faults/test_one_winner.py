@@ -13,7 +13,7 @@ from typing import Any
 
 from router.domain.values import Budget
 from router.store.ledger import Hold, Ledger
-from tests.faults.books import audit, hold, one_each, open_database, set_policy, unit
+from tests.faults.ledger_oracle import audit, hold, one_each, open_database, set_policy, unit
 
 RACERS = 16
 PROGRAMS = 4

@@ -14,7 +14,7 @@ from router.domain.errors import BudgetExceeded, Refused
 from router.domain.values import Budget, Deadline, Goal, Policy
 from router.engine import Router
 from router.sandbox import Fault, Sandbox
-from tests.faults.books import MODEL, MODELS, audit
+from tests.faults.ledger_oracle import MODEL, MODELS, audit
 
 UNPRICED = """
 [[models]]

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from router.sandbox import Sandbox
-from tests.faults.books import MODEL, audit_folder
+from tests.faults.ledger_oracle import MODEL, audit_folder
 from tests.faults.racers import Racer, all_ask
 
 PROCESSES = 4

@@ -14,7 +14,7 @@ import pytest
 from router.domain.errors import BudgetExceeded
 from router.domain.values import Budget, Window
 from router.store.ledger import Ledger
-from tests.faults.books import audit, hold, open_database, set_policy, unit
+from tests.faults.ledger_oracle import audit, hold, open_database, set_policy, unit
 
 LIMIT = 4
 AMOUNT = 2

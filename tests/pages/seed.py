@@ -10,11 +10,11 @@ from pathlib import Path
 
 from benchmarks import dashboard
 from router import Router
-from router.corpora.library import Library
 from router.domain.money import price_tokens
 from router.domain.pricing import price_on
 from router.domain.values import Avoided, Budget, Policy, RouteCounts, Unit
-from router.reports import today
+from router.library import Library
+from router.reporting.figures import today
 from router.store.entries import Purpose
 from router.store.usage import Outcome
 

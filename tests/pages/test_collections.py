@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from pages.components import shelf
-from router.corpora.worker import Worker
+from pages.components import collection_list
 from router.host import host
+from router.jobs.worker import Worker
 from router.sandbox import Sandbox
 from tests.pages.test_pages import button, say_yes, tick, words
 
@@ -182,13 +182,13 @@ def test_a_confirmed_quote_becomes_a_job_that_can_be_watched(
     app = open_page("collections", collection="mine")
     app.selectbox(key="order model").set_value(SMALL)
     app.selectbox(key="order when").set_value("now").run()
-    monkeypatch.setattr(shelf, "DOUBLE_CLICK_S", 600.0)
+    monkeypatch.setattr(collection_list, "DOUBLE_CLICK_S", 600.0)
     order(app).click().run()
     assert not app.exception
     assert "0 of 2 texts" in words(app)
     app.segmented_control(key="tab").set_value("Documents").run()  # as the second half of a double click has it
     assert button(app, "Pause")
-    monkeypatch.setattr(shelf, "DOUBLE_CLICK_S", 0.0)
+    monkeypatch.setattr(collection_list, "DOUBLE_CLICK_S", 0.0)
     app.segmented_control(key="tab").set_value("Documents").run()
     assert not [b for b in app.button if b.label == "Pause"]
     app.segmented_control(key="tab").set_value("Jobs").run()

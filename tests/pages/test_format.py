@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pages.components import bars, charts, draw, format, tables
+from pages.components import bars, charts, format, tables, widgets
 from pages.components.format import (
     ROUTES,
     charged,
@@ -30,7 +30,7 @@ from pages.components.format import (
 )
 from router.domain.values import ROUTES as ROUTE_NAMES
 from router.domain.values import Avoided
-from router.reports import Day, Forecast
+from router.reporting.figures import Day, Forecast
 from router.store.usage import Slice
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -85,9 +85,9 @@ def test_a_table_has_likely_under_likely() -> None:
 def test_a_sparkline_is_a_sentence() -> None:
     """For those who cannot see it: where it begins, where it ends, its highest; or that there is nothing."""
     days = [date(2026, 11, n) for n in (1, 2, 3)]
-    words = draw.course(dict(zip(days, (5_000_000, 40_000_000, 0), strict=True)), format.usd)
+    words = widgets.course(dict(zip(days, (5_000_000, 40_000_000, 0), strict=True)), format.usd)
     assert words == "$0.0050 on 1 November, $0.00 on 3 November, highest $0.0400 on 2 November."
-    assert draw.course(dict.fromkeys(days, 0.0), percent) == "0 % all along, 1 November to 3 November."
+    assert widgets.course(dict.fromkeys(days, 0.0), percent) == "0 % all along, 1 November to 3 November."
 
 
 def test_every_route_has_a_look_of_its_own_and_the_theme_has_its_hue() -> None:

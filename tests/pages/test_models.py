@@ -12,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 
 from pages.components import prices
 from router.config import Endpoint, Secret
-from router.dispatch.lane import Health
+from router.dispatch.limiter import Health
 from router.host import host
 from router.sandbox import Sandbox
 from router.store.learned import learn
@@ -115,8 +115,8 @@ def test_a_provider_that_is_left_alone_says_until_when() -> None:
         provider="openai", width=1, in_flight=0, failures_in_row=5, open_until=1_795_269_780.0, last_error="500"
     )
     said = [
-        prices.state_of(lane, configured=True, now=1_795_269_770.0, zone="Europe/Paris")
-        for lane in (calm, failing, broken)
+        prices.state_of(limiter, configured=True, now=1_795_269_770.0, zone="Europe/Paris")
+        for limiter in (calm, failing, broken)
     ]
     assert said == ["ready", "failing, still tried", "left alone until 21 Nov 15:03"]
     assert prices.state_of(broken, configured=False, now=0.0, zone="UTC") == "no key"

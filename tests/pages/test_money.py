@@ -14,15 +14,15 @@ import pyarrow.parquet as pq
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from pages.components import charts, drill, tables
+from pages.components import charts, drilldown, tables
 from pages.components.format import md
-from pages.components.replaying import sentence
-from router import reports
+from pages.components.replay import sentence
 from router.domain.money import show
 from router.domain.values import Budget, RouteCounts
 from router.host import host
-from router.replay import Replay, Side
-from router.reports import Day
+from router.reporting import figures
+from router.reporting.figures import Day
+from router.reporting.replay import Replay, Side
 from router.sandbox import Sandbox
 from router.store.usage import Slice
 from tests.pages import seed
@@ -82,8 +82,8 @@ def test_latency_is_shown_by_route(busy: Path, open_page: Open) -> None:
 def test_a_bar_in_the_url_shows_its_requests_and_their_sum_is_the_bar(busy: Path, open_page: Open) -> None:
     """By every group, a day or an hour a bar; taken back, all requests are there again."""
     router = host().router
-    today = reports.today(router.clock(), "UTC")
-    days = reports.days(router.usage, first=today - timedelta(days=6), last=today, zone="UTC", by="provider")
+    today = figures.today(router.clock(), "UTC")
+    days = figures.days(router.usage, first=today - timedelta(days=6), last=today, zone="UTC", by="provider")
     day = max(days, key=lambda d: d.spent)
     app = open_page("spend", range="7d", by="provider", bar=day.day.isoformat(), of="voyage")
     assert not app.exception
@@ -97,7 +97,7 @@ def test_a_bar_in_the_url_shows_its_requests_and_their_sum_is_the_bar(busy: Path
     assert "Latest requests" in words(app)
     assert "bar" not in app.query_params
 
-    hours = reports.hours(router.usage, first=day.day, last=day.day, zone="UTC", by="policy")
+    hours = figures.hours(router.usage, first=day.day, last=day.day, zone="UTC", by="policy")
     hour = max(hours, key=lambda d: d.spent)
     name = max(hour.groups, key=lambda n: hour.groups[n].charged)
     app = open_page("spend", range="7d", step="hour", by="policy", bar=f"{hour.day:%Y-%m-%dT%H:00Z}", of=name)
@@ -111,9 +111,9 @@ def test_a_bar_in_the_url_shows_its_requests_and_their_sum_is_the_bar(busy: Path
 )
 def test_what_is_no_bar_is_none(written: str) -> None:
     """What somebody wrote into the URL by hand; an hour without its offset could be two."""
-    assert drill.start_of(written, "Europe/Paris") in (None, date(2026, 11, 1))
-    assert drill.start_of("2026-11-01", "Europe/Paris") == date(2026, 11, 1)
-    hour = drill.start_of("2026-11-01T10:00Z", "Europe/Paris")
+    assert drilldown.start_of(written, "Europe/Paris") in (None, date(2026, 11, 1))
+    assert drilldown.start_of("2026-11-01", "Europe/Paris") == date(2026, 11, 1)
+    hour = drilldown.start_of("2026-11-01T10:00Z", "Europe/Paris")
     assert f"{hour:%H:%M}" == "11:00"
 
 
@@ -151,12 +151,12 @@ def test_older_requests_come_page_by_page(data: Path, open_page: Open) -> None:
 def test_days_of_ones_own_are_asked_for(busy: Path, open_page: Open) -> None:
     """From and to; a part of the whole, with the end of its last day."""
     router = host().router
-    today = reports.today(router.clock(), "UTC")
+    today = figures.today(router.clock(), "UTC")
     app = open_page("spend", range="dates")
     app.date_input(key="dates").set_value((today - timedelta(days=5), today - timedelta(days=3))).run()
     assert not app.exception
-    span = {"since": reports.bounds_of(today - timedelta(days=5), "UTC")[0]}
-    found = reports.figures(router.usage, **span, until=reports.bounds_of(today - timedelta(days=3), "UTC")[1])
+    span = {"since": figures.bounds_of(today - timedelta(days=5), "UTC")[0]}
+    found = figures.totals(router.usage, **span, until=figures.bounds_of(today - timedelta(days=3), "UTC")[1])
     assert app.metric[0].value.replace("\\", "") == show(found.spent)
 
 
@@ -177,9 +177,9 @@ def test_an_hour_that_comes_twice_is_two_bars() -> None:
     """The night in which the clocks go back: one place on the wall, two hours, each chosen by itself."""
     zone = ZoneInfo("Europe/Paris")
     twice = [datetime(2026, 10, 25, 2, tzinfo=zone, fold=fold) for fold in (0, 1)]
-    hours = [reports.hour_at(d.timestamp(), "Europe/Paris") for d in twice]
-    assert [drill.start_of(f"2026-10-25T0{n}:00Z", "Europe/Paris") for n in (0, 1)] == hours
-    assert [reports.bounds_of_bar(h, "Europe/Paris")[0] for h in hours] == [1792886400.0, 1792890000.0]
+    hours = [figures.hour_at(d.timestamp(), "Europe/Paris") for d in twice]
+    assert [drilldown.start_of(f"2026-10-25T0{n}:00Z", "Europe/Paris") for n in (0, 1)] == hours
+    assert [figures.bounds_of_bar(h, "Europe/Paris")[0] for h in hours] == [1792886400.0, 1792890000.0]
     figure = charts.spent(hours, {"api": [1, 2]}, chosen=(hours[1], "api"))
     assert list(figure.data[0].x) == [datetime(2026, 10, 25, 2)] * 2
     assert list(figure.data[0].marker.opacity) == [0.3, 1.0]
@@ -306,10 +306,10 @@ def test_the_most_expensive_requests_are_those_of_all(data: Path, open_page: Ope
     assert costs(open_page("overview", sort="most expensive")) == truth[:10]
 
     router = host().router
-    today = reports.today(router.clock(), "UTC")
-    days = reports.days(router.usage, first=today - timedelta(days=6), last=today, zone="UTC", by="provider")
+    today = figures.today(router.clock(), "UTC")
+    days = figures.days(router.usage, first=today - timedelta(days=6), last=today, zone="UTC", by="provider")
     day = max(days, key=lambda d: d.spent)
     app = open_page("spend", range="7d", by="provider", bar=day.day.isoformat(), of="openai", sort="most expensive")
     assert not app.exception
-    behind = reports.behind(router.usage, day.day, "UTC", by="provider", of="openai", limit=50)
+    behind = figures.behind(router.usage, day.day, "UTC", by="provider", of="openai", limit=50)
     assert costs(app) == [show(a) for a in sorted((r["paid"] + r["unsure"] for r in behind), reverse=True)]

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from pages.components.background import Work
 from pages.components.format import md
-from pages.components.work import Work
 from router.domain.errors import BadInput
 from router.domain.policy import from_dict
 from router.domain.values import Budget, Policy

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from pages.components import spending, ticks
+from pages.components import spend_report, ticks
 from pages.components.format import md
 from router.domain.money import show
 from router.domain.values import Unit
@@ -82,9 +82,9 @@ def test_what_is_gone_is_said_and_nothing_takes_its_place(data: Path, open_page:
     rows = engine.router.ledger.unconfirmed()[:2]
     strike(3)
     app.run()
-    said = spending.reconcile(engine, rows, confirm=False)
+    said = spend_report.reconcile(engine, rows, confirm=False)
     assert said == f"1 charge, {show(2 * 10**6)} struck. 1 charge had been confirmed or struck elsewhere."
-    assert spending.reconcile(engine, rows, confirm=True).startswith("Nothing was changed. 2 charges")
+    assert spend_report.reconcile(engine, rows, confirm=True).startswith("Nothing was changed. 2 charges")
     assert amounts() == [1]
 
 

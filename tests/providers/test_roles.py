@@ -19,18 +19,18 @@ from hypothesis import strategies as st
 
 from router import splitting, tokens
 from router.config import Endpoint, load_settings
-from router.corpora.library import Library
 from router.domain.catalog import read_catalog
 from router.domain.errors import BadInput, NotConfigured
 from router.domain.values import Model
 from router.engine import Router
+from router.library import Library
 from router.prompts import prompts_of
 from router.providers import local, precision
 from router.providers.base import EmbedCall
 from router.providers.batch import request_line, shared_params
 from router.providers.local import LocalProvider, choose_device, weights_of
-from router.store.cache import Kind, kind_of
 from router.store.entries import claim_kind
+from router.store.vectors import Kind, kind_of
 
 TEXTS = ["Lift of a thin wing.", "Boundary layers", "a third text, which is rather longer than the others are"]
 PROMPTS = {"query": "Represent this question: ", "document": "passage: "}

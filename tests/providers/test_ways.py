@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from router import Router
-from router.dispatch import paid
+from router.dispatch import sender
 from router.domain.money import NANO
 from router.domain.values import Budget, Policy
 from router.sandbox import Fault, Sandbox, expected_vectors
@@ -51,7 +51,7 @@ def close(found: Any, model: str, texts: list[str], **how: Any) -> None:
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sends are tried again at once."""
-    monkeypatch.setattr(paid, "FIRST_WAIT_S", 0.002)
+    monkeypatch.setattr(sender, "FIRST_WAIT_S", 0.002)
 
 
 # ---- a mirror ----------------------------------------------------------------------------------
@@ -89,8 +89,8 @@ async def test_a_failing_endpoint_is_stepped_around(
             close(result.vectors, SMALL, TEXTS)
             sends = sandbox.bill().requests
             assert sends <= 4  # two of all texts, then their halves
-            while not router.lanes["openai"].unhealthy():
-                await router.embed([f"{sends} {router.lanes['openai'].health().failures_in_row}"], policy="p")
+            while not router.limiters["openai"].unhealthy():
+                await router.embed([f"{sends} {router.limiters['openai'].health().failures_in_row}"], policy="p")
             arrived, answered = sandbox.bill().requests, second.bill().texts
             beyond = await router.embed(["straight to the mirror"], policy="p")
             assert beyond.model == MIRROR

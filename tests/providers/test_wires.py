@@ -241,7 +241,7 @@ async def test_retry_after_is_heard(
 
 
 async def test_rate_limit_headers_come_through(connect: Connect, settings: Settings, sandbox: Sandbox) -> None:
-    """The reply carries the headers that the lane learns its rate from."""
+    """The reply carries the headers that the limiter learns its rate from."""
     sandbox.configure(requests_per_minute=600)
     reply = await connect("openai").embed(call_of(settings, ONE_EACH[0]))
     assert reply.headers["x-ratelimit-limit-requests"] == "600"

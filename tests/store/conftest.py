@@ -10,7 +10,7 @@ import pytest
 
 from router.store.database import Database
 from router.store.ledger import Ledger
-from tests.faults.books import open_database, set_policy
+from tests.faults.ledger_oracle import open_database, set_policy
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from router.domain.values import Budget, Estimate
 from router.store.balances import balances, exceeded, fold
 from router.store.database import Database
 from router.store.ledger import Ledger
-from tests.faults.books import audit, hold, set_policy, unit
+from tests.faults.ledger_oracle import audit, hold, set_policy, unit
 from tests.store.conftest import Clock
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from router.domain.errors import BadInput, StoreBusy, StoreError, StoreFull
 from router.store.database import Connection, Database, connect
-from router.store.schema import NAMES, migrations
-from tests.faults.books import open_database
+from router.store.migrations import NAMES, migrations
+from tests.faults.ledger_oracle import open_database
 
 
 def put(key: str):  # type: ignore[no-untyped-def]  # a write

@@ -10,7 +10,7 @@ from router.domain.values import Estimate, Unit
 from router.store.database import Database
 from router.store.learned import calls, errors, sums
 from router.store.ledger import Ledger
-from tests.faults.books import MODEL, hold, open_database, unit
+from tests.faults.ledger_oracle import MODEL, hold, open_database, unit
 
 
 def guessed(name: str, base: int = 100, likely: int = 90) -> Unit:

@@ -10,7 +10,7 @@ from router.store.balances import balances
 from router.store.database import Database
 from router.store.ledger import LEASE_S, Ledger
 from router.store.policies import Policies
-from tests.faults.books import KIND, audit, hold, one_each, purpose, set_policy, unit
+from tests.faults.ledger_oracle import KIND, audit, hold, one_each, purpose, set_policy, unit
 from tests.store.conftest import Clock
 
 

@@ -14,7 +14,7 @@ from router.domain.values import Budget, Policy
 from router.store.database import Database
 from router.store.ledger import LEASE_S, Ledger
 from router.store.policies import Policies
-from tests.faults.books import MODELS, audit, hold, open_database, unit
+from tests.faults.ledger_oracle import MODELS, audit, hold, open_database, unit
 from tests.store.conftest import Clock
 
 

@@ -13,7 +13,7 @@ from router.domain.values import Budget
 from router.store.database import Database
 from router.store.ledger import LEASE_S, Hold, Ledger
 from router.store.usage import Outcome, Usage
-from tests.faults.books import MODEL, audit, hold, one_each, open_database, set_policy, unit
+from tests.faults.ledger_oracle import MODEL, audit, hold, one_each, open_database, set_policy, unit
 from tests.store.conftest import Clock
 
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from router.store import rollups
 from router.store.database import Connection, Database, connect
+from router.store.migrations import NAMES, migrations
 from router.store.rollups import A_DAY, DIMENSIONS, Key
-from router.store.schema import NAMES, migrations
 
 FIRST = 20_000 * A_DAY
 SPAN = 4 * A_DAY

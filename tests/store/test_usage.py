@@ -12,7 +12,7 @@ from router.store.database import Database
 from router.store.entries import Purpose
 from router.store.ledger import Ledger
 from router.store.usage import MOST_ROWS, QUARTER_S, REPLAY_DAYS, Outcome, Usage
-from tests.faults.books import MODEL, hold, unit
+from tests.faults.ledger_oracle import MODEL, hold, unit
 from tests.store.conftest import Clock
 
 WHO = {"policy": "p", "version": 1, "collection": "", "role": "document"}

@@ -20,7 +20,7 @@ from router.host import Host
 from router.sandbox import Fault, Sandbox
 from tests.browser.helpers import PATIENCE_S, ROOT, serving, settled
 from tests.browser.steps import press, visit, write
-from tests.faults.books import audit_folder
+from tests.faults.ledger_oracle import audit_folder
 from tests.faults.paid_helpers import assert_books
 from tests.waits import until
 

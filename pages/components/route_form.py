@@ -1,0 +1,216 @@
+"""Route a text: the form at the left, and the answer under it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from pages.components import access, tables, widgets
+from pages.components.background import Work
+from pages.components.columns import chooser
+from pages.components.format import ROUTES, charged, estimate, exact_usd, md, plural, seconds, tokens, unbroken, usd
+from router.domain.values import Plan
+from router.engine import Router
+from router.ingest.columns import Columns, Ids
+from router.ingest.extract import ROWS, read_rows, safe_name
+from router.pipeline.results import Quote
+from router.search.export import open_writer
+
+EXAMPLE = "How do I cancel an invoice that was already sent?\nSteps for stopping a paid plan"
+MOST_TEXTS = 50_000
+NAMED = 5
+"""Broken rows that are named; the others are counted."""
+FORMATS = {"Parquet": ".parquet", "NPZ": ".npz", "JSON lines": ".jsonl"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What the form asks for. `options` are arguments of `Router.quote` and `Router.embed`."""
+
+    texts: list[str] = field(repr=False)
+    ids: list[str] = field(repr=False)
+    options: Mapping[str, Any]
+
+
+def form(router: Router) -> Asked:
+    """Texts or a file, role, policy, and what is pinned."""
+    source = st.segmented_control("From", ["Text", "File"], default="Text", required=True, key="source")
+    if source == "File":
+        texts, ids = _file()
+    else:
+        body = st.text_area("Texts, one a line", height=190, placeholder=EXAMPLE, key="texts") or ""
+        lines = [(str(n), line) for n, line in enumerate(body.split("\n"), 1) if line.strip()]
+        ids, texts = [n for n, _ in lines], [line for _, line in lines]
+    names = [policy.name for policy in router.policies.all()]
+    one, other = st.columns(2)
+    policy = one.selectbox("Policy", names, index=names.index("default"), key="policy")
+    role = other.selectbox(
+        "Role",
+        ["document", "query"],
+        key="role",
+        help="Some models embed what is searched and what is asked differently.",
+    )
+    with st.expander("Model and dimensions"):
+        model = st.selectbox(
+            "Model", [m.id for m in router.catalog.models], index=None, placeholder="The policy chooses", key="model"
+        )
+        dimensions = st.number_input(
+            "Dimensions", min_value=1, value=None, step=1, placeholder="The model's own", key="dimensions",
+            help="Fewer are cut from the full vector, where the model allows it; the cache serves every size.",
+        )  # fmt: skip
+    return Asked(
+        texts=texts, ids=ids, options={"policy": policy, "role": role, "model": model, "dimensions": dimensions}
+    )
+
+
+def _file() -> tuple[list[str], list[str]]:
+    """The texts and ids of an uploaded file; empty rows are skipped and counted, broken ones are named."""
+    upload = st.file_uploader("File", type=[kind.removeprefix(".") for kind in ROWS], key="file", help="A text a row.")
+    if upload is None:
+        return [], []
+    columns = chooser(upload)
+    digest = blake2b(upload.getvalue(), digest_size=16).hexdigest()
+    wanted = (upload.name, digest, columns)
+    kept = st.session_state.get("rows")
+    if kept is None or kept[0] != wanted:
+        st.session_state.pop("rows", None)
+        with widgets.in_words():
+            kept = st.session_state["rows"] = (wanted, *_rows(upload.name, upload.getvalue(), columns))
+    if kept is None or kept[0] != wanted:
+        return [], []
+    _, texts, ids, skipped, broken = kept
+    if broken:
+        some = "; ".join(f"line {line} {problem}" for line, problem in broken[:NAMED])
+        more = f"; and {len(broken) - NAMED:,} more" if broken[NAMED:] else ""
+        st.error(
+            md(f"{plural(len(broken), 'row')} cannot be read, left out: {some}{more}. Correct the file, or go on."),
+            icon=":material/block:",
+        )
+    if skipped:
+        st.caption(f"{plural(skipped, 'empty row')} skipped.")
+    return texts, ids
+
+
+def _rows(name: str, body: bytes, columns: Columns) -> tuple[list[str], list[str], int, list[tuple[int, str]]]:
+    texts: list[str] = []
+    ids: list[str] = []
+    broken: list[tuple[int, str]] = []
+    skipped = 0
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / safe_name(name)
+        path.write_bytes(body)
+        names = Ids()
+        for row in read_rows(path, columns):
+            if row.problem:
+                broken.append((row.line, row.problem))
+            elif not row.text:
+                skipped += 1
+            elif len(texts) == MOST_TEXTS:
+                st.warning(f"Only the first {MOST_TEXTS:,} texts of the file are taken here.", icon=":material/info:")
+                break
+            else:
+                texts.append(row.text)
+                ids.append(names.take(row.id, row.number, row.line))
+    return texts, ids, skipped, broken
+
+
+def confirm(quote: Quote) -> bool:
+    """The quote in words, and the button that spends it; True where it was pressed."""
+    line = next((one for one in quote.lines if one.verdict.chosen), quote.lines[0])
+    whole = f"{plural(quote.texts, 'text')}, {tokens(quote.tokens)}: {estimate(line.full_expected, line.full_cost)}"
+    whole += " if each was sent."
+    cached, repeats = line.verdict.cached, quote.texts - quote.distinct
+    rest = [f"{repeats:,} repeated"] * bool(repeats) + [f"{cached:,} cached"] * bool(cached)
+    if rest:
+        sent = plural(quote.distinct - cached, "text")
+        price = estimate(line.verdict.expected, line.verdict.cost)
+        now = f"{sent}, {tokens(line.verdict.expected_tokens)}: {price}"
+        whole += f" Without the {' and the '.join(rest)}: {now}."
+    st.markdown(md(whole))
+    if not isinstance(quote.outcome, Plan):
+        st.error(f"{md(quote.outcome.reason)} {md(quote.outcome.hint)}", icon=":material/block:")
+        return False
+    st.text(unbroken(quote.decision))
+    label = f"Embed {plural(quote.texts, 'text')}: {estimate(quote.outcome.expected, quote.outcome.cost)}"
+    exact = md(f"{exact_usd(quote.outcome.cost)} at most.") if quote.outcome.cost else None
+    options = access.only_editors(help=exact)
+    return st.button(md(label), type="primary", icon=":material/play_arrow:", key="embed", **options)
+
+
+# ---- the answer --------------------------------------------------------------------------------
+
+
+def answer(work: Work) -> None:
+    """Who answered, what it cost, why, the vectors' first numbers, and how alike the texts are."""
+    result = work.result
+    if result is None:
+        return
+    widgets.route_badges({name: result.routes.count(name) for name in ROUTES})
+    st.markdown(
+        f"Cost **{md(charged(result.cost, result.unconfirmed))}** · avoided **{md(usd(result.avoided.total))}** ·"
+        f" {tokens(result.tokens)} · {result.dimensions:,} dimensions · took {md(seconds(work.seconds))}"
+    )
+    st.text(unbroken(result.decision))
+    rows = tables.answers(work.texts[:1000], result)
+    columns = ["text", "answered by", "vector", *(["note"] if any(row["note"] for row in rows) else [])]
+    st.dataframe(
+        rows,
+        column_order=columns,
+        column_config={
+            "text": st.column_config.TextColumn("text", width="large"),
+            "answered by": widgets.words_column("answered by"),
+            "vector": st.column_config.TextColumn("vector", help="Its first four numbers.", width="medium"),
+        },
+        hide_index=True,
+        alt="Each text with its route and the first numbers of its vector",
+    )
+    if 1 < result.texts <= 10 and not result.problems:
+        _alike(work)
+    _downloads(work)
+
+
+def _alike(work: Work) -> None:
+    result = work.result
+    assert result is not None
+    st.markdown("**How alike** · cosine of each pair, 1 is the same direction")
+    heads = [f"{n}" for n in range(1, result.texts + 1)]
+    rows = [
+        {"": f"{n}", "text": text, **dict(zip(heads, row, strict=True))}
+        for n, (text, row) in enumerate(zip(work.texts, tables.cosines(result.vectors), strict=True), 1)
+    ]
+    config: dict[str, Any] = {h: st.column_config.NumberColumn(h, format="%.2f", width=56) for h in heads}
+    config[""] = st.column_config.TextColumn("", width=36)
+    config["text"] = st.column_config.TextColumn("text", width="medium")
+    st.dataframe(rows, column_config=config, hide_index=True, alt="The cosine of each pair of texts")
+
+
+def _downloads(work: Work) -> None:
+    with st.container(horizontal=True, vertical_alignment="center"):
+        for name, ending in FORMATS.items():
+            st.download_button(
+                name,
+                lambda ending=ending: file_of(work, ending),
+                file_name=f"vectors{ending}",
+                icon=":material/download:",
+                on_click="ignore",
+                key=f"download{ending}",
+            )
+
+
+def file_of(work: Work, ending: str) -> bytes:
+    """The vectors with ids and texts, as a .parquet, .npz or .jsonl file; refused texts are left out."""
+    result = work.result
+    assert result is not None
+    good = [i for i in range(result.texts) if i not in result.problems]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"vectors{ending}"
+        about = {"space": result.space, "model": result.model, "dimensions": result.dimensions}
+        with open_writer(path, **about, with_text=True) as writer:
+            writer.write([work.ids[i] for i in good], [work.texts[i] for i in good], result.vectors[good])
+        return path.read_bytes()

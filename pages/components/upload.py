@@ -1,0 +1,275 @@
+"""Adding documents, in three steps on one page: files with a verdict on each, what they would cost, and the go-ahead.
+
+An upload is written to the data folder as soon as it is to be read, and deleted when it was. What was read and not
+confirmed waits in the collection, so a closed tab loses nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from pages.components import access, bars, tables, ticks, widgets
+from pages.components.background import Task, wait_for
+from pages.components.columns import chooser
+from pages.components.format import count, estimate, exact_usd, md, plural, seconds, tokens, unbroken, usd, when
+from router.domain.values import Refusal
+from router.host import Host
+from router.ingest.extract import UPLOADS
+from router.ingest.files import FileReport
+from router.jobs.estimate import CorpusEstimate
+from router.jobs.quote import CorpusCandidate, CorpusQuote
+from router.library import CollectionInfo
+
+PREVIEW_HEIGHT = 380
+"""Pixels; what is longer scrolls."""
+VERDICTS = {"added": "read", "unchanged": "unchanged", "failed": "not read"}
+POLICY, NOW, BATCH = "as the policy says", "now", "within a day, at the batch price"
+
+
+# ---- files -------------------------------------------------------------------------------------
+
+
+def add(host: Host, info: CollectionInfo) -> None:
+    """Step one: files, and after they were read a verdict on each."""
+    name = info.collection.name
+    task: Task[list[FileReport]] | None = st.session_state.get(f"reading {name}")
+    if task is not None and not task.future.done():
+        wait_for(task, "Reading", lambda: _estimate(st.session_state[f"estimate {name}"], info))
+        st.rerun()
+    empty = not info.documents and not info.new_documents
+    with st.expander("Add documents", icon=":material/upload_file:", expanded=empty):
+        turn = st.session_state.setdefault(f"turn {name}", 0)
+        folder = st.toggle("A whole folder", key=f"folder {name} {turn}")
+        uploads = st.file_uploader(
+            "Folder" if folder else "Files", type=list(UPLOADS), key=f"files {name} {turn}{' folder' * folder}",
+            accept_multiple_files="directory" if folder else True,
+            **access.only_editors(help="Several at once, or a zip of them. Nothing is paid before you confirm."),
+        )  # fmt: skip
+        lines = any(upload.name.lower().endswith(".txt") for upload in uploads) and st.toggle(
+            ".txt files hold a text a line", key=f"lines {name}", help="Else each of them is one document."
+        )
+        chosen = [chooser(upload) for upload in uploads]
+        if uploads and st.button(
+            f"Read {plural(len(uploads), 'file')}", type="primary", icon=":material/file_open:", **access.only_editors()
+        ):
+            with widgets.in_words():
+                inside = _inside([upload.name for upload in uploads]) if folder else [up.name for up in uploads]
+                saved = [host.library.upload(up, inner) for up, inner in zip(uploads, inside, strict=True)]
+                columns = {str(one.path): chosen[at] for at, one in enumerate(saved)}
+                st.session_state[f"turn {name}"] += 1  # an empty uploader: the memory of these is given back
+                found: list[CorpusEstimate | str] = []
+                st.session_state[f"estimate {name}"] = found
+                st.session_state[f"reading {name}"] = Task(
+                    host,
+                    lambda progress: host.library.add_files(
+                        name, saved, columns=columns, txt_lines=lines, progress=progress, estimated=found.append
+                    ),
+                )
+                st.rerun()
+    if task is not None and wait_for(task, "Reading"):
+        _verdicts(task.result or [], host.router.policies.zone(info.collection.policy))
+
+
+def _estimate(found: list[CorpusEstimate | str], info: CollectionInfo) -> bool:
+    """What a sample says of files that are being read, once it is there; True then."""
+    if not found:
+        return False
+    (one,) = found
+    if isinstance(one, str):
+        st.caption(md(one))
+        return True
+    st.markdown(f":gray-badge[estimate] {md(one.words.removeprefix('estimate, '))}\\. The exact quote follows\\.")
+    space = info.active.space if info.active else None
+    shown = [c for c in one.candidates if space in (None, c.likely.model.space)]
+    widgets.candidates(tables.estimated(shown), alt="What the models would likely cost, estimated from a sample")
+    st.caption(md(" ".join(one.notes)))
+    return True
+
+
+def _inside(names: list[str]) -> list[str]:
+    """The paths of an uploaded folder's files below it: without the folder that all of them are in."""
+    parts = [name.split("/") for name in names]
+    alone = all(len(part) > 1 for part in parts) and len({part[0] for part in parts}) == 1
+    return ["/".join(part[1:]) for part in parts] if alone else names
+
+
+def _verdicts(reports: list[FileReport], zone: str) -> None:
+    rows = [
+        {
+            "file": report.name,
+            "verdict": [VERDICTS[report.state]],
+            "chunks": report.chunks,
+            "rows skipped": report.skipped,
+            "why": " ".join(filter(None, [report.reason, _replaces(report, zone), *report.notes])),
+        }
+        for report in sorted(reports, key=lambda r: r.state != "failed")
+    ]
+    columns = ["file", "verdict", "chunks", *["rows skipped"] * any(row["rows skipped"] for row in rows), "why"]
+    good = sum(report.state != "failed" for report in reports)
+    st.caption(f"{good:,} of {plural(len(reports), 'file')} could be read.")
+    config = {
+        "verdict": st.column_config.MultiselectColumn(
+            "verdict", options=list(VERDICTS.values()), color=["green", "gray", "red"]
+        ),
+        "why": st.column_config.TextColumn("why", width="large"),
+    }
+    st.dataframe(rows, column_order=columns, column_config=config, hide_index=True, alt="What became of each file")
+    skipped = [{"file": report.name, "why": why} for report in reports for why in report.reasons]
+    if len(skipped) > 1:
+        with st.expander(f"The first {plural(len(skipped), 'skipped row')}"):
+            st.dataframe(skipped, column_config=config, hide_index=True, alt="Rows that were skipped, and why")
+
+
+def _replaces(report: FileReport, zone: str) -> str:
+    old = report.replaces
+    if old is None:
+        return ""
+    what = f"{report.name} of {old.source}" if report.from_elsewhere else f"the version of {when(old.added, zone)}"
+    return f"Replaces {what}; {old.new:,} of {plural(old.texts, 'text')} {'is' if old.new == 1 else 'are'} new."
+
+
+# ---- the quote ---------------------------------------------------------------------------------
+
+
+def offer(host: Host, info: CollectionInfo) -> None:
+    """Steps two and three: what embedding would cost by each model, and the button that starts it."""
+    if not info.new_documents and (info.active is not None or not info.documents):
+        return
+    st.subheader("Before anything is spent")
+    model = route = None
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        if info.active is None:
+            ids = [m.id for m in host.router.catalog.models]
+            model = st.selectbox("Model", ids, index=None, placeholder="The policy chooses", key="order model")
+        tier = st.selectbox(
+            "When", [POLICY, NOW, BATCH], key="order when", help="Half the price where the provider has a batch tier."
+        )
+        queries = st.number_input("Queries a month", 0, value=1_000, step=1_000, key="order queries")
+    route = "batch" if tier == BATCH else "api" if tier == NOW else None
+    quote = _quote(host, info, model, int(queries))
+    if quote is None:
+        return
+    _sums(quote)
+    chosen = quote.chosen
+    if isinstance(quote.outcome, Refusal):
+        st.error(f"{md(quote.outcome.reason)} {md(quote.outcome.hint)}", icon=":material/block:")
+    else:
+        st.text(unbroken(quote.decision))
+    shown, pinned = quote.candidates, ""
+    if info.active is not None:
+        shown = tuple(c for c in quote.candidates if c.model.space == info.active.space)
+        pinned = f" It is pinned to the space {md(info.active.space)}; other models cannot serve it."
+    widgets.candidates(tables.corpus(shown), alt="The models that could embed this collection, with their cost")
+    scale = host.router.catalog
+    st.caption(
+        f"Costs are of what is not cached. A year is that and {plural(int(queries), 'query', 'queries')} a month."
+        f" Quality is {md(scale.scale)}, English retrieval, 0 to 100: {md(scale.note)}.{pinned}"
+    )
+    if chosen is not None:
+        _effect(chosen)
+        if chosen.warning:
+            st.warning(md(chosen.warning), icon=":material/warning:")
+    with st.expander("See the first chunks"), st.container(border=False, height=PREVIEW_HEIGHT):
+        for chunk in quote.preview[:6]:
+            st.caption(md(f"{chunk.key} · {tokens(chunk.tokens)}"))
+            st.text(chunk.text)
+    _confirm(host, info, quote, model, route)
+
+
+def _quote(host: Host, info: CollectionInfo, model: str | None, queries: int) -> CorpusQuote | None:
+    """The quote, read anew when anything that it rests on has changed."""
+    router, name = host.router, info.collection.name
+    state = (
+        name, model, queries, info.documents, info.chunks, info.new_documents, info.job, router.ledger.totals(),
+        router.policies.get(info.collection.policy), router.policies.paid_enabled(),
+        tuple(router.configured(m) for m in router.catalog.models),
+    )  # fmt: skip
+    kept = st.session_state.get("quoted")
+    if kept is None or kept[0] != state:
+        task = Task(host, lambda _: host.library.quote(name, model=model, queries_a_month=queries))
+        if not wait_for(task, "Reckoning"):
+            return None
+        kept = st.session_state["quoted"] = (state, task.result)
+    return kept[1]
+
+
+def _sums(quote: CorpusQuote) -> None:
+    left_out = [f"{plural(quote.duplicates, 'exact duplicate')}"] * bool(quote.duplicates)
+    left_out += [f"{quote.near_empty:,} nearly empty"] * bool(quote.near_empty)
+    less = f", less {' and '.join(left_out)}" if left_out else ""
+    new = f" ({quote.new_documents:,} new)" if quote.new_documents else ""
+    needed = next((c.verdict.expected_tokens for c in quote.candidates if c.verdict.chosen), None)
+    size = "" if needed is None else f", {count(needed)} tokens to embed"
+    st.markdown(
+        md(
+            f"{plural(quote.documents, 'document')}{new}, {plural(quote.chunks, 'chunk')}{less}:"
+            f" {plural(quote.distinct, 'text')}{size}."
+        )
+    )
+
+
+def _effect(chosen: CorpusCandidate) -> None:
+    """What the choice leaves of each budget."""
+    for one in chosen.budgets:
+        name = "account" if one.owner == "account" else one.owner.removeprefix("policy/")
+        window = {"request": "a request", "total": "in total"}.get(one.window, f"a {one.window}")
+        fits = "" if one.fits else " · **too small**"
+        likely, least = usd(one.before - (chosen.verdict.expected or 0)), usd(one.after)
+        after = least if likely == least else f"likely {likely}, at least {least}"
+        with st.container(gap="xxsmall"):
+            st.caption(
+                f"**{md(name)}** · {md(usd(one.before))} left of {md(usd(one.amount))} {window}, {md(after)}"
+                f" after it{fits}"
+            )
+            share = 1 - one.after / one.amount if one.amount else 1.0
+            st.html(bars.gauge(share, f"{name}: {usd(one.after)} left after it"))
+
+
+def _confirm(host: Host, info: CollectionInfo, quote: CorpusQuote, model: str | None, route: Any) -> None:
+    name, chosen = info.collection.name, quote.chosen
+    with st.container(horizontal=True):
+        if chosen is not None:
+            expected, cost = _price(chosen, route)
+            label = f"Embed {plural(quote.distinct, 'text')} with {chosen.model.name}: {estimate(expected, cost)}"
+            paid = None if chosen.model.local else route
+            exact = "" if cost is None else f"{exact_usd(cost)} at most. "
+            options = access.only_editors(help=md(f"{exact}Expected to take {seconds(chosen.verdict.seconds)}."))
+            # Of what it says: a click that comes late, when the texts or the price are others, is a click on nothing.
+            key = ticks.key("order", (label, paid))
+            if st.button(md(label), type="primary", icon=":material/play_arrow:", key=key, **options):
+                _go(host, name, lambda: host.library.confirm(name, model=model, route=paid))
+        if (night := quote.overnight) is not None and (model is None or model == night.start.id):
+            price = estimate(night.expected, night.cost)
+            label = f"Start now with {night.start.name}, improve overnight with {night.then.name}: {price}"
+
+            async def both() -> Any:
+                await host.library.confirm(name, model=night.start.id)
+                return await host.library.improve(name, night.then.id, route="batch")
+
+            key = ticks.key("overnight", (label,))
+            if st.button(md(label), icon=":material/bedtime:", key=key, **access.only_editors()):
+                _go(host, name, both)
+        if info.new_documents and st.button("Discard them", icon=":material/delete:", **access.only_editors()):
+            with widgets.in_words():
+                gone = host.run(host.library.discard(name))
+                st.session_state.pop(f"reading {name}", None)
+                st.session_state["said"] = f"{plural(gone, 'file')} discarded; nothing was spent."
+                st.rerun()
+
+
+def _price(chosen: CorpusCandidate, route: str | None) -> tuple[int | None, int | None]:
+    """What it will likely cost by a route, and at most."""
+    if route == "batch" and chosen.batch_cost is not None:
+        return chosen.batch_expected, chosen.batch_cost
+    return chosen.verdict.expected, chosen.verdict.cost
+
+
+def _go(host: Host, name: str, start: Any) -> None:
+    """Confirm, and show the job."""
+    with widgets.in_words():
+        host.run(start())
+        st.session_state.pop(f"reading {name}", None)
+        st.session_state["next tab"] = "Jobs"
+        st.rerun()

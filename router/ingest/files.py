@@ -1,0 +1,395 @@
+"""Files into documents and chunks, file by file and block by block: a corpus of any size takes the same memory.
+
+A file that cannot be read becomes a document that says why, and the others go on. Nothing is paid for here: what was
+added waits until somebody confirms its quote.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, Literal
+
+from router import tokens
+from router.domain.errors import BadInput, RouterError
+from router.domain.values import Tokenizer
+from router.ingest import extract
+from router.ingest.chunking import is_near_empty, split_texts
+from router.ingest.columns import AS_USUAL, Columns, Ids
+from router.ingest.extract import FileVerdict, Row
+from router.ingest.splitter import IN_PROCESS, Splitter
+from router.pipeline.validate import MOST_BYTES, normalise
+from router.store.collections import Corpora
+from router.store.models import Collection, NewChunk, Replaced
+
+Wait = Callable[[Any], Any]
+BLOCK = 500
+"""Chunks counted and written at once."""
+BLOCK_BYTES = 4 << 20
+"""... or as soon as they have so many bytes."""
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+"""Files, and blocks of rows, that are read at once."""
+MOST_REASONS = 20
+_MOST_LABEL = 200
+Sized = tuple[str, str, int]
+"""Label, text, and its tokens by the collection's tokenizer."""
+
+FileState = Literal["added", "unchanged", "failed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileReport:
+    """What became of one file. `skipped` counts rows without a text that could be embedded; `reason` says why not.
+
+    `reasons` has the first of the skipped rows, at most `MOST_REASONS`; `notes` are sentences on a file that was read:
+    what of it is not in the chunks, or was changed. `source` is as in `DocumentRow`; `replaces` is the version that it
+    takes the place of.
+    """
+
+    name: str
+    state: FileState
+    reason: str = ""
+    chunks: int = 0
+    skipped: int = 0
+    reasons: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    source: str = ""
+    replaces: Replaced | None = None
+
+    @property
+    def from_elsewhere(self) -> bool:
+        """True where it replaces a document that was found in another folder or zip."""
+        return (
+            self.replaces is not None
+            and bool(self.source and self.replaces.source)
+            and (self.source != self.replaces.source)
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """How to read files.
+
+    Attributes:
+        columns: of tables, by path or by file name ("" is every other file).
+        txt_lines: `.txt` files hold a text a line; otherwise each is one document.
+        normalised: chunks are made of `normalise(text)`, as the collection's policy says.
+    """
+
+    columns: Mapping[str, Columns]
+    txt_lines: bool = False
+    normalised: bool = False
+
+    def columns_of(self, path: Path, name: str) -> Columns:
+        """The columns that somebody asked for in this file."""
+        return self.columns.get(str(path)) or self.columns.get(name) or self.columns.get("", AS_USUAL)
+
+    def as_rows(self, path: Path) -> bool:
+        """Whether a file holds a text a row; otherwise it is one document. Raises BadInput for another kind."""
+        return extract.kind_of(path) == "rows" and (self.txt_lines or path.suffix.lower() != ".txt")
+
+
+Progress = Callable[[int, int, str], None]
+"""Called with (bytes read, bytes in all, name of the file) between files and blocks."""
+
+
+class Ingest:
+    """Reads files into one collection. Runs in a worker thread; `cancelled` is looked at between blocks."""
+
+    def __init__(
+        self,
+        corpora: Corpora,
+        collection: Collection,
+        reading: Reading,
+        *,
+        run: Wait,
+        progress: Progress = lambda done, total, name: None,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`run` waits for a coroutine of the engine's loop, from this thread."""
+        self._corpora = corpora
+        self._collection = collection
+        self._reading = reading
+        self._run = run
+        self._progress = progress
+        self._cancelled = cancelled
+        self._done = self._total = 0
+        self._lock = threading.Lock()
+        self._splitter = Splitter()
+        self._blocks: ThreadPoolExecutor
+
+    def files(self, verdicts: Sequence[FileVerdict]) -> list[FileReport]:
+        """Read every file that can be; a report on each. No file's trouble, foreseen or not, ends the others."""
+        self._total = sum(map(size_of, verdicts))
+        # The tokenizers leave the interpreter's lock, and commits of several files share one write to the disk.
+        files, blocks = ThreadPoolExecutor(2 * CORES), ThreadPoolExecutor(CORES)
+        with self._splitter, blocks as self._blocks, files:
+            reports = [report for report in files.map(self._one, verdicts) if report is not None]
+        self._progress(self._done, self._total, "")
+        return reports
+
+    def _one(self, verdict: FileVerdict) -> FileReport | None:
+        """A file's report; None where the reading was cancelled before it."""
+        if self._cancelled():
+            return None
+        self._progress(self._done, self._total, verdict.name)
+        report = self._read(verdict)
+        with self._lock:
+            self._done += size_of(verdict)
+        return report
+
+    def _read(self, verdict: FileVerdict) -> FileReport:
+        reason = verdict.reason
+        if verdict.path is not None:
+            try:
+                return self._file(verdict.path, verdict.name, verdict.source, _digest(verdict.path))
+            except OSError as error:  # it has gone since it was looked at
+                reason = f"{verdict.name} cannot be read: {error.strerror}."
+        self._fail(verdict.name, reason)
+        return FileReport(name=verdict.name, state="failed", reason=reason)
+
+    def _file(self, path: Path, name: str, source: str, digest: str) -> FileReport:
+        size = path.stat().st_size
+        there = self._corpora.document(self._collection.id, name)
+        if there is not None and there.digest == digest:
+            if source and not there.source:
+                self._run(self._corpora.set_source(there.id, source))
+            return FileReport(
+                name=name, state="unchanged", chunks=there.chunks, skipped=there.skipped, source=source,
+                replaces=self._replaced(name),
+            )  # fmt: skip
+        skipped = _Skipped()
+        document = None
+        count = 0
+        about: dict[str, Any] = {
+            "name": name, "digest": digest, "kind": path.suffix.lower().removeprefix("."), "size": size,
+            "source": source,
+        }  # fmt: skip
+        try:
+            blocks = _blocks(self._chunks(path, name, skipped))
+            block = next(blocks, None)
+            following = next(blocks, None)
+            if block is None:
+                raise BadInput(f"{name} holds no text{skipped.words()}.", "Leave it out.")
+            if following is None:  # most files: one commit
+                count = len(block)
+                self._corpora.add_document(self._collection.id, block, **about, skipped=skipped.count)
+                return self._added(name, count, skipped, source)
+            document = self._begin(about)
+            for part in chain([block, following], blocks):
+                if self._cancelled():
+                    raise BadInput("Its reading was cancelled.", "Add it again.")
+                self._run(self._corpora.add_chunks(self._collection.id, document, count, part))
+                count += len(part)
+                self._progress(self._done + min(size, skipped.read), self._total, name)
+        except Exception as error:
+            if isinstance(error, RouterError) and not isinstance(error, BadInput):
+                raise  # the store's trouble, and no file's
+            reason = extract.why_not(name, error)
+            if document is None:
+                document = self._begin(about)
+            self._run(self._corpora.end_document(document, reason=reason))
+            return FileReport(name=name, state="failed", reason=reason)
+        self._run(self._corpora.end_document(document, skipped=skipped.count))
+        return self._added(name, count, skipped, source)
+
+    def _added(self, name: str, count: int, skipped: _Skipped, source: str) -> FileReport:
+        return FileReport(
+            name=name, state="added", chunks=count, skipped=skipped.count, reason=skipped.first,
+            reasons=tuple(skipped.reasons), notes=tuple(skipped.notes), source=source, replaces=self._replaced(name),
+        )  # fmt: skip
+
+    def _replaced(self, name: str) -> Replaced | None:
+        return self._corpora.replaced(self._collection.id, name)
+
+    def _begin(self, about: Mapping[str, Any]) -> int:
+        number: int = self._run(self._corpora.begin_document(self._collection.id, **about))
+        return number
+
+    def _fail(self, name: str, reason: str) -> None:
+        """Note a file that could not even be unpacked."""
+        document = self._run(self._corpora.begin_document(self._collection.id, name=name, digest="", kind="", size=0))
+        self._run(self._corpora.end_document(document, reason=reason))
+
+    # ---- chunks ----
+
+    def chunks_of(self, rows: Sequence[Row]) -> list[NewChunk]:
+        """The chunks of some rows, of which nothing is written."""
+        return self._rows([row for row in rows if not (row.problem or unusable(row.text))])
+
+    def chunks_of_document(self, path: Path, name: str) -> list[NewChunk]:
+        """The chunks of a document, of which nothing is written. Raises BadInput where it cannot be read."""
+        return list(self._chunks(path, name, _Skipped()))
+
+    def close(self) -> None:
+        """End what was started for `chunks_of` and `chunks_of_document`; `files` does so itself."""
+        self._splitter.__exit__(None, None, None)
+
+    def _chunks(self, path: Path, name: str, skipped: _Skipped) -> Iterator[NewChunk]:
+        if self._reading.as_rows(path):
+            yield from self._of_rows(path, name, skipped)
+            return
+        document = extract.read_document(path)
+        text = normalise(document.text) if self._reading.normalised else document.text
+        reason = unusable(text)
+        if reason:
+            raise BadInput(f"{name} {reason}.", "Mend it at its source.")
+        skipped.read = path.stat().st_size
+        skipped.notes += document.notes
+        yield from self._split("", text, document.kind == "markdown")
+
+    def _of_rows(self, path: Path, name: str, skipped: _Skipped) -> Iterator[NewChunk]:
+        """Rows that fit a chunk are taken exactly as they are, so that the cache knows them from elsewhere."""
+        ahead: deque[Future[list[NewChunk]]] = deque()
+        for rows in self._usable_rows(path, name, skipped):
+            ahead.append(self._blocks.submit(self._rows, rows))
+            if len(ahead) > CORES:
+                yield from ahead.popleft().result()
+        for block in ahead:
+            yield from block.result()
+
+    def _usable_rows(self, path: Path, name: str, skipped: _Skipped) -> Iterator[list[Row]]:
+        """Rows with a text, a block at a time."""
+        ids = Ids()
+        waiting: list[Row] = []
+        size = 0
+        for row in extract.read_rows(path, self._reading.columns_of(path, name)):
+            skipped.read += len(row.text)  # about: for the progress only
+            reason = row.problem or unusable(row.text)
+            if reason:
+                skipped.add(f"Row {row.id or row.number} (line {row.line}) {reason}.")
+                continue
+            waiting.append(replace(row, id=ids.take(row.id, row.number, row.line)))
+            size += len(row.text)
+            if len(waiting) >= BLOCK or size >= BLOCK_BYTES:
+                yield waiting
+                waiting, size = [], 0
+        if waiting:
+            yield waiting
+        skipped.notes += filter(None, [ids.note()])
+
+    def _rows(self, rows: Sequence[Row]) -> list[NewChunk]:
+        limit, tokenizer, overlap = self._collection.chunk_tokens, self._collection.tokenizer, self._collection.overlap
+        texts = [normalise(row.text) if self._reading.normalised else row.text for row in rows]
+        short = [at for at, text in enumerate(texts) if len(text) <= IN_PROCESS]
+        found = split_texts([texts[at] for at in short], tokenizer=tokenizer, limit=limit, overlap=overlap)
+        pieces = dict(zip(short, found, strict=True))
+        made: list[NewChunk] = []
+        ready: list[Sized] = []
+        for at, (row, text) in enumerate(zip(rows, texts, strict=True)):
+            if at not in pieces:
+                made += _made(ready, tokenizer)
+                ready = []
+                made += self._split(row.id, text, False)
+            elif len(pieces[at]) == 1:
+                ready.append((row.id, text, pieces[at][0].tokens))
+            else:  # a row is one text: of several chunks each has a name of its own
+                ready += ((f"{row.id}/{n}", text[p.start : p.end], p.tokens) for n, p in enumerate(pieces[at], 1))
+        return made + _made(ready, tokenizer)
+
+    def _split(self, label: str, text: str, markdown: bool) -> Iterator[NewChunk]:
+        collection = self._collection
+        found = self._splitter.chunks(
+            text,
+            tokenizer=collection.tokenizer,
+            limit=collection.chunk_tokens,
+            overlap=collection.overlap,
+            markdown=markdown,
+        )
+        while pieces := [
+            (f"{label}/{chunk.index + 1}" if label else "", chunk.text, chunk.tokens) for chunk in islice(found, BLOCK)
+        ]:
+            yield from _made(pieces, collection.tokenizer)
+
+
+def unusable(text: str) -> str:
+    """Why a text can never be embedded (`has a NUL character`), or ""."""
+    if not text or text.isspace():
+        return "is empty"
+    if "\0" in text:
+        return "has a NUL character; it is probably binary"
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        return "has half of a surrogate pair, which is not a character"
+    return f"is {size:,} bytes long" if size > 4 * MOST_BYTES else ""
+
+
+class _Skipped:
+    """Rows without a text, what else is to be said of the file, and how far the reading has come."""
+
+    def __init__(self) -> None:
+        self.count = self.read = 0
+        self.reasons: list[str] = []
+        self.notes: list[str] = []
+
+    @property
+    def first(self) -> str:
+        return self.reasons[0] if self.reasons else ""
+
+    def add(self, reason: str) -> None:
+        self.count += 1
+        if len(self.reasons) < MOST_REASONS:
+            self.reasons.append(reason)
+
+    def words(self) -> str:
+        """How a file of nothing else is described."""
+        return f": all of its {self.count:,} rows are empty or broken. {self.first[:-1]}" if self.count else ""
+
+
+def _made(pieces: Sequence[Sized], tokenizer: Tokenizer) -> list[NewChunk]:
+    """Chunks with their sizes by every tokenizer that costs money."""
+    texts = [text for _, text, _ in pieces]
+    own = [size for _, _, size in pieces]
+    cl100k = own if tokenizer == "cl100k_base" else tokens.count("cl100k_base", texts)
+    made = []
+    for (label, text, mine), paid in zip(pieces, cl100k, strict=True):
+        data = text.encode()
+        made.append(
+            NewChunk(
+                label=label[:_MOST_LABEL],
+                digest=blake2b(data, digest_size=32).digest(),
+                near_empty=is_near_empty(text),
+                bytes=len(data),
+                cl100k=paid,
+                tokens=mine,
+                text=text,
+            )
+        )
+    return made
+
+
+def _blocks(chunks: Iterator[NewChunk]) -> Iterator[list[NewChunk]]:
+    block: list[NewChunk] = []
+    size = 0
+    for chunk in chunks:
+        block.append(chunk)
+        size += chunk.bytes
+        if len(block) >= BLOCK or size >= BLOCK_BYTES:
+            yield block
+            block, size = [], 0
+    if block:
+        yield block
+
+
+def size_of(verdict: FileVerdict) -> int:
+    """Bytes of a file; 0 where it was not taken, or has gone."""
+    try:
+        return verdict.path.stat().st_size if verdict.path is not None else 0
+    except OSError:
+        return 0
+
+
+def _digest(path: Path) -> str:
+    digest = blake2b(digest_size=32)
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

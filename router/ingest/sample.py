@@ -1,0 +1,285 @@
+"""A sample of files that are to be read: a few places of each kind of file, in the same time whatever their size.
+
+Each kind is a population of places of which some are drawn at random: blocks of files of lines, row groups of Parquet,
+whole documents. A CSV, TSV or JSON list cannot be entered in its middle, where a quoted text may stand, so of these a
+place is a file, and its first records are looked at. What is drawn goes as a small file of its own through the readers
+of the whole ones. Nothing is written but that, in a temporary folder.
+"""
+
+from __future__ import annotations
+
+import codecs
+import random
+import tempfile
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate, islice
+from pathlib import Path
+from typing import Literal
+
+from router.domain.errors import BadInput
+from router.ingest import extract
+from router.ingest.columns import Columns, choose
+from router.ingest.extract import FileVerdict, Row
+from router.ingest.files import Ingest, Reading
+from router.store.models import NewChunk
+
+PLACES = 64
+"""Drawn of each kind of file at most."""
+BLOCK = 32 << 10
+"""Bytes: lines that begin in a block of these are a place."""
+HEAD = 256 << 10
+"""Bytes of a table or list that are looked at, from its beginning."""
+ROWS = 4_096
+"""Rows of Parquet that are looked at in all: as many at the beginning of each row group that is drawn."""
+LONGEST = 1 << 20
+"""Bytes that a line may reach beyond its block."""
+DOCUMENT_BYTES = 4 << 20
+"""No further document is drawn after so many bytes of one kind."""
+_LINES = frozenset({".jsonl", ".ndjson", ".txt"})
+_WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
+
+Way = Literal["lines", "groups", "heads", "documents"]
+
+
+class NotSampled(Exception):
+    """Why no estimate can be made, in a sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What was found at one place. `size` is in units of its kind: bytes, or rows of Parquet; `share` was looked at."""
+
+    path: Path
+    size: float
+    share: float
+    chunks: list[NewChunk] = field(repr=False)
+
+
+@dataclass(slots=True)
+class Kind:
+    """The files of one kind: `size` of all its places, how many there are, and those that were looked at."""
+
+    name: str
+    way: Way
+    size: float
+    places: int
+    drawn: Iterator[tuple[Path, int, float]] = field(repr=False)
+    looked: list[Place] = field(default_factory=list, repr=False)
+    bytes: int = 0
+    ended: bool = False
+
+
+class Sampler:
+    """Looks at places of some files, turn by turn of each kind. Runs in a worker thread."""
+
+    def __init__(self, files: Sequence[FileVerdict], ingest: Ingest, reading: Reading) -> None:
+        """Draws the places; reads no more than sizes, the first bytes of lists, and the footers of Parquet.
+
+        The draw is the same for the same names and sizes, and another one for others: were it one for all files, its
+        luck would be the same for all.
+
+        Raises:
+            NotSampled: a Parquet file has no footer.
+        """
+        self._ingest = ingest
+        self._reading = reading
+        self._names = {v.path: v.name for v in files if v.path is not None}
+        self._columns: dict[Path, Columns] = {}
+        sizes = [(name, path.stat().st_size) for path, name in self._names.items()]
+        self._random = random.Random(repr(sizes))
+        by_kind: dict[tuple[Way, str], list[Path]] = {}
+        for path in self._names:
+            by_kind.setdefault(self._way(path), []).append(path)
+        self.total = sum(size for _, size in sizes)
+        self.kinds = [self._kind(way, name, paths) for (way, name), paths in by_kind.items()]
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the files that were looked at, about (of Parquet by its rows)."""
+        return sum(kind.bytes for kind in self.kinds)
+
+    def run(self, stopped: Callable[[], bool]) -> None:
+        """Look at places until all that were drawn have been, or `stopped` says so between two.
+
+        Raises:
+            NotSampled: a record is too long for this.
+        """
+        with tempfile.TemporaryDirectory(prefix="router-sample-") as folder:
+            while not stopped() and (open_kinds := [kind for kind in self.kinds if not kind.ended]):
+                for kind in open_kinds:
+                    drawn = next(kind.drawn, None)
+                    if drawn is None or (kind.way == "documents" and kind.bytes >= DOCUMENT_BYTES):
+                        kind.ended = True
+                    elif not stopped():
+                        self._look(kind, *drawn, Path(folder))
+
+    # ---- what there is ----
+
+    def _way(self, path: Path) -> tuple[Way, str]:
+        ending = path.suffix.lower()
+        if not self._reading.as_rows(path):
+            return "documents", ending
+        if ending == ".parquet":
+            return "groups", ending
+        return ("lines", "lines") if ending in _LINES and not _starts_wide(path) else ("heads", ending)
+
+    def _kind(self, way: Way, name: str, paths: list[Path]) -> Kind:
+        sizes = [path.stat().st_size for path in paths]
+        if way == "lines":
+            blocks = [-(-size // BLOCK) for size in sizes]
+            return self._drawn(way, name, paths, blocks, sizes, lambda at, block: float(sizes[at]))
+        if way == "groups" and len(paths) <= PLACES:  # of more the footers would take long
+            groups = [_groups(path) for path in paths]
+            rows = [sum(group) for group in groups]
+            return self._drawn(way, name, paths, list(map(len, groups)), rows, lambda at, n: float(groups[at][n]))
+        way = "heads" if way == "groups" else way
+        return self._drawn(way, name, paths, [1] * len(paths), sizes, lambda at, _: float(sizes[at]))
+
+    def _drawn(
+        self,
+        way: Way,
+        name: str,
+        paths: Sequence[Path],
+        counts: Sequence[int],
+        sizes: Sequence[int],
+        size_of: Callable[[int, int], float],
+    ) -> Kind:
+        ends = list(accumulate(counts))
+        chosen = self._random.sample(range(ends[-1]), min(PLACES, ends[-1]))
+
+        def drawn() -> Iterator[tuple[Path, int, float]]:
+            for number in chosen:
+                at = bisect_right(ends, number)
+                inside = number - ends[at] + counts[at]
+                yield paths[at], inside, size_of(at, inside)
+
+        return Kind(name=name, way=way, size=float(sum(sizes)), places=ends[-1], drawn=drawn())
+
+    # ---- looking ----
+
+    def _look(self, kind: Kind, path: Path, number: int, size: float, folder: Path) -> None:
+        name = self._names[path]
+        share, chunks = 1.0, []
+        try:
+            if kind.way == "documents":
+                kind.bytes += int(size)
+                chunks = self._ingest.chunks_of_document(path, name)
+            elif kind.way == "lines":
+                data = _lines_of_block(path, number, name)
+                size = float(len(data))
+                kind.bytes += len(data)
+                if data:
+                    columns = self._columns_of(path, name, folder)
+                    chunks = self._ingest.chunks_of(list(extract.read_rows(_small(folder, path, data), columns)))
+            else:
+                rows, share = self._first_rows(kind, path, number, folder)
+                chunks = self._ingest.chunks_of(rows)
+        except NotSampled:
+            raise
+        except Exception:  # foreseen or not: the reading reports it, and goes on with the other files
+            chunks = []
+        kind.looked.append(Place(path, size, share, chunks))
+
+    def _columns_of(self, path: Path, name: str, folder: Path) -> Columns:
+        """The columns of a file of lines, by its beginning, as when it is read from there."""
+        if path not in self._columns:
+            head = _small(folder, path, _head(path))
+            there = extract.columns(head)
+            self._columns[path] = choose(name, there, self._reading.columns_of(path, name), complete=False)
+        return self._columns[path]
+
+    def _first_rows(self, kind: Kind, path: Path, number: int, folder: Path) -> tuple[list[Row], float]:
+        """The first rows of a table, a list or a row group, and the share of it that they are."""
+        columns = self._reading.columns_of(path, self._names[path])
+        size = path.stat().st_size
+        if path.suffix.lower() == ".parquet":
+            small = folder / path.name
+            here, all_ = _first_of_group(path, number, ROWS // min(PLACES, kind.places), small)
+            share = here / (all_[number] if kind.way == "groups" else sum(all_)) if here else 1.0
+            kind.bytes += int(size * here / max(1, sum(all_)))
+            return list(extract.read_rows(small, columns)), share
+        data = _head(path)
+        kind.bytes += len(data)
+        if len(data) == size:
+            return list(extract.read_rows(_small(folder, path, data), columns)), 1.0
+        rows: list[Row] = []
+        why = "its first record is longer than that"
+        try:
+            rows += extract.read_rows(_small(folder, path, data), columns)
+        except BadInput as error:  # where it was cut, most likely
+            why = str(error)
+        if len(rows) < 2:
+            raise NotSampled(f"of {self._names[path]} the first {len(data) >> 10:,} kB tell nothing: {why}")
+        # What it was cut in counts as half a record.
+        return rows[:-1], len(data) * (1 - 0.5 / len(rows)) / size
+
+
+def _starts_wide(path: Path) -> bool:
+    """Whether its characters are of several bytes each, so that a byte 10 need not be the end of a line."""
+    with path.open("rb") as file:
+        return file.read(4).startswith(_WIDE)
+
+
+def _lines_of_block(path: Path, block: int, name: str) -> bytes:
+    """The lines that begin in a block, so that each line belongs to one block; b"" where none does."""
+    begin, end = block * BLOCK, (block + 1) * BLOCK
+    with path.open("rb") as file:
+        if begin:
+            file.seek(begin - 1)
+            if not file.readline(BLOCK + 1).endswith(b"\n"):
+                return b""
+            begin = file.tell()
+        data = file.read(end - begin) if begin < end else b""
+        if data and not data.endswith(b"\n"):
+            rest = file.readline(LONGEST)
+            if len(rest) == LONGEST and not rest.endswith(b"\n"):
+                raise NotSampled(f"{name} has lines of more than {LONGEST >> 20} MB")
+            data += rest
+    return data
+
+
+def _head(path: Path) -> bytes:
+    """The first bytes; where they are not all, up to the last character that begins there in UTF-8."""
+    with path.open("rb") as file:
+        data = file.read(HEAD)
+        if not file.read(1) or data.startswith(_WIDE):
+            return data
+    while data and data[-1] & 0xC0 == 0x80:
+        data = data[:-1]
+    return data[:-1] if data and data[-1] >= 0xC0 else data
+
+
+def _small(folder: Path, path: Path, data: bytes) -> Path:
+    small = folder / f"sample{path.suffix.lower()}"
+    small.write_bytes(data)
+    return small
+
+
+def _groups(path: Path) -> list[int]:
+    """The rows of each row group."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            return [file.metadata.row_group(at).num_rows for at in range(file.metadata.num_row_groups)]
+    except (pa.ArrowException, OSError) as error:
+        raise NotSampled(f"{path.name} is a broken Parquet file") from error
+
+
+def _first_of_group(path: Path, number: int, rows: int, small: Path) -> tuple[int, list[int]]:
+    """Write the first rows of a row group as a file: how many they are, and the rows of each group."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    groups = _groups(path)
+    try:
+        # By small buffers and not ahead: a row group may be hundreds of megabytes.
+        with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 16) as file:
+            found = list(islice(file.iter_batches(batch_size=rows, row_groups=[number], use_threads=False), 1))
+            pq.write_table(pa.Table.from_batches(found, file.schema_arrow), small)
+            return sum(batch.num_rows for batch in found), groups
+    except (pa.ArrowException, OSError, IndexError) as error:
+        raise NotSampled(f"{path.name} is a broken Parquet file") from error

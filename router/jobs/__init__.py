@@ -1,0 +1,1 @@
+"""Jobs of collections: what they would cost, their plan, and the worker that runs them."""

@@ -1,0 +1,403 @@
+"""What a collection would cost to embed, by every model, before anything is spent.
+
+It runs over the digests and sizes of the chunks, a page at a time, and never over their texts; so a corpus of any size
+is quoted in the same memory. Tokens are exact where the model's tokenizer is at hand, else there are two figures: an
+upper bound, and what is likely by the text's kind, which is taken to be its document's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router.domain.decide import decide
+from router.domain.explain import explain
+from router.domain.kinds import BYTES_A_TOKEN, STOP_WORDS
+from router.domain.money import price_tokens
+from router.domain.pricing import price_on
+from router.domain.ratios import Ratios
+from router.domain.values import (
+    Ask,
+    BudgetState,
+    CandidateFacts,
+    Facts,
+    Model,
+    Plan,
+    Policy,
+    Price,
+    Refusal,
+    Tokenizer,
+    Verdict,
+)
+from router.engine import Router
+from router.pipeline.coverage import API_SECONDS
+from router.search.vectors import fitting
+from router.store.chunks import Chunks
+from router.store.models import TAKEN, Collection, Distinct, Generation, StoredChunk
+from router.tokens import MARKERS, count, count_for
+
+WORDPIECE = 1.2
+"""WordPiece tokens of a text for one of cl100k_base: 1.21 for English, where it is the base (see the catalog)."""
+QUERY_TOKENS = 20
+"""Tokens that a query is taken to have, for the cost of a year."""
+SAMPLE = 200
+PREVIEW = 6
+_ENGLISH_ASCII, _ENGLISH_STOPS = 0.95, 0.12
+_LITTLE = 60  # letters
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetEffect:
+    """What a candidate would leave of one budget. Nanodollars; `fits` is False where a hard budget is too small."""
+
+    owner: str
+    window: str
+    amount: int
+    hard: bool
+    before: int
+    after: int
+    fits: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CorpusCandidate:
+    """One model of a quote. Money in nanodollars; None where no price is known or the tier is not sold.
+
+    Attributes:
+        verdict: what the decision made of it; its tokens and cost are of the distinct texts that are not cached.
+        exact: False where tokens are an upper bound, because the model's tokenizer is not at hand.
+        now_cost, batch_cost: the most that what is not cached can cost, at once and by the batch tier.
+        year_cost: `now_cost` and a year of queries.
+        now_expected, batch_expected, year_expected: what they will likely cost.
+        over_long: distinct chunks that the model takes in pieces only; their vectors are means of the pieces'.
+        budgets: what `verdict.cost` leaves of each budget.
+        warning: what to know before choosing it, or "".
+    """
+
+    verdict: Verdict
+    exact: bool
+    now_cost: int | None
+    batch_cost: int | None
+    year_cost: int | None
+    now_expected: int | None
+    batch_expected: int | None
+    year_expected: int | None
+    over_long: int
+    budgets: tuple[BudgetEffect, ...]
+    warning: str
+
+    @property
+    def model(self) -> Model:
+        """The candidate's model."""
+        return self.verdict.model
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overnight:
+    """Begin with a local model at once, and have `then` re-embed it all by the batch tier.
+
+    That will likely cost `expected` nanodollars, and `cost` at most.
+    """
+
+    start: Model
+    then: Model
+    cost: int
+    expected: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CorpusQuote:
+    """What a collection is, and what it would cost.
+
+    Attributes:
+        documents, chunks: of what was confirmed and what waits to be; `new_documents` is the latter.
+        distinct: texts to embed; `duplicates` chunks repeat another one exactly, `near_empty` chunks are left out.
+        english: whether a sample of the chunks looks English: by letters and stop words, no more than a hint.
+    """
+
+    collection: str
+    documents: int
+    new_documents: int
+    failed_documents: int
+    chunks: int
+    distinct: int
+    duplicates: int
+    near_empty: int
+    bytes: int
+    english: bool
+    candidates: tuple[CorpusCandidate, ...]
+    overnight: Overnight | None
+    outcome: Plan | Refusal
+    decision: str
+    preview: tuple[StoredChunk, ...] = field(repr=False)
+
+    @property
+    def chosen(self) -> CorpusCandidate | None:
+        """The decision's choice; None where it is refused."""
+        return next((c for c in self.candidates if c.verdict.chosen), None)
+
+
+@dataclass(slots=True)
+class _Sums:
+    chunks: int = 0
+    near_empty: int = 0
+    distinct: int = 0
+    bytes: int = 0
+
+
+@dataclass(slots=True)
+class _Missing:
+    """What one model does not have yet."""
+
+    texts: int = 0
+    tokens: int = 0
+    expected: int = 0
+    over_long: int = 0
+
+
+def sizes(page: Sequence[Distinct], tokenizer: Tokenizer, own: Tokenizer) -> list[int]:
+    """Tokens of each text by `tokenizer`; `own` is the collection's. For "wordpiece" elsewhere a rough guess."""
+    if tokenizer == own:
+        return [one.tokens for one in page]
+    if tokenizer == "cl100k_base":
+        return [one.cl100k for one in page]
+    if tokenizer == "bytes":
+        return [one.bytes + MARKERS for one in page]
+    return [one.bytes // BYTES_A_TOKEN for one in page]  # local models cost nothing: only for the expected time
+
+
+def likely(
+    page: Sequence[Distinct], ratios: Ratios | None, most: NDArray[np.int64], own: Tokenizer
+) -> NDArray[np.int64]:
+    """Likely tokens of each text: `most`, where the tokenizer is at hand, else by the ratios, of cl100k or of `own`."""
+    if ratios is None:
+        return most
+    base = sizes(page, ratios.base if ratios.base == own else "cl100k_base", own)
+    scale = WORDPIECE if ratios.base == "wordpiece" != own else 1.0
+    of_kind = np.array([ratios.by_kind[one.kind] for one in page])
+    found: NDArray[np.int64] = np.rint(np.array(base) * scale * of_kind + ratios.per_text).astype(np.int64)
+    return np.clip(found, 1, most, out=found)
+
+
+class Census:
+    """What there is of some chunks, and what each model misses. Runs in a worker thread."""
+
+    def __init__(self, router: Router, collection: Collection, policy: Policy) -> None:
+        self._router = router
+        self._own = collection.tokenizer
+        self.sums = _Sums()
+        self.models = {m.id: _Missing() for m in router.catalog.models}
+        self._ratios = {m.id: router.estimates.ratios(m) for m in router.catalog.models}
+        self._before = {m.id: _before(router, m) for m in router.catalog.models}
+        self._fit = {m.id: fitting(router, m, policy.long_texts) for m in router.catalog.models}
+
+    @classmethod
+    def of(cls, router: Router, chunks: Chunks, collection: Collection, policy: Policy) -> Census:
+        """One pass over a collection's chunks."""
+        census = cls(router, collection, policy)
+        for page in chunks.distinct(collection.id, states=TAKEN):
+            census.add(page)
+        return census
+
+    @property
+    def figures(self) -> NDArray[np.float64]:
+        """All that was counted, float64 (4 + 4 · models)."""
+        rows = [astuple(self.sums), *map(astuple, self.models.values())]
+        return np.array(rows, dtype=np.float64).ravel()
+
+    def set(self, figures: NDArray[np.float64]) -> None:
+        """Take these for what was counted, rounded; in the order of `figures`."""
+        whole = [int(x) for x in np.rint(figures)]
+        self.sums = _Sums(*whole[:4])
+        self.models = {model: _Missing(*whole[4 * n : 4 * n + 4]) for n, model in enumerate(self.models, 1)}
+
+    def add(self, page: Sequence[Distinct]) -> None:
+        """Count texts, none of which was counted before."""
+        sums = self.sums
+        sums.chunks += sum(one.copies for one in page)
+        sums.near_empty += sum(one.copies for one in page if one.near_empty)
+        page = [one for one in page if not one.near_empty]
+        sums.distinct += len(page)
+        sums.bytes += sum(one.bytes for one in page)
+        found = self._router.cache.lookup([one.digest for one in page])
+        masks = {n: np.array([one.digest in rows for one in page], dtype=bool) for n, rows in found.items()}
+        counts: dict[Tokenizer, NDArray[np.int64]] = {}
+        guesses: dict[str, NDArray[np.int64]] = {}
+        for model in self._router.catalog.models:
+            if model.tokenizer not in counts:
+                counts[model.tokenizer] = np.array(sizes(page, model.tokenizer, self._own), dtype=np.int64)
+            before, likely_before = self._before[model.id]
+            size = counts[model.tokenizer] + before
+            absent = np.ones(len(page), dtype=bool)
+            for number in self._fit[model.id]:
+                if number in masks:
+                    absent &= ~masks[number]
+            entry = self.models[model.id]
+            entry.texts += int(absent.sum())
+            entry.tokens += int(size[absent].sum())
+            ratios = self._ratios[model.id]
+            key = model.tokenizer if ratios is None else str(ratios)
+            if key not in guesses:
+                guesses[key] = likely(page, ratios, counts[model.tokenizer], self._own)
+            entry.expected += int((guesses[key] + likely_before)[absent].sum())
+            if model.limits.tokens_per_text:
+                entry.over_long += int((size > model.limits.tokens_per_text).sum())
+
+
+def _before(router: Router, model: Model) -> tuple[int, int]:
+    """The most tokens, and the likely ones, of what the model puts before a document."""
+    if not model.before("document"):
+        return 0, 0
+    bare, behind = count(model.tokenizer, [""])[0], count_for(model, "document", [""])
+    most = max(0, behind[0] - bare)
+    (guess,) = router.estimates.of(model, "document", [""], behind)
+    return most, most if guess is None else min(most, guess.tokens)
+
+
+async def quote_of(
+    router: Router,
+    collection: Collection,
+    *,
+    pinned: Generation | None,
+    model: str | None,
+    queries_a_month: int,
+    census: Census,
+    english: bool,
+) -> tuple[tuple[CorpusCandidate, ...], Plan | Refusal, str, Overnight | None]:
+    """Every candidate, the decision, its words, and the overnight way, from one census."""
+    policy = router.policies.get(collection.policy)
+    named = router.catalog.get(model) if model is not None else None
+    ask = Ask(
+        pinned_space=pinned.space if pinned else named.space if named else None,
+        pinned_model=pinned.model if pinned else named.id if named else None,
+        dimensions=pinned.dimensions if pinned else None,
+        partial=True,
+        collection=collection.name,
+    )
+    await router.ledger.judge_pace(policy.name)
+    now = datetime.fromtimestamp(router.clock(), UTC)
+    facts = Facts(
+        now=now,
+        candidates=tuple(_facts(router, m, census, policy, now) for m in router.catalog.models),
+        budgets=router.ledger.states(policy.name),
+        paid_enabled=router.policies.paid_enabled(),
+    )
+    outcome = decide(ask, policy, facts, router.catalog.scale)
+    candidates = tuple(
+        _candidate(v, census.models[v.model.id], price_on(v.model, now.date()), facts.budgets, queries_a_month, english)
+        for v in outcome.verdicts
+    )
+    words = explain(outcome, ask=ask, policy=policy, facts=facts)
+    return candidates, outcome, words, None if pinned else _overnight(candidates)
+
+
+def _facts(router: Router, model: Model, census: Census, policy: Policy, now: datetime) -> CandidateFacts:
+    missing = census.models[model.id]
+    price = price_on(model, now.date())
+    limiter = router.limiters[model.provider]
+    seconds = missing.expected / model.tokens_per_second
+    if not model.local and missing.texts:
+        calls = -(-missing.texts // model.limits.texts_per_call)
+        seconds = max(seconds, API_SECONDS * -(-calls // max(1, limiter.width())))
+    return CandidateFacts(
+        model=model,
+        texts=census.sums.distinct,
+        cached=census.sums.distinct - missing.texts,
+        tokens=missing.tokens,
+        expected_tokens=missing.expected,
+        over_long=0,  # chunk by chunk, like the rows of a file: no reason to shut the model out
+        seconds=seconds,
+        configured=router.configured(model),
+        unhealthy=limiter.unhealthy(),
+        price=None if price is None else price.now,
+        batch_price=None if price is None else price.batch,
+    )
+
+
+def _candidate(
+    verdict: Verdict,
+    missing: _Missing,
+    price: Price | None,
+    budgets: Sequence[BudgetState],
+    queries: int,
+    english: bool,
+) -> CorpusCandidate:
+    model = verdict.model
+
+    now = Decimal(0) if model.local else price.now if price else None
+    batch = None if model.local or price is None else price.batch
+
+    def cost(tokens: int, usd: Decimal | None) -> int | None:
+        return None if usd is None else price_tokens(tokens, usd)
+
+    queried = cost(12 * queries * QUERY_TOKENS, now) or 0
+    now_cost, now_expected = cost(missing.tokens, now), cost(missing.expected, now)
+    return CorpusCandidate(
+        verdict=verdict,
+        exact=model.local or model.tokenizer != "bytes",
+        now_cost=now_cost,
+        batch_cost=cost(missing.tokens, batch),
+        year_cost=None if now_cost is None else now_cost + queried,
+        now_expected=now_expected,
+        batch_expected=cost(missing.expected, batch),
+        year_expected=None if now_expected is None else now_expected + queried,
+        over_long=missing.over_long,
+        budgets=tuple(_effect(state, verdict.cost or 0) for state in budgets),
+        warning=_warning(model, missing, english),
+    )
+
+
+def _warning(model: Model, missing: _Missing, english: bool) -> str:
+    words = []
+    if model.languages == "en" and not english:
+        words.append("The texts do not look English, and this model and its scores are for English only.")
+    if missing.over_long:
+        words.append(
+            f"{missing.over_long:,} chunks are longer than the {model.limits.tokens_per_text:,} tokens that it takes;"
+            " each gets the mean of its pieces' vectors."
+        )
+    return " ".join(words)
+
+
+def _effect(state: BudgetState, cost: int) -> BudgetEffect:
+    before = state.budget.amount if state.budget.window == "request" else state.left
+    return BudgetEffect(
+        owner=state.owner,
+        window=state.budget.window,
+        amount=state.budget.amount,
+        hard=state.budget.hard,
+        before=before,
+        after=max(0, before - cost),
+        fits=cost <= before or not state.budget.hard,
+    )
+
+
+def _overnight(candidates: Sequence[CorpusCandidate]) -> Overnight | None:
+    """The best local model now, and the best paid one that the batch tier sells, if the policy allows both."""
+
+    def best(of: list[CorpusCandidate]) -> CorpusCandidate | None:
+        return max(of, key=lambda c: c.verdict.quality or 0.0, default=None)
+
+    eligible = [c for c in candidates if c.verdict.eligible]
+    start = best([c for c in eligible if c.model.local])
+    then = best([c for c in eligible if c.batch_cost is not None])
+    if start is None or then is None or then.batch_cost is None or then.batch_expected is None:
+        return None
+    return Overnight(start=start.model, then=then.model, cost=then.batch_cost, expected=then.batch_expected)
+
+
+def looks_english(texts: Sequence[str]) -> bool:
+    """Whether texts look English: nearly all letters are ASCII, and common English words are about. A hint only."""
+    letters = [c for text in texts for c in text[:2_000] if c.isalpha()]
+    words = [w for text in texts for w in re.findall(r"[a-z]+", text[:2_000].lower())]
+    if len(letters) < _LITTLE:
+        return True  # too little to tell
+    plain = sum(c.isascii() for c in letters) / len(letters)
+    common = sum(w in STOP_WORDS for w in words) / max(1, len(words))
+    return plain >= _ENGLISH_ASCII and common >= _ENGLISH_STOPS

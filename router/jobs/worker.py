@@ -1,0 +1,296 @@
+"""Runs jobs, on the engine's loop: block by block through the ordinary corridor, or step by step through batches.
+
+Nothing of a job lives here alone. What is embedded is in the cache, what is spent is in the ledger, how the job stands
+is in its row; so a program that dies is followed by one that goes on where the cache ends, and pays for nothing twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from router.batches.states import BatchTier, ChunkText
+from router.domain.errors import RouterError, StoreBusy, StoreError
+from router.engine import Router
+from router.jobs.errors import Stop, check_model, check_price, judge, stop_for
+from router.pipeline.validate import digest as digest_of
+from router.search.vectors import Embedded, coverage, embedded, missing
+from router.store.collections import Corpora
+from router.store.jobs import Job, JobStore
+
+BLOCK = 1_000
+"""Distinct texts embedded by one request."""
+POLL_S = 1.0
+"""How often jobs are looked for, and a running one is looked at."""
+MOST_AT_ONCE = 3
+"""Jobs that embed now at the same time; those that wait for batches do not count."""
+_RATE_SAMPLES = 30
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Live:
+    """How far a job is just now."""
+
+    total: int = 0
+    done: int = 0
+    failed: int = 0
+    samples: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=_RATE_SAMPLES))
+
+    def rate(self) -> float:
+        """Texts a second over the last samples."""
+        self.samples.append((time.monotonic(), self.done))
+        (since, before), (now, done) = self.samples[0], self.samples[-1]
+        return max(0.0, (done - before) / (now - since)) if now > since else 0.0
+
+
+class Worker:
+    """Takes jobs and runs them; with `only`, just that one. `block` and `poll_s` are for tests."""
+
+    def __init__(
+        self, router: Router, corpora: Corpora, jobs: JobStore, *, block: int = BLOCK, poll_s: float = POLL_S,
+        tier: BatchTier | None = None, only: int | None = None,
+    ) -> None:  # fmt: skip
+        self._router = router
+        self._corpora = corpora
+        self._jobs = jobs
+        self._block = block
+        self._poll_s = poll_s
+        self._tier = tier or BatchTier(router)
+        self._only = only
+        self._runs: dict[int, asyncio.Task[None]] = {}
+        self._embedding: set[int] = set()
+        self._pauses: dict[int, int] = {}
+        self._loop: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Look for jobs from now on, until `stop`."""
+        self._loop = asyncio.get_running_loop().create_task(self._look())
+
+    async def stop(self) -> None:
+        """Leave every job as it is, for the next runner. Calls that have left are still answered and booked."""
+        tasks = [*self._runs.values(), *([self._loop] if self._loop else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._loop = None
+        await self._tier.aclose()
+
+    async def run_all(self) -> None:
+        """Run jobs until there is nothing more to do just now: what is left is paused, or waits for a later time."""
+        while True:
+            await self._take()
+            if not self._runs:
+                return
+            await asyncio.wait(self._runs.values(), timeout=self._poll_s, return_when=asyncio.FIRST_COMPLETED)
+
+    async def _look(self) -> None:
+        while True:
+            try:
+                await self._take()
+            except Exception:  # a busy or full disk, or a fault of ours: jobs are looked for again in a moment
+                _log.exception("jobs cannot be looked for")
+            await asyncio.sleep(self._poll_s)
+
+    async def _take(self) -> None:
+        """Start every job that is to be run and that there is room for."""
+        while True:
+            full = len(self._embedding) >= MOST_AT_ONCE
+            job = await self._jobs.claim(list(self._runs), batch_only=full, only=self._only)
+            if job is None:
+                return
+            if job.route != "batch":
+                self._embedding.add(job.id)
+            task = asyncio.get_running_loop().create_task(self._run(job), name=f"job {job.id}")
+            self._runs[job.id] = task
+            task.add_done_callback(partial(self._forget, job.id))
+
+    def _forget(self, number: int, _: asyncio.Task[None]) -> None:
+        self._runs.pop(number, None)
+        self._embedding.discard(number)
+
+    # ---- one job ----
+
+    async def _run(self, job: Job) -> None:
+        """Run a job until it ends, stops or is stopped."""
+        live = Live(total=job.total, done=job.done, failed=job.failed)
+        work = asyncio.ensure_future(self._work(job, live) if job.state == "running" else self._follow(job, live))
+        stop: Stop | None = None
+        try:
+            await self._watch(job, live, work)
+        except Stop as said:
+            stop = said
+        except RouterError as error:
+            stop = self._stop(job, error)
+        except Exception as error:
+            _log.exception("job %d", job.id)
+            stop = Stop("failed", f"Internal error: {type(error).__name__}: {error}")
+        finally:
+            await _cancelled(work)
+            with contextlib.suppress(StoreError):  # the lease runs out by itself
+                if stop is not None:
+                    await self._renew(job, live)
+                    await self._jobs.end(job.id, stop.state, stop.reason, wake=stop.wake)
+                await self._jobs.let_go(job.id)
+
+    async def _watch(self, job: Job, live: Live, work: asyncio.Future[None]) -> None:
+        """Keep the lease and the figures up to date while the work goes on; end it when the job is no longer ours."""
+        while True:
+            await asyncio.wait([work], timeout=self._poll_s)
+            if work.done():
+                return work.result()
+            try:
+                now = await self._renew(job, live)
+            except StoreBusy:
+                continue
+            if now is None or now.state != job.state:
+                return None
+            if now.state == "waiting" and now.wake is not None and now.wake <= self._router.clock():
+                return None
+
+    async def _renew(self, job: Job, live: Live) -> Job | None:
+        return await self._jobs.renew(job.id, total=live.total, done=live.done, failed=live.failed, rate=live.rate())
+
+    async def _work(self, job: Job, live: Live) -> None:
+        generation = check_model(self._router, self._corpora, job)
+        cache = embedded(self._router, generation, job.policy)
+        live.total, live.done = await asyncio.to_thread(coverage, self._corpora, job.collection_id, cache)
+        if job.route == "batch":
+            revision = await self._by_batch(job, live, cache)
+        else:
+            revision = await self._embed(job, live, cache)
+        if not live.failed:
+            await self._corpora.switch(job.generation)
+        failed = "" if not live.failed else f"{live.failed:,} of {live.total:,} texts could not be embedded."
+        await self._renew(job, live)
+        # False: somebody stopped it, or added more; then the next runner finds it.
+        await self._jobs.end(job.id, "done", failed, revision=revision)
+
+    # ---- now ----
+
+    async def _embed(self, job: Job, live: Live, cache: Embedded) -> int:
+        """Pass over what is missing until a whole pass finds nothing. Returns the revision that this is true of."""
+        while True:
+            revision = self._jobs.get(job.id).revision
+            failed = await asyncio.to_thread(self._jobs.failed, job.id)
+            live.failed = len(failed)
+            before = live.total - live.done - live.failed
+            left = missing(self._corpora, job.collection_id, cache, but=failed)
+            blocks = 0
+            while block := await asyncio.to_thread(_take, left, self._block):
+                blocks += 1
+                check_price(self._router, job)
+                await self._one(job, live, block)
+            if not blocks:
+                return revision
+            live.total, live.done = await asyncio.to_thread(coverage, self._corpora, job.collection_id, cache)
+            stuck = live.total - live.done - len(self._jobs.failed(job.id)) >= before
+            if stuck and self._jobs.get(job.id).revision == revision:
+                raise Stop(
+                    "paused", "A whole pass embedded nothing. Was the policy changed meanwhile? Resume to go on."
+                )
+
+    async def _one(self, job: Job, live: Live, digests: Sequence[bytes]) -> None:
+        """Embed one block."""
+        found = await asyncio.to_thread(self._corpora.chunks.texts, job.collection_id, digests)
+        if not found:
+            return  # deleted in the meantime
+        texts = [chunk.text for chunk in found.values()]
+        before = live.done
+
+        def progress(done: int, total: int) -> None:
+            live.done = before + done
+
+        try:
+            result = await self._router.embed(
+                texts, policy=job.policy, model=job.model, partial=True, collection=job.collection, progress=progress
+            )
+        except RouterError as error:
+            raise self._stop(job, error) from error
+        live.done = before + len(texts) - len(result.problems)
+        if not result.problems:
+            self._pauses.pop(job.id, None)
+            return
+        verdict = judge(result.problems)
+        keys = {at: digest_of(texts[at]) for at in verdict.failed}
+        await self._jobs.note_failures(job.id, {keys[at]: why for at, why in verdict.failed.items()})
+        if verdict.stop is not None:
+            raise self._stop(job, verdict.stop)
+        if len(result.problems) == len(texts) and verdict.passing is not None:
+            raise self._stop(job, verdict.passing)
+        self._pauses.pop(job.id, None)
+
+    def _stop(self, job: Job, error: RouterError) -> Stop:
+        stop = stop_for(self._router, job, error, self._pauses.get(job.id, 0))
+        if stop.state == "waiting":
+            self._pauses[job.id] = self._pauses.get(job.id, 0) + 1
+        return stop
+
+    # ---- by batch ----
+
+    async def _by_batch(self, job: Job, live: Live, cache: Embedded) -> int:
+        """Step until every text is embedded or has failed for good. Returns the revision that this is true of."""
+        done = -1
+        while True:
+            revision = self._jobs.get(job.id).revision
+            check_price(self._router, job)
+            step = await self._tier.step(job, self._misses(job, cache))
+            live.failed = step.failed
+            if step.done != done:
+                done = step.done
+                live.total, live.done = await asyncio.to_thread(coverage, self._corpora, job.collection_id, cache)
+            if step.error is not None:
+                raise self._stop(job, step.error)
+            if not step.open and not step.moved and not step.waiting:
+                live.total, live.done = await asyncio.to_thread(coverage, self._corpora, job.collection_id, cache)
+                reasons = await asyncio.to_thread(self._tier.failures, job)
+                rest = missing(self._corpora, job.collection_id, cache, but=set(reasons))
+                if not await asyncio.to_thread(_take, rest, 1):
+                    await self._jobs.note_failures(job.id, {d: (why, True) for d, why in reasons.items()})
+                    return revision
+            await asyncio.sleep(step.next_poll_s)
+
+    def _misses(self, job: Job, cache: Embedded) -> _Misses:
+        return _Misses(self._corpora, job.collection_id, missing(self._corpora, job.collection_id, cache))
+
+    async def _follow(self, job: Job, live: Live) -> None:
+        """Fetch what batches of a job that no longer runs have made, and send nothing more."""
+        cancel = job.state == "cancelled"
+        while True:
+            step = await (self._tier.cancel(job) if cancel else self._tier.step(job, lambda n: ()))
+            cancel = False
+            if not step.open:
+                return
+            await asyncio.sleep(step.next_poll_s or self._poll_s)
+
+
+class _Misses:
+    """The next missing chunks, with their texts, each time it is called."""
+
+    def __init__(self, corpora: Corpora, collection: int, left: Iterator[bytes]) -> None:
+        self._corpora = corpora
+        self._collection = collection
+        self._left = left
+
+    def __call__(self, n: int) -> Sequence[ChunkText]:
+        while digests := _take(self._left, n):
+            found = self._corpora.chunks.texts(self._collection, digests)
+            if found:
+                return [ChunkText(digest=d, text=c.text, tokens=c.tokens) for d, c in found.items()]
+        return ()
+
+
+def _take(left: Iterator[bytes], n: int) -> list[bytes]:
+    return [digest for _, digest in zip(range(n), left, strict=False)]
+
+
+async def _cancelled(work: asyncio.Future[None]) -> None:
+    """End the work and wait until it has ended."""
+    work.cancel()
+    await asyncio.gather(work, return_exceptions=True)

@@ -1,0 +1,316 @@
+"""What the pages read from the books: figures of a stretch, days without gaps, and where a budget is heading.
+
+Everything is reckoned from the quarter-hour rollups, so it costs the same over ten requests as over ten million.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta, timezone
+from typing import Any
+
+from router.domain.policy import find_zone, window_bounds
+from router.domain.values import Avoided, Window
+from router.store.usage import Order, Place, Slice, Usage
+
+Where = Mapping[str, str]
+
+LOOK_BACK = 7
+"""A forecast goes by so many whole days before today, or by as many as there are since the first request."""
+HOUR_S = 3_600
+Z80 = 1.2816
+"""Four of five outcomes of a normal distribution are within so many standard deviations of its mean."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """Sums over a stretch of time. Money in nanodollars.
+
+    Attributes:
+        asked: texts asked and answered, repeats included.
+        distinct: texts answered, each counted once a request.
+        cached: those of `distinct` that came from the cache.
+        p95_ms: 95 of 100 requests ended within so many milliseconds (the upper bound of a histogram's bucket).
+    """
+
+    requests: int
+    errors: int
+    asked: int
+    distinct: int
+    cached: int
+    tokens: int
+    charged: int
+    unconfirmed: int
+    avoided: Avoided
+    p95_ms: float
+
+    @property
+    def spent(self) -> int:
+        """Billed, and possibly billed."""
+        return self.charged + self.unconfirmed
+
+    @property
+    def hit_rate(self) -> float | None:
+        """Share (0-1) of the distinct texts that the cache answered; None where none was answered."""
+        return self.cached / self.distinct if self.distinct else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Day:
+    """One day of a report, or one hour: the sums of each group that has any, by the group's name.
+
+    An hour's `day` is a datetime of the zone.
+    """
+
+    day: date
+    groups: Mapping[str, Slice]
+
+    @property
+    def spent(self) -> int:
+        """Nanodollars billed, and possibly billed, by all groups."""
+        return sum(s.charged + s.unconfirmed for s in self.groups.values())
+
+    @property
+    def avoided(self) -> int:
+        """Nanodollars not spent, in all groups."""
+        return sum(s.avoided for s in self.groups.values())
+
+    @property
+    def texts(self) -> int:
+        """Texts asked and answered, repeats included."""
+        return sum(s.texts + s.repeated for s in self.groups.values())
+
+    @property
+    def hit_rate(self) -> float | None:
+        """Share of distinct texts that the cache answered; only where the groups are routes."""
+        distinct = sum(s.texts for s in self.groups.values())
+        cached = self.groups["cache"].texts if "cache" in self.groups else 0
+        return cached / distinct if distinct else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast:
+    """Where a budget is at the end of its window if days go on as they went. Money in nanodollars.
+
+    Attributes:
+        expected, low, high: spent by `ends`; four times of five it is between low and high.
+        per_day: the mean of the days that it goes by.
+        days: how many days that is.
+        runs_out: the day on which the limit is reached, if that is before `ends`; None otherwise.
+    """
+
+    expected: int
+    low: int
+    high: int
+    per_day: int
+    days: int
+    ends: date
+    runs_out: date | None
+
+
+# ---- reading -----------------------------------------------------------------------------------
+
+
+def totals(usage: Usage, *, since: float, until: float, where: Where | None = None) -> Figures:
+    """The sums between two times (epoch seconds)."""
+    routes = {str(key[0]): s for key, s in usage.sums(since=since, until=until, by=("route",), where=where)}
+    slices = list(routes.values())
+    return Figures(
+        requests=sum(s.requests for s in slices),
+        errors=sum(s.errors for s in slices),
+        asked=sum(s.texts + s.repeated for s in slices),
+        distinct=sum(s.texts for s in slices),
+        cached=routes["cache"].texts if "cache" in routes else 0,
+        tokens=sum(s.tokens for s in slices),
+        charged=sum(s.charged for s in slices),
+        unconfirmed=sum(s.unconfirmed for s in slices),
+        avoided=Avoided(
+            cache=sum(s.avoided_cache for s in slices),
+            repeats=sum(s.avoided_repeats for s in slices),
+            dimensions=sum(s.avoided_dimensions for s in slices),
+            local=sum(s.avoided_local for s in slices),
+            batch=sum(s.avoided_batch for s in slices),
+        ),
+        p95_ms=usage.latency(since=since, until=until, share=0.95, where=where),
+    )
+
+
+def groups(usage: Usage, *, since: float, until: float, by: str, where: Where | None = None) -> dict[str, Slice]:
+    """The sums of each group between two times; by route, model, policy, collection or provider."""
+    found = usage.sums(since=since, until=until, by=("model" if by == "provider" else by,), where=where)
+    out: dict[str, Slice] = {}
+    for (name, *_), s in found:
+        group = provider_of(str(name)) if by == "provider" else str(name)
+        out[group] = out[group].plus(s) if group in out else s
+    return out
+
+
+def provider_of(model: str) -> str:
+    """The provider of a model's id; "" where a request ended before a model was chosen."""
+    return model.partition("/")[0]
+
+
+def days(
+    usage: Usage,
+    *,
+    first: date,
+    last: date,
+    zone: str,
+    by: str = "route",
+    where: Where | None = None,
+    since: float = 0.0,
+) -> list[Day]:
+    """Every day from `first` to `last`, both included, in the zone; a day without requests has no groups.
+
+    `since`: what came before this time is left out of the first day.
+    """
+    out = []
+    for day in _dates(first, last):
+        start, end = bounds_of(day, zone)
+        out.append(Day(day=day, groups=groups(usage, since=max(start, since), until=end, by=by, where=where)))
+    return out
+
+
+def hours(
+    usage: Usage, *, first: date, last: date, zone: str, by: str = "route", where: Where | None = None
+) -> list[Day]:
+    """Every hour from the first to the last day, in the zone, of which a day has 23, 24 or 25."""
+    end = bounds_of(last, zone)[1]
+    start, out = bounds_of(first, zone)[0], []
+    while start < end:
+        until = min(start + HOUR_S, end)
+        sums = groups(usage, since=start, until=until, by=by, where=where)
+        out.append(Day(day=hour_at(start, zone), groups=sums))
+        start = until
+    return out
+
+
+def hour_at(start: float, zone: str) -> datetime:
+    """A moment by the zone's clock, with its offset of then: an hour that comes twice is two that are not equal."""
+    moment = datetime.fromtimestamp(start, find_zone(zone))
+    return moment.replace(tzinfo=timezone(moment.utcoffset() or timedelta()), fold=0)
+
+
+def bounds_of_bar(start: date, zone: str) -> tuple[float, float]:
+    """Start and end, in epoch seconds, of a report's day or hour."""
+    if isinstance(start, datetime):
+        return start.timestamp(), min(start.timestamp() + HOUR_S, bounds_of(start.date(), zone)[1])
+    return bounds_of(start, zone)
+
+
+def behind(
+    usage: Usage,
+    start: date,
+    zone: str,
+    *,
+    by: str,
+    of: str,
+    where: Where | None = None,
+    limit: int,
+    before: Place | None = None,
+    order: Order = "newest",
+) -> list[dict[str, Any]]:
+    """The requests that paid for the group `of` in a report's day or hour; see `Usage.behind`."""
+    since, until = bounds_of_bar(start, zone)
+    names: str | list[str] = of
+    if by == "provider":
+        models = groups(usage, since=since, until=until, by="model", where=where)
+        by, names = "model", [model for model in models if provider_of(model) == of]
+    asked = {**(where or {}), by: names}
+    return usage.behind(since=since, until=until, where=asked, limit=limit, before=before, order=order)
+
+
+def p95s(usage: Usage, report: Iterable[Day], *, zone: str, where: Where | None = None) -> list[float]:
+    """The 95th percentile of latency of each day or hour of a report, in ms; 0.0 where there were no requests."""
+    stretches = [bounds_of_bar(d.day, zone) for d in report]
+    return [usage.latency(since=since, until=until, share=0.95, where=where) for since, until in stretches]
+
+
+def today(now: float, zone: str) -> date:
+    """The day that it is in the zone."""
+    start, _ = window_bounds("day", datetime.fromtimestamp(now, UTC), zone)
+    return start.astimezone(find_zone(zone)).date()
+
+
+def bounds_of(day: date, zone: str) -> tuple[float, float]:
+    """Start and end of a day in the zone, in epoch seconds."""
+    noon = datetime(day.year, day.month, day.day, 12, tzinfo=find_zone(zone)).astimezone(UTC)
+    start, end = window_bounds("day", noon, zone)
+    assert end is not None  # only `total` has no end
+    return start.timestamp(), end.timestamp()
+
+
+def window_days(window: Window, now: float, zone: str) -> tuple[date, date]:
+    """First and last day of the day, week or month that runs now."""
+    start, end = window_bounds(window, datetime.fromtimestamp(now, UTC), zone)
+    if end is None:
+        raise ValueError("the window 'total' has no last day")
+    here = find_zone(zone)
+    return start.astimezone(here).date(), (end - timedelta(seconds=1)).astimezone(here).date()
+
+
+# ---- reckoning ---------------------------------------------------------------------------------
+
+
+def group_names(report: Iterable[Day]) -> list[str]:
+    """Every group of a report, those with the most money first."""
+    weights: dict[str, tuple[int, int, int]] = {}
+    for day in report:
+        for name, s in day.groups.items():
+            spent, avoided, texts = weights.get(name, (0, 0, 0))
+            weights[name] = (spent + s.charged + s.unconfirmed, avoided + s.avoided, texts + s.texts)
+    return sorted(weights, key=lambda name: (*(-w for w in weights[name]), name))
+
+
+def running_total(amounts: Iterable[int]) -> list[int]:
+    """The amounts added up, day by day."""
+    total, out = 0, []
+    for amount in amounts:
+        total += amount
+        out.append(total)
+    return out
+
+
+def forecast(
+    history: Sequence[Day], *, spent: int, limit: int | None, now: float, window: Window, zone: str
+) -> Forecast | None:
+    """Where the window that runs now ends, going by the last whole days of `history` (its last day is today).
+
+    What the rest of today and every day after it costs is the mean of those days; the band widens with the square
+    root of the days ahead. None where there is not one whole day to go by, or the window has no end.
+    """
+    _, end = window_bounds(window, datetime.fromtimestamp(now, UTC), zone)
+    if end is None:
+        return None
+    whole = list(history[:-1])
+    began = next((i for i, day in enumerate(whole) if day.groups), None)
+    if began is None:
+        return None
+    amounts = [day.spent for day in whole[began:]][-LOOK_BACK:]
+    mean = statistics.fmean(amounts)
+    ahead = (end.timestamp() - now) / 86_400
+    spread = Z80 * statistics.pstdev(amounts) * math.sqrt(ahead)
+    rest = mean * ahead
+    return Forecast(
+        expected=spent + round(rest),
+        low=spent + max(0, round(rest - spread)),
+        high=spent + round(rest + spread),
+        per_day=round(mean),
+        days=len(amounts),
+        ends=(end - timedelta(seconds=1)).astimezone(find_zone(zone)).date(),
+        runs_out=_runs_out(spent, limit, mean, now, end.timestamp(), zone),
+    )
+
+
+def _runs_out(spent: int, limit: int | None, per_day: float, now: float, end: float, zone: str) -> date | None:
+    if limit is None or per_day <= 0:
+        return None
+    at = now + max(0.0, (limit - spent) / per_day) * 86_400
+    return datetime.fromtimestamp(at, find_zone(zone)).date() if at < end else None
+
+
+def _dates(first: date, last: date) -> list[date]:
+    return [first + timedelta(days=n) for n in range((last - first).days + 1)]

@@ -1,0 +1,374 @@
+"""What the requests of the last weeks would have come to under another policy, by deciding each of them again.
+
+Every request kept what its decision knew (pipeline/trace.py). It is decided again with those facts, changed only where
+the draft's own history differs from the real one: texts that it would have cached or not, money that it would have
+spent or not. Where the same model answers the same missing texts, the request comes to what it really came to, so the
+policy in force replays to the recorded cost exactly; anything else is computed from token counts.
+
+Health of the providers, keys, the kill switch and other policies' spending are as they were. Texts are as they were
+embedded: a change of `normalise` is not seen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router.domain.decide import decide
+from router.domain.money import price_tokens
+from router.domain.policy import MOST
+from router.domain.pricing import price_on
+from router.domain.values import CandidateFacts, Facts, Plan, Policy, Refusal, RouteCounts, Tokenizer
+from router.engine import Router
+from router.pipeline.trace import SIZE, Mask, SeenModel, Trace, from_json
+from router.reporting.replay_budgets import Budgets
+from router.reporting.replay_difference import Difference
+
+NO_DIGESTS = "the digests of its texts are not kept (older than 35 days, or it ended before its texts were read)"
+NO_FACTS = "what its decision knew was not kept (a batch of a job, or an earlier version of this program)"
+OUT_OF_MONEY = "Refused:"
+"""How the ledger begins what it says of a budget that is too small."""
+GONE = "the model that answered it is not in the catalog any more"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """What requests came to. Money in nanodollars.
+
+    Attributes:
+        cost: charged, confirmed or not.
+        routes: distinct texts by who answered them.
+        refused: requests refused or failed whole; cut_short: requests in which money ended half way.
+        models: distinct texts answered by each model (cached ones count for the model whose vectors they are).
+        avoided: not spent, at the price of each request's reference.
+    """
+
+    cost: int = 0
+    routes: RouteCounts = field(default_factory=RouteCounts)
+    refused: int = 0
+    cut_short: int = 0
+    models: Mapping[str, int] = field(default_factory=dict)
+    avoided: int = 0
+
+    @property
+    def answered(self) -> int:
+        """Distinct texts answered."""
+        return sum(self.models.values())
+
+    def share(self, model: str) -> float:
+        """Share (0-1) of the answered distinct texts that a model served."""
+        return self.models.get(model, 0) / self.answered if self.answered else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replay:
+    """The recorded requests under a draft, beside what really happened.
+
+    Attributes:
+        requests: how many were decided again; changed: those that would have come to something else.
+        estimated: those whose cost under the draft rests on token counts of another tokenizer, or on a bound.
+        left_out: requests that could not be replayed, by the reason why; they count in neither side, and their
+            money in both.
+    """
+
+    requests: int
+    changed: int
+    estimated: int
+    draft: Side
+    real: Side
+    left_out: Mapping[str, int]
+
+
+async def replay(router: Router, draft: Policy, *, since: float, until: float, of: str | None = None) -> Replay:
+    """Decide the requests of a policy again under `draft`.
+
+    Args:
+        router: whose books are read; nothing is written.
+        draft: a valid policy; its budgets, zone and goal stand in for those that the requests had.
+        since, until: epoch seconds. Digests are kept for 35 days.
+        of: whose requests; by default those of the policy of the draft's name.
+    """
+    return await asyncio.to_thread(_Replaying(router, draft, of or draft.name, since, until).run)
+
+
+@dataclass(slots=True)
+class _Sum:
+    """A side that is added up."""
+
+    cost: int = 0
+    refused: int = 0
+    cut_short: int = 0
+    avoided: int = 0
+    routes: Counter[str] = field(default_factory=Counter)
+    models: Counter[str] = field(default_factory=Counter)
+
+    def add(self, one: _Ending) -> None:
+        self.cost += one.cost
+        self.refused += one.refused
+        self.cut_short += one.cut_short
+        self.avoided += one.avoided
+        self.routes.update(one.routes)
+        self.models[one.model] += sum(one.routes.values())
+
+    def side(self) -> Side:
+        return Side(
+            cost=self.cost,
+            refused=self.refused,
+            cut_short=self.cut_short,
+            avoided=self.avoided,
+            routes=RouteCounts(**self.routes),
+            models={model: n for model, n in sorted(self.models.items()) if n},
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ending:
+    """What one request came to, really or under the draft."""
+
+    model: str = ""
+    cost: int = 0
+    avoided: int = 0
+    refused: bool = False
+    cut_short: bool = False
+    estimated: bool = False
+    routes: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Request:
+    """A recorded request: its row, the digests, tokens and copies of its distinct texts, and what was known."""
+
+    row: Mapping[str, Any]
+    digests: Sequence[bytes]
+    tokens: NDArray[np.int64]
+    copies: NDArray[np.int64]
+    trace: Trace
+
+
+_COLUMNS = (
+    "id, status, policy_version, role, model, cache, local, api, batch, avoided, error, p.digests, p.tokens, p.counts,"
+    " p.facts"
+)
+
+
+class _Replaying:
+    def __init__(self, router: Router, draft: Policy, of: str, since: float, until: float) -> None:
+        self._router = router
+        self._draft = draft
+        self._of = of
+        self._span = (since, until)
+        self._catalog = router.catalog
+        self._models = {m.id: m for m in router.catalog.models}
+        self._versions = {p.version: p for p, _, _ in router.policies.versions(of)}
+        self._difference = Difference(router.catalog.models, router.catalog.scale)
+
+    def run(self) -> Replay:
+        conn = self._router.database.reader()
+        books = Budgets(conn, self._of, self._draft, self._span[0])
+        draft, real = _Sum(), _Sum()
+        left_out: Counter[str] = Counter()
+        requests = changed = estimated = 0
+        for row in self._rows():
+            request = self._read(row)
+            if isinstance(request, str):
+                left_out[request] += 1
+                continue
+            was = self._really(request, books.charged(row["id"]))
+            end = self._under_draft(request, was, books)
+            books.add(request.trace.now, end.cost - was.cost)
+            real.add(was)
+            draft.add(end)
+            requests += 1
+            changed += end is not was
+            estimated += end.estimated
+        return Replay(
+            requests=requests,
+            changed=changed,
+            estimated=estimated,
+            draft=draft.side(),
+            real=real.side(),
+            left_out=dict(left_out),
+        )
+
+    def _rows(self) -> Iterator[Mapping[str, Any]]:
+        """The requests in their order, a few at a time."""
+        cursor = self._router.database.reader().execute(
+            f"SELECT {_COLUMNS} FROM requests q LEFT JOIN replay p ON p.request = q.id"
+            " WHERE q.policy = ? AND q.at >= ? AND q.at < ? ORDER BY q.at, q.id",
+            (self._of, *self._span),
+        )
+        names = [column[0] for column in cursor.description]
+        for row in cursor:
+            yield dict(zip(names, row, strict=True))
+
+    def _read(self, row: Mapping[str, Any]) -> _Request | str:
+        """The request, or why it is left out."""
+        if row["digests"] is None:
+            return NO_DIGESTS
+        if not row["facts"]:
+            return NO_FACTS
+        if row["model"] and row["model"] not in self._models:
+            return GONE
+        packed = row["digests"]
+        digests = [packed[n : n + 32] for n in range(0, len(packed), 32)]
+        return _Request(
+            row=row,
+            digests=digests,
+            tokens=np.frombuffer(row["tokens"], dtype="<u4").astype(np.int64),
+            copies=np.frombuffer(row["counts"], dtype="<u4").astype(np.int64),
+            trace=from_json(row["facts"], len(digests), row["role"]),
+        )
+
+    def _really(self, request: _Request, charged: int) -> _Ending:
+        row = request.row
+        return _Ending(
+            model=row["model"],
+            cost=charged,
+            avoided=row["avoided"],
+            refused=row["status"] in ("refused", "failed"),
+            cut_short=row["status"] == "partial" and row["error"].startswith(OUT_OF_MONEY),
+            routes={route.name: row[route.name] for route in fields(RouteCounts)},
+        )
+
+    # ---- one request ----
+
+    def _under_draft(self, request: _Request, was: _Ending, books: Budgets) -> _Ending:
+        trace, role = request.trace, request.row["role"]
+        then = self._versions.get(request.row["policy_version"], self._draft)
+        # A request that asked for another way with long texts than its policy's keeps asking for it.
+        asked = trace.long_texts if trace.long_texts != then.long_texts else self._draft.long_texts
+        policy = replace(self._draft, long_texts=asked)
+        masks = {
+            seen.model: self._difference.apply(seen, role, request.digests)
+            for seen in trace.models
+            if seen.model in self._models
+        }
+        reckoned = {
+            seen.model: self._candidate(request, seen, masks[seen.model], policy, counted=not then.local_only)
+            for seen in trace.models
+            if seen.model in self._models
+        }
+        facts = Facts(
+            now=trace.now,
+            candidates=tuple(candidate for candidate, _ in reckoned.values()),
+            budgets=books.states(trace),
+            paid_enabled=trace.paid_enabled,
+        )
+        ask = trace.ask
+        if policy.queries == "cheapest" and ask.collection and role == "query":
+            ask = replace(ask, pinned_model=None)
+        plan = decide(ask, policy, facts, self._catalog.scale)
+        planned = "" if isinstance(plan, Refusal) else plan.model.id
+        seen = next((s for s in trace.models if s.model == was.model), None)
+        alike = planned == was.model and (seen is None or masks[planned] is seen.cached)
+        if alike and _money_alike(request, was, _room(facts)):
+            return was
+        self._difference.note(
+            role,
+            request.digests,
+            really=None if seen is None or was.refused else (self._models[seen.model], ~seen.cached),
+            draft=None if isinstance(plan, Refusal) else (plan.model, ~masks[planned]),
+        )
+        if isinstance(plan, Refusal):
+            return _Ending(refused=True)
+        return self._carried_out(request, plan, masks[planned], reckoned[planned], facts)
+
+    def _candidate(
+        self, request: _Request, seen: SeenModel, cached: Mask, policy: Policy, *, counted: bool
+    ) -> tuple[CandidateFacts, bool]:
+        """What a decision may know of a model, and whether its tokens are a guess."""
+        model, trace = self._models[seen.model], request.trace
+        texts, missed = len(request.digests), ~cached
+        same = cached is seen.cached
+        counted = counted and seen.configured
+        tokens, expected, guessed = seen.tokens, seen.expected, not counted
+        if not same or not counted:
+            tokens, expected, guessed = _tokens(request, seen, model.tokenizer, missed, counted)
+        over_long, limit = seen.over_long, model.limits.tokens_per_text
+        if limit and not trace.ask.partial and (not same or policy.long_texts != trace.long_texts):
+            over_long = int((request.tokens[missed] * trace.most(model.tokenizer) > limit).sum())
+        before = texts - int(seen.cached.sum())
+        price = price_on(model, trace.now.date())
+        candidate = CandidateFacts(
+            model=model,
+            texts=texts,
+            cached=int(cached.sum()),
+            tokens=tokens,
+            expected_tokens=expected,
+            over_long=over_long,
+            seconds=seen.seconds if same or not before else seen.seconds * int(missed.sum()) / before,
+            configured=seen.configured,
+            unhealthy="" if seen.healthy else "it was passed over at the time",
+            price=None if price is None else price.now,
+        )
+        return candidate, guessed
+
+    def _carried_out(
+        self, request: _Request, plan: Plan, cached: Mask, reckoned: tuple[CandidateFacts, bool], facts: Facts
+    ) -> _Ending:
+        """What a plan would have come to, reckoned from tokens."""
+        candidate, guessed = reckoned
+        hits, misses = int(cached.sum()), int((~cached).sum())
+        cost, cut_short = 0, False
+        if plan.route not in ("cache", "local") and candidate.price is not None:
+            tokens = candidate.expected_tokens
+            if candidate.model.tokenizer == "bytes":
+                guessed = True
+                if not request.trace.likely:  # of version 1: the provider billed the tokens, of which this is a bound
+                    tokens = round(tokens / SIZE["bytes"])
+            cost = price_tokens(tokens, candidate.price)
+            room = _room(facts)
+            if cost > room:  # only work that goes call by call is planned past its budget
+                misses, cost, cut_short = misses * room // cost, room, True
+        routes: dict[str, int] = {"cache": hits, plan.route: misses} if misses else {"cache": hits}
+        return _Ending(
+            model=plan.model.id,
+            cost=cost,
+            avoided=self._avoided(request, plan, cached),
+            cut_short=cut_short,
+            estimated=guessed and cost > 0,
+            routes=routes,
+        )
+
+    def _avoided(self, request: _Request, plan: Plan, cached: Mask) -> int:
+        """As pipeline/account.py reckons it, from the tokens that were recorded."""
+        price = None if plan.reference is None else price_on(plan.reference, request.trace.now.date())
+        if price is None or price.now is None:
+            return 0
+        known: Tokenizer = request.trace.tokenizer
+        scale = SIZE["cl100k_base" if known == "bytes" else known] / request.trace.size
+        free = request.tokens * (request.copies - 1) + request.tokens * (cached | (plan.route == "local"))
+        return price_tokens(round(int(free.sum()) * scale), price.now)
+
+
+def _room(facts: Facts) -> int:
+    """Nanodollars that the hard budgets let a request spend."""
+    return min((s.left for s in facts.budgets if s.budget.hard), default=MOST)
+
+
+def _money_alike(request: _Request, was: _Ending, room: int) -> bool:
+    """Whether the ledger would have let the same plan spend what it spent."""
+    before = min((max(0, b.amount - b.used) for b in request.trace.budgets if b.hard), default=MOST)
+    stopped = was.cut_short or (request.row["status"] == "refused" and was.model != "")
+    return room == before or (was.cost <= room and not stopped)
+
+
+def _tokens(
+    request: _Request, seen: SeenModel, tokenizer: Tokenizer, missed: Mask, counted: bool
+) -> tuple[int, int, bool]:
+    """The most and the likely tokens of the missing texts for a tokenizer, and whether they are guesses."""
+    trace = request.trace
+    ours = int(request.tokens[missed].sum())
+    if tokenizer == trace.tokenizer and not (trace.likely and tokenizer == "bytes"):
+        return ours, ours, False
+    theirs = int(request.tokens[~seen.cached].sum())
+    if counted and theirs:
+        return -(-seen.tokens * ours // theirs), -(-seen.expected * ours // theirs), True
+    most = round(ours * trace.most(tokenizer))
+    return most, round(ours / trace.size) if trace.likely and tokenizer == "bytes" else most, True

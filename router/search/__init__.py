@@ -1,0 +1,1 @@
+"""Vectors of collections: found, searched and exported."""

@@ -1,0 +1,221 @@
+"""Search inside a collection, and taking its vectors out.
+
+The nearest chunks are found by exact cosine over every vector of the searched generation. These are held in memory
+from one query to the next where they fit, and else read block by block; there is no index that could be out of date.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from router.domain.errors import BadInput
+from router.engine import Router
+from router.pipeline.validate import normalise
+from router.providers.base import Floats
+from router.search.export import open_writer
+from router.search.index import Held
+from router.search.vectors import Embedded, embedded, unmapped, worth_embedding
+from router.store.collections import Corpora
+from router.store.models import Collection, Generation, StoredChunk
+
+MOST_HITS = 1_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hit:
+    """A chunk and its cosine to the query. `copies` counts its text's places in the collection."""
+
+    score: float
+    chunk: StoredChunk
+    copies: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What a search came to. Money in nanodollars.
+
+    Attributes:
+        searched: distinct texts whose vectors were looked at; `missing` have none yet.
+        cost, unconfirmed: of embedding the query.
+        route: how the query was answered: from the cache, locally or over an API.
+    """
+
+    hits: tuple[Hit, ...]
+    searched: int
+    missing: int
+    model: str
+    space: str
+    dimensions: int
+    cost: int
+    unconfirmed: int
+    route: str
+    decision: str
+
+
+class Searcher:
+    """Reads the vectors of collections."""
+
+    def __init__(self, router: Router, corpora: Corpora) -> None:
+        self._router = router
+        self._corpora = corpora
+        self.held = Held(router, corpora)
+
+    async def search(self, name: str, query: str, *, k: int = 10) -> Found:
+        """The k chunks nearest to a query, nearest first; each distinct text once.
+
+        The query is embedded in the generation's space under the role `query`, which a paid model charges for.
+
+        Raises:
+            BadInput: there is no such collection, it is not embedded yet, or the query is empty.
+            Refused: the policy does not let the query be embedded.
+            ProviderError: the provider failed.
+        """
+        collection, generation = self._searched(name)
+        if not 1 <= k <= MOST_HITS:
+            raise BadInput(f"{k} results cannot be asked for.", f"Ask for 1 to {MOST_HITS:,}.")
+        await asyncio.to_thread(self._require_vectors, collection, generation)
+        if self._router.policies.get(collection.policy).normalise:
+            query = normalise(query)
+        result = await self._router.embed(
+            [query],
+            policy=collection.policy,
+            role="query",
+            model=generation.model,
+            dimensions=generation.dimensions,
+            collection=collection.name,
+        )
+        hits, searched, missing = await asyncio.to_thread(self._look, collection, generation, result.vectors[0], k)
+        return Found(
+            hits=hits,
+            searched=searched,
+            missing=missing,
+            model=result.model,
+            space=result.space,
+            dimensions=result.dimensions,
+            cost=result.cost,
+            unconfirmed=result.unconfirmed,
+            route=result.routes[0],
+            decision=result.decision,
+        )
+
+    def _require_vectors(self, collection: Collection, generation: Generation) -> None:
+        """Refuse before anything is spent where there is nothing to search or to export.
+
+        Raises:
+            BadInput: no text of the collection has its vector: says whether they are still to come, or were lost.
+        """
+        cache = embedded(self._router, generation, collection.policy)
+        pages = self._corpora.chunks.distinct(collection.id, page=200)
+        if any(cache.rows(worth_embedding(page)) for page in pages):
+            return
+        before = self._router.usage.total(
+            since=0, until=self._router.clock() + 1, where={"collection": collection.name}
+        )
+        if not before.texts:
+            raise BadInput(f"Nothing of the collection '{collection.name}' is embedded yet.", "Wait for its job.")
+        raise BadInput(
+            f"The vectors of the collection '{collection.name}' are gone: vectors.db was deleted or emptied.",
+            f"Restore vectors.db from a backup, or embed the collection again (`python -m router quote --collection"
+            f" {collection.name}` says what that costs).",
+        )
+
+    def _searched(self, name: str) -> tuple[Collection, Generation]:
+        collection = self._corpora.get(name)
+        generation = self._corpora.active(collection.id)
+        if generation is None:
+            raise BadInput(f"The collection '{name}' is not embedded yet.", "Confirm its quote first.")
+        return collection, generation
+
+    def _look(
+        self, collection: Collection, generation: Generation, query: Floats, k: int
+    ) -> tuple[tuple[Hit, ...], int, int]:
+        with unmapped(self._router):
+            return self._nearest(collection, generation, query, k)
+
+    def _nearest(
+        self, collection: Collection, generation: Generation, query: Floats, k: int
+    ) -> tuple[tuple[Hit, ...], int, int]:
+        cache = embedded(self._router, generation, collection.policy)
+        matrix = self.held.get(collection, generation)
+        if matrix is None:
+            best, searched, missing = self._streamed(collection, cache, query, k)
+        else:
+            searched, missing = len(matrix.digests), len(matrix.missing)
+            scores = matrix.vectors @ query
+            top = _highest(scores, k)
+            best = _first([(float(scores[at]), matrix.digests[at], matrix.copies[at]) for at in top], k)
+            row_of = {matrix.digests[at]: matrix.rows[at] for at in top}
+            if cache.rows(list(row_of)) != row_of:  # a vector was erased or replaced, perhaps by another program
+                self.held.forget()
+                return self._nearest(collection, generation, query, k)
+        found = self._corpora.chunks.texts(collection.id, [digest for _, digest, _ in best])
+        hits = tuple(Hit(score=score, chunk=found[digest], copies=n) for score, digest, n in best if digest in found)
+        return hits, searched, missing
+
+    def _streamed(
+        self, collection: Collection, cache: Embedded, query: Floats, k: int
+    ) -> tuple[list[tuple[float, bytes, int]], int, int]:
+        """The same with no more than a page of vectors in memory."""
+        best: list[tuple[float, bytes, int]] = []
+        searched = missing = 0
+        for page in self._corpora.chunks.distinct(collection.id):
+            copies = {one.digest: one.copies for one in page}
+            digests = worth_embedding(page)
+            keys, vectors = cache.read(digests)
+            missing += len(digests) - len(keys)
+            searched += len(keys)
+            if keys:
+                scores = vectors @ query
+                best = _first(best + [(float(scores[at]), keys[at], copies[keys[at]]) for at in _highest(scores, k)], k)
+        return best, searched, missing
+
+    def export(self, name: str, path: Path, with_text: bool) -> int:
+        """Write every embedded chunk with its vector, in the order of the documents. Returns how many.
+
+        Raises:
+            BadInput: the file cannot be written, or nothing is embedded yet.
+            StoreFull: the disk is full.
+        """
+        collection, generation = self._searched(name)
+        self._require_vectors(collection, generation)
+        written = 0
+        with (
+            unmapped(self._router),
+            open_writer(
+                path,
+                space=generation.space,
+                model=generation.model,
+                dimensions=generation.dimensions,
+                with_text=with_text,
+            ) as writer,
+        ):
+            for chunks, vectors in self.vectors(collection, generation):
+                texts = [chunk.text for chunk in chunks] if with_text else None
+                writer.write([chunk.key for chunk in chunks], texts, vectors)
+                written += len(chunks)
+        return written
+
+    def vectors(self, collection: Collection, generation: Generation) -> Iterator[tuple[list[StoredChunk], Floats]]:
+        """Chunks with their vectors `(n, dimensions)` float32, document by document; those without one are left out."""
+        cache = embedded(self._router, generation, collection.policy)
+        for chunks in self._corpora.chunks.all(collection.id):
+            keys, vectors = cache.read(list({chunk.digest for chunk in chunks if not chunk.near_empty}))
+            at = {digest: number for number, digest in enumerate(keys)}  # repeats are read once
+            there = [chunk for chunk in chunks if chunk.digest in at]
+            if there:
+                yield there, vectors[[at[chunk.digest] for chunk in there]]
+
+
+def _highest(scores: Floats, k: int) -> list[int]:
+    """Where the k highest scores stand, in no order."""
+    found: list[int] = np.argpartition(-scores, min(k, len(scores)) - 1)[:k].tolist() if len(scores) else []
+    return found
+
+
+def _first(hits: list[tuple[float, bytes, int]], k: int) -> list[tuple[float, bytes, int]]:
+    return sorted(hits, key=lambda hit: (-hit[0], hit[1]))[:k]

@@ -1,0 +1,403 @@
+"""Collections, their documents and generations, in the file `corpora.db`.
+
+It holds people's texts and may grow large, so it is apart from the books. Whether a chunk is embedded is not written
+here: it is, for a generation, exactly if the cache holds its digest in the generation's space; so nothing can get out
+of step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from router.domain.errors import BadInput
+from router.domain.kinds import TextKind, kind_of_text
+from router.domain.values import Tokenizer
+from router.store.chunks import Chunks
+from router.store.database import Connection, Database
+from router.store.models import (
+    COLLECTION,
+    DOCUMENT,
+    GENERATION,
+    NAMES,
+    READY,
+    TAKEN,
+    Collection,
+    DocumentRow,
+    Generation,
+    GenerationState,
+    NewChunk,
+    Replaced,
+    marks,
+    migrations,
+    pack,
+    to_collection,
+    to_document,
+    to_generation,
+)
+
+STALE_S = 600.0
+"""A document that nobody has added a chunk to for so long was left behind by a program that died."""
+PAGE_SIZE = 8192
+_LOOKED_AT = 5
+"""Chunks by which a document's kind of text is told."""
+PATIENCE_S = 600.0
+_MOST_NAME = 80
+
+
+class Corpora:
+    """The file `corpora.db`."""
+
+    def __init__(self, path: Path, clock: Callable[[], float]) -> None:
+        # Not mapped: it is read through from end to end, and all of it would count as our memory.
+        self.database = Database(path, migrations, NAMES, page_size=PAGE_SIZE, mapped=False)
+        self.chunks = Chunks(self.database)
+        self.clock = clock
+
+    def close(self) -> None:
+        """Write what is queued and close."""
+        self.database.close()
+
+    # ---- collections and generations ----
+
+    async def create(
+        self, name: str, *, policy: str, tokenizer: Tokenizer, chunk_tokens: int, overlap: int
+    ) -> Collection:
+        """A new collection.
+
+        Raises:
+            BadInput: the name is taken, empty, too long or not printable.
+        """
+        if not name.strip() or name != name.strip() or len(name) > _MOST_NAME or not name.isprintable():
+            raise BadInput(
+                f"A collection cannot be called {name[:_MOST_NAME]!r}.",
+                f"Use 1 to {_MOST_NAME} printable characters, without blanks at the ends.",
+            )
+        now = self.clock()
+
+        def write(conn: Connection) -> None:
+            if conn.execute("SELECT 1 FROM collections WHERE name = ?", (name,)).fetchone():
+                raise BadInput(f"There is a collection '{name}' already.", "Choose another name, or add to it.")
+            conn.execute(
+                "INSERT INTO collections (name, created, policy, tokenizer, chunk_tokens, overlap)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                (name, now, policy, tokenizer, chunk_tokens, overlap),
+            )
+
+        await self.database.write(write)
+        return self.get(name)
+
+    def all(self) -> list[Collection]:
+        """Every collection, by name."""
+        rows = self.database.reader().execute(f"SELECT {COLLECTION} FROM collections ORDER BY name")
+        return [to_collection(row) for row in rows]
+
+    def get(self, name: str) -> Collection:
+        """The collection of this name.
+
+        Raises:
+            BadInput: there is none; names those that there are.
+        """
+        row = self.database.reader().execute(f"SELECT {COLLECTION} FROM collections WHERE name = ?", (name,)).fetchone()
+        if row is None:
+            names = ", ".join(c.name for c in self.all()[:10])
+            raise BadInput(f"There is no collection '{name}'.", f"There are: {names}." if names else "Create it first.")
+        return to_collection(row)
+
+    async def set_policy(self, collection: int, policy: str) -> None:
+        """Let another policy pay for a collection from now on."""
+        await self.database.write(
+            lambda conn: conn.execute("UPDATE collections SET policy = ? WHERE id = ?", (policy, collection)) and None
+        )
+
+    async def delete(self, collection: int) -> None:
+        """Delete a collection with its documents, chunks and generations."""
+
+        def write(conn: Connection) -> None:
+            conn.execute("DELETE FROM collections WHERE id = ?", (collection,))
+
+        await self.database.write(write, patience_s=PATIENCE_S)
+
+    def generations(self, collection: int) -> list[Generation]:
+        """A collection's generations, oldest first."""
+        rows = self.database.reader().execute(
+            f"SELECT {GENERATION} FROM generations WHERE collection = ? ORDER BY id", (collection,)
+        )
+        return [to_generation(row) for row in rows]
+
+    def generation(self, number: int) -> Generation | None:
+        """One generation; None if it was dropped."""
+        row = self.database.reader().execute(f"SELECT {GENERATION} FROM generations WHERE id = ?", (number,))
+        found = row.fetchone()
+        return None if found is None else to_generation(found)
+
+    def active(self, collection: int) -> Generation | None:
+        """The generation that is searched; None before the first confirmation."""
+        return next((g for g in self.generations(collection) if g.state == "active"), None)
+
+    async def add_generation(
+        self, collection: int, *, model: str, space: str, dimensions: int, state: GenerationState
+    ) -> Generation:
+        """Pin a collection to a space (`active`), or begin its next generation (`building`).
+
+        Raises:
+            BadInput: there is one in that state already.
+        """
+        now = self.clock()
+
+        def write(conn: Connection) -> int:
+            if conn.execute(
+                "SELECT 1 FROM generations WHERE collection = ? AND state = ?", (collection, state)
+            ).fetchone():
+                what = "is pinned to a space" if state == "active" else "is being re-embedded"
+                raise BadInput(f"The collection {what} already.", "Wait for it, or drop it first.")
+            cursor = conn.execute(
+                "INSERT INTO generations (collection, model, space, dimensions, state, created, switched)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (collection, model, space, dimensions, state, now, now if state == "active" else None),
+            )
+            return int(cursor.lastrowid or 0)
+
+        number = await self.database.write(write)
+        found = self.generation(number)
+        assert found is not None
+        return found
+
+    async def switch(self, number: int) -> bool:
+        """Make a generation that was building the active one, in one step. False: it was not building."""
+        now = self.clock()
+
+        def write(conn: Connection) -> bool:
+            row = conn.execute(
+                "SELECT collection FROM generations WHERE id = ? AND state = 'building'", (number,)
+            ).fetchone()
+            if row is None:
+                return False
+            conn.execute("UPDATE generations SET state = 'former' WHERE collection = ? AND state = 'active'", row)
+            conn.execute("UPDATE generations SET state = 'active', switched = ? WHERE id = ?", (now, number))
+            return True
+
+        return await self.database.write(write, patience_s=PATIENCE_S)
+
+    async def drop(self, number: int) -> bool:
+        """Forget a generation that is not searched. Its vectors stay in the cache."""
+
+        def write(conn: Connection) -> bool:
+            cursor = conn.execute("DELETE FROM generations WHERE id = ? AND state <> 'active'", (number,))
+            return int(cursor.rowcount) == 1
+
+        return await self.database.write(write)
+
+    # ---- documents ----
+
+    def documents(
+        self, collection: int, *, states: Sequence[str] = (), limit: int = -1, offset: int = 0
+    ) -> list[DocumentRow]:
+        """Documents by name; those in some states, or all."""
+        wanted = f" AND state IN ({marks(states)})" if states else ""
+        rows = self.database.reader().execute(
+            f"SELECT {DOCUMENT} FROM documents WHERE collection = ?{wanted} ORDER BY name, id LIMIT ? OFFSET ?",
+            (collection, *states, limit, offset),
+        )
+        return [to_document(row) for row in rows]
+
+    def document(self, collection: int, name: str, states: Sequence[str] = TAKEN) -> DocumentRow | None:
+        """The newest document of this name in one of these states, or None."""
+        row = (
+            self.database.reader()
+            .execute(
+                f"SELECT {DOCUMENT} FROM documents WHERE collection = ? AND name = ? AND state IN ({marks(states)})"
+                " ORDER BY id DESC LIMIT 1",
+                (collection, name, *states),
+            )
+            .fetchone()
+        )
+        return None if row is None else to_document(row)
+
+    def counts(self, collection: int, states: Sequence[str] = TAKEN) -> tuple[int, int]:
+        """Documents, and their chunks."""
+        row = self.database.reader().execute(
+            f"SELECT count(*), coalesce(sum(chunks), 0) FROM documents"
+            f" WHERE collection = ? AND state IN ({marks(states)})",
+            (collection, *states),
+        )
+        documents, chunks = row.fetchone()
+        return documents, chunks
+
+    def replaced(self, collection: int, name: str) -> Replaced | None:
+        """What the document of this name that waits to be confirmed will take the place of; None where of nothing."""
+        old = self.document(collection, name, READY)
+        new = self.document(collection, name, ("added",))
+        if old is None or new is None:
+            return None
+        row = self.database.reader().execute(
+            "SELECT count(*), coalesce(sum(NOT EXISTS (SELECT 1 FROM chunks o WHERE o.collection = ? AND"
+            " o.digest = n.digest AND o.document = ?)), 0)"
+            " FROM (SELECT DISTINCT digest FROM chunks WHERE document = ? AND near_empty = 0) n",
+            (collection, old.id, new.id),
+        )
+        texts, unknown = row.fetchone()
+        return Replaced(added=old.added, source=old.source, texts=texts, new=unknown)
+
+    async def set_source(self, document: int, source: str) -> None:
+        """Note where a document that is there already was found again."""
+
+        def write(conn: Connection) -> None:
+            conn.execute("UPDATE documents SET source = ? WHERE id = ?", (source, document))
+
+        await self.database.write(write, patience_s=PATIENCE_S)
+
+    async def begin_document(
+        self, collection: int, *, name: str, digest: str, kind: str, size: int, source: str = ""
+    ) -> int:
+        """A document that is being read; its number. Takes the place of what was read, or failed, under its name."""
+        about = (collection, name, digest, kind, size, self.clock(), source)
+        return await self.database.write(lambda conn: _begin(conn, about), patience_s=PATIENCE_S)
+
+    async def add_chunks(self, collection: int, document: int, first: int, chunks: Sequence[NewChunk]) -> None:
+        """Add chunks to a document that is being read; `first` is the position of the first."""
+        now, packed = self.clock(), await asyncio.to_thread(_packed, first, chunks)
+        await self.database.write(
+            lambda conn: _add_chunks(conn, collection, document, now, packed), patience_s=PATIENCE_S
+        )
+
+    def add_document(
+        self,
+        collection: int,
+        chunks: Sequence[NewChunk],
+        *,
+        name: str,
+        digest: str,
+        kind: str,
+        size: int,
+        source: str,
+        skipped: int,
+    ) -> None:
+        """A document that was read whole, in one commit: as `begin_document`, `add_chunks` and `end_document`.
+
+        Waits for the commit in the thread that reads: a way by the engine's loop takes four changes of threads more.
+        """
+        now, packed = self.clock(), _packed(0, chunks)
+
+        def write(conn: Connection) -> None:
+            document = _begin(conn, (collection, name, digest, kind, size, now, source))
+            _add_chunks(conn, collection, document, now, packed)
+            conn.execute(_READ, (skipped, document))
+
+        self.database.submit(write, patience_s=PATIENCE_S).result()
+
+    async def end_document(self, document: int, *, skipped: int = 0, reason: str = "") -> None:
+        """The document was read, or (with a reason) could not be: then nothing of it is kept but its name."""
+
+        def write(conn: Connection) -> None:
+            if reason:
+                conn.execute("DELETE FROM chunks WHERE document = ?", (document,))
+                conn.execute(
+                    "UPDATE documents SET state = 'failed', reason = ?, chunks = 0 WHERE id = ?", (reason, document)
+                )
+            else:
+                conn.execute(_READ, (skipped, document))
+
+        await self.database.write(write, patience_s=PATIENCE_S)
+
+    async def confirm(self, collection: int) -> int:
+        """Make what was added ready to be embedded; it takes the place of documents of the same names."""
+
+        def write(conn: Connection) -> int:
+            conn.execute(
+                "DELETE FROM documents WHERE collection = ? AND state IN ('ready', 'failed') AND name IN"
+                " (SELECT name FROM documents WHERE collection = ? AND state = 'added')",
+                (collection, collection),
+            )
+            changed = conn.execute(
+                "UPDATE documents SET state = 'ready' WHERE collection = ? AND state = 'added'", (collection,)
+            )
+            return int(changed.rowcount)
+
+        return await self.database.write(write, patience_s=PATIENCE_S)
+
+    async def delete_documents(
+        self, collection: int, *, names: Sequence[str] = (), ids: Sequence[int] = (), states: Sequence[str] = ()
+    ) -> int:
+        """Delete documents by name or number, or all in some states. Returns how many there were."""
+
+        def write(conn: Connection) -> int:
+            gone = 0
+            for column, values in (("name", names), ("id", ids), ("state", states)):
+                for value in values:
+                    sql = f"DELETE FROM documents WHERE collection = ? AND {column} = ?"
+                    gone += conn.execute(sql, (collection, value)).rowcount
+            return gone
+
+        return await self.database.write(write, patience_s=PATIENCE_S)
+
+    async def erase(self, digests: Sequence[bytes]) -> list[tuple[str, str]]:
+        """Delete every chunk of these texts, in all collections. Returns (collection, document) of each."""
+
+        def write(conn: Connection) -> list[tuple[str, str]]:
+            gone: list[tuple[str, str]] = []
+            for digest in digests:
+                rows = conn.execute(
+                    "SELECT c.id, o.name, d.name, d.id FROM collections o JOIN chunks c INDEXED BY chunks_by_digest"
+                    " ON c.collection = o.id AND c.digest = ? JOIN documents d ON d.id = c.document",
+                    (digest,),
+                ).fetchall()
+                for number, collection, name, document in rows:
+                    conn.execute("DELETE FROM chunks WHERE id = ?", (number,))
+                    conn.execute("UPDATE documents SET chunks = chunks - 1 WHERE id = ?", (document,))
+                    gone.append((collection, name))
+            return gone
+
+        return await self.database.write(write, patience_s=PATIENCE_S)
+
+
+_READ = "UPDATE documents SET state = 'added', skipped = ? WHERE id = ?"
+Packed = tuple[str, list[tuple[object, ...]]]
+"""The kind of text of some chunks, and a row each from `position` on."""
+
+
+def _begin(conn: Connection, about: tuple[int, str, str, str, int, float, str]) -> int:
+    collection, name, now = about[0], about[1], about[5]
+    conn.execute(
+        "DELETE FROM documents WHERE collection = ? AND (name = ? AND state IN ('added', 'failed')"
+        " OR state = 'adding' AND added < ?)",
+        (collection, name, now - STALE_S),
+    )
+    cursor = conn.execute(
+        "INSERT INTO documents (collection, name, digest, kind, bytes, added, source, state)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, 'adding')",
+        about,
+    )
+    return int(cursor.lastrowid or 0)
+
+
+def kind_of_chunks(chunks: Sequence[NewChunk]) -> TextKind | None:
+    """The kind of text of some chunks, by a few of them; None where there are none."""
+    kinds = Counter(kind_of_text(chunk.text) for chunk in chunks[:: -(-len(chunks) // _LOOKED_AT) or 1])
+    return kinds.most_common(1)[0][0] if kinds else None
+
+
+def _packed(first: int, chunks: Sequence[NewChunk]) -> Packed:
+    rows: list[tuple[object, ...]] = [
+        (first + at, c.label, c.digest, int(c.near_empty), c.bytes, c.cl100k, c.tokens, pack(c.text))
+        for at, c in enumerate(chunks)
+    ]
+    return kind_of_chunks(chunks) or "", rows
+
+
+def _add_chunks(conn: Connection, collection: int, document: int, now: float, packed: Packed) -> None:
+    kind, rows = packed
+    changed = conn.execute(
+        "UPDATE documents SET added = ?, chunks = chunks + ?, text_kind = iif(text_kind = '', ?, text_kind)"
+        " WHERE id = ? AND state = 'adding'",
+        (now, len(rows), kind, document),
+    )
+    if changed.rowcount != 1:
+        raise BadInput("The document was deleted while it was being read.", "Add it again.")
+    conn.executemany(
+        "INSERT INTO chunks (collection, document, position, label, digest, near_empty, bytes, cl100k, tokens, text)"
+        f" VALUES ({collection:d}, {document:d}, ?, ?, ?, ?, ?, ?, ?, ?)",
+        rows,
+    )
