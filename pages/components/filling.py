@@ -16,7 +16,7 @@ from pages.components.format import count, estimate, exact_usd, md, plural, seco
 from pages.components.work import Task, wait_for
 from router.corpora.estimate import CorpusEstimate
 from router.corpora.extract import UPLOADS
-from router.corpora.ingest import FileReport
+from router.corpora.file_report import FileReport
 from router.corpora.library import CollectionInfo
 from router.corpora.quote import CorpusCandidate, CorpusQuote
 from router.domain.values import Refusal

@@ -27,7 +27,7 @@ from router.domain.errors import BadInput
 from router.domain.money import show, to_json
 
 if TYPE_CHECKING:
-    from router.corpora.ingest import FileReport
+    from router.corpora.file_report import FileReport
     from router.corpora.jobs import Job
     from router.corpora.library import CollectionInfo, Library
     from router.corpora.quote import CorpusQuote

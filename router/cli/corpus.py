@@ -20,7 +20,7 @@ from router.domain.values import Refusal
 
 if TYPE_CHECKING:
     from router.corpora.estimate import CorpusEstimate
-    from router.corpora.ingest import FileReport
+    from router.corpora.file_report import FileReport
     from router.corpora.jobs import Job
     from router.corpora.library import CollectionInfo, Library
     from router.corpora.quote import CorpusCandidate, CorpusQuote

@@ -21,8 +21,9 @@ from router.corpora.columns import Columns
 from router.corpora.erase import Erased, Eraser
 from router.corpora.estimate import CorpusEstimate, estimate
 from router.corpora.extract import SavedFile
+from router.corpora.file_report import FileReport
 from router.corpora.imports import Imported, import_file
-from router.corpora.ingest import FileReport, Ingest, Progress, Reading
+from router.corpora.ingest import Ingest, Progress, Reading
 from router.corpora.jobs import Job, JobStore
 from router.corpora.orders import Orders, check_size
 from router.corpora.records import EVERY, READY, Collection, DocumentRow, Generation, StoredChunk

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from router.corpora.columns import Columns
-from router.corpora.ingest import FileReport
+from router.corpora.file_report import FileReport
 from router.domain.values import Policy
 from router.request.intake import digest
 from tests.corpora import makers
