@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from decimal import Decimal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +13,9 @@ from router.domain.catalog import Catalog
 from router.domain.decide import decide
 from router.domain.explain import explain
 from router.domain.money import price_tokens
-from router.domain.pricing import price_on
+from router.domain.pricing import rate, saved
 from router.domain.values import (
     Ask,
-    Avoided,
-    CandidateFacts,
     Facts,
     Model,
     Plan,
@@ -31,7 +28,8 @@ from router.domain.values import (
     Unit,
 )
 from router.pipeline.account import to_candidates
-from router.pipeline.trace import SIZE, to_json
+from router.pipeline.facts import Missing, candidate
+from router.pipeline.trace import SIZE, facts_to_json
 from router.store.balances import ACCOUNT, budget_states, unjudged, used_in
 from router.store.database import Connection, Database
 from router.store.entries import Purpose, claim_kind
@@ -39,6 +37,7 @@ from router.store.ledger import Ledger
 from router.store.usage import Outcome, close_request, insert_request
 
 LOST = "{} did not answer in time."
+DOWN = "failed 5 times in a row; it is tried again in 21 s"
 _CONFIGURED = ("openai", "cohere", "voyage")
 """Whose keys the people of the demo have."""
 
@@ -110,7 +109,7 @@ class DemoBooks:
         if asked.kept:
             replay = (b"".join(asked.digests), counts.astype("<u4").tobytes(), asked.copies.astype("<u4").tobytes())
             if not asked.batch:  # what a batch knew is not kept: the job's order is older than its request
-                kept = to_json(
+                kept = facts_to_json(
                     facts,
                     ask,
                     policy.long_texts,
@@ -135,30 +134,25 @@ class DemoBooks:
         tokens = {m.id: int(counts[m.tokenizer][missed[claim_kind(m, asked.role)]].sum()) for m in models}
         likely = {m.id: int(_likely(asked, m)[missed[claim_kind(m, asked.role)]].sum()) for m in models}
         cached = {m.id: int((~missed[claim_kind(m, asked.role)]).sum()) for m in models}
+        down = asked.down and self._failures >= 5
         return Facts(
             now=now,
-            candidates=tuple(self._candidate(asked, m, now, cached[m.id], tokens[m.id], likely[m.id]) for m in models),
+            candidates=tuple(
+                candidate(
+                    model,
+                    Missing(
+                        texts=len(asked.digests), missed=len(asked.digests) - cached[model.id], tokens=tokens[model.id],
+                        expected=likely[model.id],
+                    ),
+                    now.date(),
+                    configured=model.local or model.provider in _CONFIGURED,
+                    unhealthy=f"{model.provider} {DOWN}" if down and not model.local else "",
+                    batch=asked.batch,
+                )
+                for model in models
+            ),
             budgets=budget_states(conn, policy.name, asked.at),
-        )
-
-    def _candidate(
-        self, asked: Asked, model: Model, now: datetime, cached: int, tokens: int, likely: int
-    ) -> CandidateFacts:
-        price = price_on(model, now.date())
-        seconds = likely / model.tokens_per_second
-        down = asked.down and self._failures >= 5 and not model.local
-        return CandidateFacts(
-            model=model,
-            texts=len(asked.digests),
-            cached=cached,
-            tokens=tokens,
-            expected_tokens=likely,
-            seconds=seconds if model.local or not tokens else max(0.5, seconds),
-            configured=model.local or model.provider in _CONFIGURED,
-            unhealthy=f"{model.provider} failed 5 times in a row; it is tried again in 21 s" if down else "",
-            price=None if price is None else price.now,
-            batch_price=price.batch if asked.batch and price is not None else None,
-        )
+        )  # fmt: skip
 
     def _refused(self, asked: Asked, refusal: Refusal, decision: str) -> Outcome:
         texts = int(asked.copies.sum())
@@ -185,9 +179,6 @@ class DemoBooks:
         lost = plan.route == "api" and asked.down
         if plan.route in ("api", "batch"):
             charged, unconfirmed = self._charge(conn, asked, policy, plan, number, ~cached, lost)
-        price = (
-            None if plan.reference is None else price_on(plan.reference, datetime.fromtimestamp(asked.at, UTC).date())
-        )
         common = Outcome(
             status="failed" if lost else "done",
             model=model.id,
@@ -209,7 +200,14 @@ class DemoBooks:
             repeated=texts - len(asked.digests),
             routes=RouteCounts(cache=len(asked.digests) - misses, **({plan.route: misses} if misses else {})),
             tokens=int(counts.sum()),
-            avoided=_avoided(asked, plan, cached, charged, None if price is None else price.now),
+            avoided=saved(
+                plan,
+                datetime.fromtimestamp(asked.at, UTC).date(),
+                cached=int(asked.tokens[cached].sum()),
+                repeated=int((asked.tokens * (asked.copies - 1)).sum()),
+                made=int(asked.tokens[~cached].sum()),
+                billed=charged,
+            ),
         )
 
     def _charge(
@@ -234,8 +232,7 @@ class DemoBooks:
             route=plan.route,
             collection=asked.collection,
         )
-        price = price_on(model, datetime.fromtimestamp(asked.at, UTC).date())
-        usd = None if price is None else price.batch if plan.route == "batch" else price.now
+        usd = rate(model, datetime.fromtimestamp(asked.at, UTC).date(), batch=plan.route == "batch")
         assert usd is not None  # decide() plans no paid call without a price
         opened = self._ledger.open_in(
             conn, [units], purpose, lambda some: price_tokens(sum(u.tokens for u in some), usd),
@@ -268,17 +265,3 @@ def _latency(plan: Plan, misses: int, tokens: int, lost: bool) -> float:
     if plan.route == "cache" or not misses:
         return 6.0
     return 12.0 + 9.0 * misses if plan.route == "local" else 230.0 + tokens / 400
-
-
-def _avoided(asked: Asked, plan: Plan, cached: NDArray[np.bool_], charged: int, price: Decimal | None) -> Avoided:
-    if price is None:
-        return Avoided()
-    smaller = plan.dimensions < plan.model.default_dimensions
-    hits, missed = (price_tokens(int(asked.tokens[mask].sum()), price) for mask in (cached, ~cached))
-    return Avoided(
-        cache=0 if smaller else hits,
-        dimensions=hits if smaller else 0,
-        repeats=price_tokens(int((asked.tokens * (asked.copies - 1)).sum()), price),
-        local=missed if plan.route == "local" else 0,
-        batch=missed - charged if plan.route == "batch" else 0,
-    )

@@ -154,15 +154,8 @@ class PaidRequest:
     async def _open(self, groups: Sequence[Sequence[Unit]]) -> Opened:
         route = self._route
         return await route.ledger.open(
-            groups, self._purpose, price=route.price, stored=self._stored, sent=len(groups) == 1
+            groups, self._purpose, price=route.price, stored=route.stored, sent=len(groups) == 1
         )
-
-    def _stored(self, digests: Sequence[bytes]) -> set[bytes]:
-        """Which of these texts the cache has by now; called under the ledger's write lock, on its thread."""
-        route = self._route
-        numbers = {n for n, kind in route.cache.kinds().items() if kind.variant == "whole" and route.fits(kind)}
-        found = route.cache.lookup(digests)
-        return {digest for number in numbers for digest in found.get(number, ())}
 
     async def _deliver(self, hold: Hold, *, marked: bool) -> None:
         await self._sender.deliver(hold, marked=marked)

@@ -23,10 +23,11 @@ from numpy.typing import NDArray
 from router.domain.decide import decide
 from router.domain.money import price_tokens
 from router.domain.policy import MOST
-from router.domain.pricing import price_on
+from router.domain.pricing import saved
 from router.domain.values import CandidateFacts, Facts, Plan, Policy, Refusal, RouteCounts, Tokenizer
 from router.engine import Router
-from router.pipeline.trace import SIZE, Mask, SeenModel, Trace, from_json
+from router.pipeline.facts import Missing, candidate
+from router.pipeline.trace import SIZE, Mask, SeenModel, Trace, facts_from_json
 from router.reporting.replay_budgets import Budgets
 from router.reporting.replay_difference import Difference
 
@@ -222,7 +223,7 @@ class _Replaying:
             digests=digests,
             tokens=np.frombuffer(row["tokens"], dtype="<u4").astype(np.int64),
             copies=np.frombuffer(row["counts"], dtype="<u4").astype(np.int64),
-            trace=from_json(row["facts"], len(digests), row["role"]),
+            trace=facts_from_json(row["facts"], len(digests), row["role"]),
         )
 
     def _really(self, request: _Request, charged: int) -> _Ending:
@@ -249,14 +250,14 @@ class _Replaying:
             for seen in trace.models
             if seen.model in self._models
         }
-        reckoned = {
+        computed = {
             seen.model: self._candidate(request, seen, masks[seen.model], policy, counted=not then.local_only)
             for seen in trace.models
             if seen.model in self._models
         }
         facts = Facts(
             now=trace.now,
-            candidates=tuple(candidate for candidate, _ in reckoned.values()),
+            candidates=tuple(candidate for candidate, _ in computed.values()),
             budgets=books.states(trace),
             paid_enabled=trace.paid_enabled,
         )
@@ -277,7 +278,7 @@ class _Replaying:
         )
         if isinstance(plan, Refusal):
             return _Ending(refused=True)
-        return self._carried_out(request, plan, masks[planned], reckoned[planned], facts)
+        return self._carried_out(request, plan, masks[planned], computed[planned], facts)
 
     def _candidate(
         self, request: _Request, seen: SeenModel, cached: Mask, policy: Policy, *, counted: bool
@@ -294,35 +295,27 @@ class _Replaying:
         if limit and not trace.ask.partial and (not same or policy.long_texts != trace.long_texts):
             over_long = int((request.tokens[missed] * trace.most(model.tokenizer) > limit).sum())
         before = texts - int(seen.cached.sum())
-        price = price_on(model, trace.now.date())
-        candidate = CandidateFacts(
-            model=model,
-            texts=texts,
-            cached=int(cached.sum()),
-            tokens=tokens,
-            expected_tokens=expected,
-            over_long=over_long,
+        missing = Missing(texts=texts, missed=int(missed.sum()), tokens=tokens, expected=expected, over_long=over_long)
+        return candidate(
+            model, missing, trace.now.date(), configured=seen.configured,
+            unhealthy="" if seen.healthy else "it was temporarily unavailable at the time",
             seconds=seen.seconds if same or not before else seen.seconds * int(missed.sum()) / before,
-            configured=seen.configured,
-            unhealthy="" if seen.healthy else "it was passed over at the time",
-            price=None if price is None else price.now,
-        )
-        return candidate, guessed
+        ), guessed  # fmt: skip
 
     def _carried_out(
-        self, request: _Request, plan: Plan, cached: Mask, reckoned: tuple[CandidateFacts, bool], facts: Facts
+        self, request: _Request, plan: Plan, cached: Mask, computed: tuple[CandidateFacts, bool], facts: Facts
     ) -> _Ending:
-        """What a plan would have come to, reckoned from tokens."""
-        candidate, guessed = reckoned
+        """What a plan would have come to, computed from tokens."""
+        facts_of, guessed = computed
         hits, misses = int(cached.sum()), int((~cached).sum())
         cost, cut_short = 0, False
-        if plan.route not in ("cache", "local") and candidate.price is not None:
-            tokens = candidate.expected_tokens
-            if candidate.model.tokenizer == "bytes":
+        if plan.route not in ("cache", "local") and facts_of.price is not None:
+            tokens = facts_of.expected_tokens
+            if facts_of.model.tokenizer == "bytes":
                 guessed = True
                 if not request.trace.likely:  # of version 1: the provider billed the tokens, of which this is a bound
                     tokens = round(tokens / SIZE["bytes"])
-            cost = price_tokens(tokens, candidate.price)
+            cost = price_tokens(tokens, facts_of.price)
             room = _room(facts)
             if cost > room:  # only work that goes call by call is planned past its budget
                 misses, cost, cut_short = misses * room // cost, room, True
@@ -330,21 +323,27 @@ class _Replaying:
         return _Ending(
             model=plan.model.id,
             cost=cost,
-            avoided=self._avoided(request, plan, cached),
+            avoided=self._saved(request, plan, cached),
             cut_short=cut_short,
             estimated=guessed and cost > 0,
             routes=routes,
         )
 
-    def _avoided(self, request: _Request, plan: Plan, cached: Mask) -> int:
-        """As pipeline/account.py reckons it, from the tokens that were recorded."""
-        price = None if plan.reference is None else price_on(plan.reference, request.trace.now.date())
-        if price is None or price.now is None:
-            return 0
+    def _saved(self, request: _Request, plan: Plan, cached: Mask) -> int:
+        """From the tokens that were recorded."""
         known: Tokenizer = request.trace.tokenizer
         scale = SIZE["cl100k_base" if known == "bytes" else known] / request.trace.size
-        free = request.tokens * (request.copies - 1) + request.tokens * (cached | (plan.route == "local"))
-        return price_tokens(round(int(free.sum()) * scale), price.now)
+
+        def tokens(counts: NDArray[np.int64]) -> int:
+            return round(int(counts.sum()) * scale)
+
+        return saved(
+            plan,
+            request.trace.now.date(),
+            cached=tokens(request.tokens[cached]),
+            repeated=tokens(request.tokens * (request.copies - 1)),
+            made=tokens(request.tokens[~cached]),
+        ).total
 
 
 def _room(facts: Facts) -> int:
