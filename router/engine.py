@@ -61,6 +61,7 @@ from router.providers.local import LocalProvider, weights_of
 from router.providers.openai import OpenAIProvider
 from router.providers.voyage import VoyageProvider
 from router.reporting.alerts import Alerts
+from router.reporting.replay import Replay, replay
 from router.store import folder
 from router.store.database import Database
 from router.store.entries import Purpose, claim_kind
@@ -238,6 +239,10 @@ class Router:
             outcome=outcome,
             decision=explain(outcome, ask=ask, policy=rule, facts=facts),
         )
+
+    async def replay(self, draft: Policy, *, since: float, until: float, of: str | None = None) -> Replay:
+        """What recorded requests would have come to under another policy; arguments as of `reporting.replay.replay`."""
+        return await replay(self.database, self.catalog, self.policies, draft, since=since, until=until, of=of)
 
     def set_key(self, provider: str, key: str) -> None:
         """Use this key for the life of the process; it is kept in memory only."""

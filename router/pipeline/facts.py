@@ -94,7 +94,6 @@ class FactsBuilder:
 
     async def build(self, policy: Policy, missing: Callable[[Model], Missing], *, batch: bool = False) -> Facts:
         """The facts for a decision under a policy; `missing` is called in a worker thread. Raises StoreError."""
-        await self._ledger.judge_pace(policy.name)
         now = datetime.fromtimestamp(self._clock(), UTC)
 
         def one(model: Model) -> CandidateFacts:
@@ -104,7 +103,9 @@ class FactsBuilder:
                 width=limiter.width, batch=batch,
             )  # fmt: skip
 
-        def build() -> Facts:
+        def build() -> Facts | None:
+            if self._ledger.pace_is_due(policy.name):
+                return None
             return Facts(
                 now=now,
                 candidates=tuple(map(one, self._catalog.models)),
@@ -112,4 +113,6 @@ class FactsBuilder:
                 paid_enabled=self._policies.paid_enabled(),
             )
 
-        return await asyncio.to_thread(build)
+        while (facts := await asyncio.to_thread(build)) is None:
+            await self._ledger.judge_pace(policy.name)
+        return facts

@@ -13,23 +13,26 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from router.domain.catalog import Catalog
 from router.domain.decide import decide
 from router.domain.money import price_tokens
 from router.domain.policy import MOST
 from router.domain.pricing import saved
 from router.domain.values import CandidateFacts, Facts, Plan, Policy, Refusal, RouteCounts, Tokenizer
-from router.engine import Router
 from router.pipeline.facts import Missing, candidate
 from router.pipeline.trace import SIZE, Mask, SeenModel, Trace, facts_from_json
 from router.reporting.replay_budgets import Budgets
 from router.reporting.replay_difference import Difference
+from router.store.database import Database
+from router.store.history import History
+from router.store.policies import Policies
 
 NO_DIGESTS = "the digests of its texts are not kept (older than 35 days, or it ended before its texts were read)"
 NO_FACTS = "what its decision knew was not kept (a batch of a job, or an earlier version of this program)"
@@ -86,16 +89,30 @@ class Replay:
     left_out: Mapping[str, int]
 
 
-async def replay(router: Router, draft: Policy, *, since: float, until: float, of: str | None = None) -> Replay:
-    """Decide the requests of a policy again under `draft`.
+async def replay(
+    database: Database,
+    catalog: Catalog,
+    policies: Policies,
+    draft: Policy,
+    *,
+    since: float,
+    until: float,
+    of: str | None = None,
+) -> Replay:
+    """Decide the requests of a policy again under `draft`; nothing is written.
 
     Args:
-        router: whose books are read; nothing is written.
         draft: a valid policy; its budgets, zone and goal stand in for those that the requests had.
         since, until: epoch seconds. Digests are kept for 35 days.
         of: whose requests; by default those of the policy of the draft's name.
     """
-    return await asyncio.to_thread(_Replaying(router, draft, of or draft.name, since, until).run)
+    name = of or draft.name
+
+    def run() -> Replay:
+        versions = {p.version: p for p, _, _ in policies.versions(name)}
+        return _Replaying(History(database, name), catalog, versions, draft, name).run(since, until)
+
+    return await asyncio.to_thread(run)
 
 
 @dataclass(slots=True)
@@ -152,37 +169,31 @@ class _Request:
     trace: Trace
 
 
-_COLUMNS = (
-    "id, status, policy_version, role, model, cache, local, api, batch, avoided, error, p.digests, p.tokens, p.counts,"
-    " p.facts"
-)
-
-
 class _Replaying:
-    def __init__(self, router: Router, draft: Policy, of: str, since: float, until: float) -> None:
-        self._router = router
+    def __init__(
+        self, history: History, catalog: Catalog, versions: Mapping[int, Policy], draft: Policy, of: str
+    ) -> None:
+        self._history = history
         self._draft = draft
         self._of = of
-        self._span = (since, until)
-        self._catalog = router.catalog
-        self._models = {m.id: m for m in router.catalog.models}
-        self._versions = {p.version: p for p, _, _ in router.policies.versions(of)}
-        self._difference = Difference(router.catalog.models, router.catalog.scale)
+        self._catalog = catalog
+        self._models = {m.id: m for m in catalog.models}
+        self._versions = versions
+        self._difference = Difference(catalog.models, catalog.scale)
 
-    def run(self) -> Replay:
-        conn = self._router.database.reader()
-        books = Budgets(conn, self._of, self._draft, self._span[0])
+    def run(self, since: float, until: float) -> Replay:
+        budgets = Budgets(self._history, self._of, self._draft, since)
         draft, real = _Sum(), _Sum()
         left_out: Counter[str] = Counter()
         requests = changed = estimated = 0
-        for row in self._rows():
+        for row in self._history.requests(since, until):
             request = self._read(row)
             if isinstance(request, str):
                 left_out[request] += 1
                 continue
-            was = self._really(request, books.charged(row["id"]))
-            end = self._under_draft(request, was, books)
-            books.add(request.trace.now, end.cost - was.cost)
+            was = self._really(request, budgets.charged(row["id"]))
+            end = self._under_draft(request, was, budgets)
+            budgets.add(request.trace.now, end.cost - was.cost)
             real.add(was)
             draft.add(end)
             requests += 1
@@ -196,17 +207,6 @@ class _Replaying:
             real=real.side(),
             left_out=dict(left_out),
         )
-
-    def _rows(self) -> Iterator[Mapping[str, Any]]:
-        """The requests in their order, a few at a time."""
-        cursor = self._router.database.reader().execute(
-            f"SELECT {_COLUMNS} FROM requests q LEFT JOIN replay p ON p.request = q.id"
-            " WHERE q.policy = ? AND q.at >= ? AND q.at < ? ORDER BY q.at, q.id",
-            (self._of, *self._span),
-        )
-        names = [column[0] for column in cursor.description]
-        for row in cursor:
-            yield dict(zip(names, row, strict=True))
 
     def _read(self, row: Mapping[str, Any]) -> _Request | str:
         """The request, or why it is left out."""
@@ -239,7 +239,7 @@ class _Replaying:
 
     # ---- one request ----
 
-    def _under_draft(self, request: _Request, was: _Ending, books: Budgets) -> _Ending:
+    def _under_draft(self, request: _Request, was: _Ending, budgets: Budgets) -> _Ending:
         trace, role = request.trace, request.row["role"]
         then = self._versions.get(request.row["policy_version"], self._draft)
         # A request that asked for another way with long texts than its policy's keeps asking for it.
@@ -258,7 +258,7 @@ class _Replaying:
         facts = Facts(
             now=trace.now,
             candidates=tuple(candidate for candidate, _ in computed.values()),
-            budgets=books.states(trace),
+            budgets=budgets.states(trace),
             paid_enabled=trace.paid_enabled,
         )
         ask = trace.ask
