@@ -184,7 +184,7 @@ class Router:
             dimensions: fewer than the model's full size, where it serves that.
             long_texts: instead of the policy's own.
             partial: answer what can be answered and name the rest (files), instead of all or nothing.
-            collection: whose texts these are, for the books and the decision's words; they are embedded exactly as
+            collection: whose texts these are, for the usage and the decision's words; they are embedded exactly as
                 they are, whatever the policy's `normalise` says.
             progress: called as texts are answered.
 
@@ -193,9 +193,9 @@ class Router:
             Refused: the policy, a budget or the kill switch says no; nothing was spent.
             ProviderError: the provider failed; what was answered is in the cache.
 
-        If the caller is cancelled, calls that have left are still booked and stored; no more are sent.
+        If the caller is cancelled, calls that have left are still stored and charged; no more are sent.
         """
-        rule = self._policy(policy, long_texts)
+        rule = await asyncio.to_thread(self._policy, policy, long_texts)
         request = Request(
             policy=rule, role=role, ask=self._ask(rule, role, model, dimensions, partial, collection),
             collection=collection,
@@ -221,7 +221,7 @@ class Router:
         collection: str = "",
     ) -> Quote:
         """What `embed` would do and cost, with every candidate; spends nothing. Arguments as of `embed`."""
-        rule = self._policy(policy, long_texts)
+        rule = await asyncio.to_thread(self._policy, policy, long_texts)
         ask = self._ask(rule, role, model, dimensions, partial, collection)
         valid = await _validate(texts, rule, ask)
         lookup = await self._look_up(valid, role, rule)
@@ -272,7 +272,7 @@ class Router:
                 outcome = outcome_of_failure(request, planned, error)
                 await record(self.usage, request, planned.lookup, planned.facts, outcome)
             raise
-        tally = count_up(planned, work, done)  # 8
+        tally = await asyncio.to_thread(count_up, planned, work, done)  # 8
         vectors = await assemble(planned, work, done, tally)
         result = to_result(planned, tally, vectors, done, self._today())
         first = next(iter(result.problems.values()), None)
@@ -281,8 +281,9 @@ class Router:
             tokenizer=planned.plan.model.tokenizer, tokens=tally.tokens,
         )  # fmt: skip
         if first is not None and not request.ask.partial:
-            first.message = f"{len(result.problems):,} of {result.texts:,} texts were not embedded: {first.message}"
-            raise first
+            raise first.copy(
+                message=f"{len(result.problems):,} of {result.texts:,} texts were not embedded: {first.message}"
+            )
         return replace(result, request=number)
 
     async def _plan(self, valid: ValidTexts, request: Request) -> Planned:

@@ -141,7 +141,9 @@ class DemoUsage:
                 candidate(
                     model,
                     Missing(
-                        texts=len(request.digests), missed=len(request.digests) - cached[model.id], tokens=tokens[model.id],
+                        texts=len(request.digests),
+                        missed=len(request.digests) - cached[model.id],
+                        tokens=tokens[model.id],
                         expected=likely[model.id],
                     ),
                     now.date(),

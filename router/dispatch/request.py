@@ -167,7 +167,7 @@ class PaidRequest:
         if not units:
             return []
         pause = FIRST_POLL_S
-        busy = partial(asyncio.to_thread, self._route.ledger.busy, self._purpose.kind)
+        busy = partial(asyncio.to_thread, partial(self._route.ledger.busy, self._purpose.kind))
         in_batches = await busy([u.digest for u in units], in_batches=True)
         if in_batches:
             error = Refused(

@@ -91,7 +91,7 @@ def test_local_model_costs_nothing() -> None:
     assert found is not None
     assert (found.now, found.batch) == (Decimal(0), None)
     assert cost(local, 10**9, day=FIRST) == 0
-    assert cost(local, 10**9, day=FIRST, batch=True) == 0
+    assert cost(local, 10**9, day=FIRST, batch=True) is None
 
 
 def test_two_thousand_tokens_at_two_cents_a_million() -> None:
