@@ -16,7 +16,7 @@ import numpy as np
 
 from router.engine import Router
 from router.providers.base import Floats
-from router.search.vectors import Embedded, embedded, fitting, worth_embedding
+from router.search.vectors import Embedded, embedded, worth_embedding
 from router.store.collections import Corpora
 from router.store.models import Collection, Generation
 from router.store.vectors import Damaged, Row
@@ -71,7 +71,7 @@ class Held:
         """A generation's vectors as they are now, read if need be; None where they are more than may be held."""
         cache = embedded(self._router, generation, collection.policy)
         with self._lock:  # two queries at once are not to read it twice
-            stamp, newest = self._stamp(collection, generation), self._newest()
+            stamp, newest = self._stamp(collection, generation, cache), self._newest()
             if self._too_large.get(generation.id) == (stamp, room()):
                 return None
             found = self._matrices.pop(generation.id, None)
@@ -84,16 +84,14 @@ class Held:
                 self._matrices[generation.id] = found
             return found
 
-    def _stamp(self, collection: Collection, generation: Generation) -> Hashable:
+    def _stamp(self, collection: Collection, generation: Generation, cache: Embedded) -> Hashable:
         """Changes with the texts that are searched, and with the vectors that may answer for them."""
         documents = self._corpora.database.reader().execute(
             "SELECT count(*), max(id), sum(id), sum(chunks), sum(id * chunks) FROM documents"
             " WHERE collection = ? AND state = 'ready'",
             (collection.id,),
         )
-        model = self._router.catalog.get(generation.model)
-        long_texts = self._router.policies.get(collection.policy).long_texts
-        return (*documents.fetchone(), generation.dimensions, *fitting(self._router, model, long_texts))
+        return (*documents.fetchone(), generation.dimensions, *cache.keys())
 
     def _newest(self) -> int:
         """Rows are numbered upwards, and no number is given twice."""
