@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 Billed = Literal["no", "maybe", "yes"]
 Action = Literal["wait", "resend", "resend_once", "resend_then_divide", "divide", "stop"]
@@ -50,6 +50,17 @@ class RouterError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+    def copy(self, *, message: str | None = None, hint: str | None = None) -> Self:
+        """A new error of the same class, its cause and every attribute kept but those given.
+
+        Texts share error objects, so none is changed after it was raised or handed on.
+        """
+        message = self.message if message is None else message
+        new = type(self).__new__(type(self), message)
+        new.__dict__.update(self.__dict__, message=message, hint=self.hint if hint is None else hint)
+        new.__cause__ = self.__cause__
+        return new
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}".strip()
