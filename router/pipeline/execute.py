@@ -10,16 +10,7 @@ from router.dispatch.delivery import Delivery, Route
 from router.dispatch.limiter import Limiter
 from router.dispatch.local import embed_locally
 from router.dispatch.request import PaidRequest
-from router.domain.errors import (
-    KeyRejected,
-    OutcomeUnknown,
-    Overloaded,
-    QuotaExhausted,
-    RateLimited,
-    Refused,
-    StoreBusy,
-    Unreachable,
-)
+from router.domain.errors import Refused, StoreBusy
 from router.domain.money import price_tokens
 from router.domain.pricing import price_on
 from router.domain.values import Model, Plan, Unit
@@ -33,7 +24,6 @@ from router.store.vectors import Cache
 
 Otherwise = Callable[[Collection[str]], Awaitable[Plan | None]]
 """Another plan for the same space, past these providers; None where there is no other way."""
-_WAY_IS_BLOCKED = (KeyRejected, OutcomeUnknown, Overloaded, QuotaExhausted, RateLimited, Unreachable)
 
 
 class Carrier:
@@ -103,7 +93,7 @@ class Carrier:
             if came.vectors:
                 done.model = way.model
             tried.append(way.model.provider)
-            units = [u for u in work.units if isinstance(done.failed.get(u.digest), _WAY_IS_BLOCKED)]
+            units = [u for u in work.units if u.digest in done.failed and done.failed[u.digest].falls_over]
             way = await otherwise(tried) if units and not asked.cancelled.is_set() else None
         return done
 
