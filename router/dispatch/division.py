@@ -69,11 +69,9 @@ class _Division:
             units = call.hold.units
             middle = len(units) // 2
             holds = await sender.hold_again(call.hold, error, (units[:middle], units[middle:]) if on else ())
-            if holds:
-                self._pairs.append([self._part(hold) for hold in holds])
-
-    def _part(self, hold: Hold) -> Call:
-        return Call(hold=hold, attempt=Attempt(texts=len(hold.units), sends=self._sends), marked=True, part=True)
+            parts = [(half, Attempt(texts=len(half.units), sends=self._sends)) for half in holds]
+            if parts:
+                self._pairs.append([Call(hold=hold, attempt=fresh, marked=True, part=True) for hold, fresh in parts])
 
     async def _send_pairs(self) -> None:
         """Send the parts that are next, all of them to their end, and note what came of each."""

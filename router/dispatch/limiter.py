@@ -13,7 +13,7 @@ import math
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from router.config import Endpoint
@@ -230,13 +230,8 @@ class Limiter:
     async def _queue(self, timeout: float) -> None:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
-        try:
+        with suppress(TimeoutError):  # `_enter` sees that the deadline has passed, `_wake` that nobody waits
             await asyncio.wait_for(future, timeout)
-        except TimeoutError:
-            pass  # `_enter` sees that the deadline has passed
-        finally:
-            if future in self._waiting:
-                self._waiting.remove(future)
 
     def _wake(self) -> None:
         room = self._room()

@@ -97,7 +97,8 @@ class Sender:
             except ProviderError as error:
                 again = await self._react(call, error)
             except Exception:  # none that we know of: settled, so that no hold is left, and passed on
-                await self._settle_unknown(call)
+                why, billed = "It ended in an unknown error.", None if call.marked else 0
+                await self.route.ledger.fail(call.hold, why, billed=billed, price=self.route.price)
                 raise
             else:
                 return await self._keep(call.hold, vectors, tokens)
@@ -167,18 +168,12 @@ class Sender:
             self.closed = error  # and whatever were sent now would be lost too
             self.fail(hold.units, error)
 
-    async def _settle_unknown(self, call: Call) -> None:
-        ledger = self.route.ledger
-        if call.marked:
-            await ledger.fail(call.hold, "It ended in an unknown error.", billed=None, price=self.route.price)
-        else:
-            await ledger.release(call.hold)
-
     async def _react(self, call: Call, error: ProviderError) -> bool:
         """Do what `next_step` says about a call that failed. True: it is to be sent again."""
         limiter, attempt = self.route.limiter, call.attempt.after(error)
         pause = attempt.pause_s(error)
-        call.attempt = replace(attempt, late=self._late(pause), stopped=self.stopped(), may_resend=limiter.may_resend())
+        late = time.monotonic() + pause > self.route.deadline
+        call.attempt = replace(attempt, late=late, stopped=self.stopped(), may_resend=limiter.may_resend())
         step = next_step(error, call.attempt)
         match step:
             case "resend":
@@ -268,17 +263,14 @@ class Sender:
                     await turn.aclose()
             yield turn
 
-    def _late(self, pause_s: float) -> bool:
-        return time.monotonic() + pause_s > self.route.deadline
-
     async def wait(self, pause_s: float) -> bool:
         """Wait before the next send. False: that would be late, or nothing more is to be sent."""
-        if self._late(pause_s):
-            return False
         end = time.monotonic() + pause_s
-        while (left := end - time.monotonic()) > 0 and not self.stopped():
+        while end <= self.route.deadline and not self.stopped():
+            if (left := end - time.monotonic()) <= 0:
+                return True
             await asyncio.sleep(min(left, 1.0))
-        return not self.stopped()
+        return False
 
 
 def _out_of_time(error: ProviderError) -> ProviderError:

@@ -31,11 +31,9 @@ from typing import Literal, Self
 
 Billed = Literal["no", "maybe", "yes"]
 Action = Literal["retry", "resend", "resend_once", "resend_then_divide", "divide", "give_up", "stop"]
-"""What is done about an error (`dispatch/steps.py` says when it is given up):
-
-`retry` the call under the same hold, it was not billed; `resend` it under a hold of its own, it may have been billed;
+"""`retry` the call under the same hold, it was not billed; `resend` it under another, it may have been billed;
 `resend_once`; resend it and, where that does not help, `divide` it; `divide` it, unchanged it can never pass;
-`give_up`, only this text fails; `stop` the request and its job, every other call and text would meet the same."""
+`give_up`, only this text fails; `stop` the request and its job. `dispatch/steps.py` says how often."""
 
 
 class RouterError(Exception):

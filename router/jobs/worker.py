@@ -215,12 +215,10 @@ class Worker:
             self._pauses.pop(job.id, None)
             return
         verdict = judge(result.problems)
-        keys = {at: digest_of(texts[at]) for at in verdict.failed}
-        await self._jobs.note_failures(job.id, {keys[at]: why for at, why in verdict.failed.items()})
-        if verdict.stop is not None:
-            raise self._stop(job, verdict.stop)
-        if len(result.problems) == len(texts) and verdict.passing is not None:
-            raise self._stop(job, verdict.passing)
+        await self._jobs.note_failures(job.id, {digest_of(texts[at]): why for at, why in verdict.failed.items()})
+        stop = verdict.stop or (verdict.passing if len(result.problems) == len(texts) else None)
+        if stop is not None:
+            raise self._stop(job, stop)
         self._pauses.pop(job.id, None)
 
     def _stop(self, job: Job, error: RouterError) -> Stop:
