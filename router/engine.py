@@ -21,16 +21,10 @@ from router.dispatch.request import PaidRequest
 from router.domain.decide import decide
 from router.domain.errors import (
     BadInput,
-    KeyRejected,
-    OutcomeUnknown,
-    Overloaded,
-    QuotaExhausted,
-    RateLimited,
     Refused,
     RouterError,
     StoreBusy,
     StoreError,
-    Unreachable,
 )
 from router.domain.explain import explain
 from router.domain.money import price_tokens
@@ -71,7 +65,6 @@ from router.store.policies import Policies
 from router.store.usage import Usage
 from router.store.vectors import Cache, Damaged
 
-FALLS_OVER = (KeyRejected, OutcomeUnknown, Overloaded, QuotaExhausted, RateLimited, Unreachable)
 T = TypeVar("T")
 logger = logging.getLogger("router")
 Progress = Callable[[int, int], None]
@@ -351,7 +344,7 @@ class Router:
                     raise
                 break  # the first route has spent something; its errors stand
             tried.append(plan.model.provider)
-            units = [u for u in work.units if isinstance(done.failed.get(u.digest), FALLS_OVER)]
+            units = [u for u in work.units if u.digest in done.failed and done.failed[u.digest].falls_over]
             plan = await self._fallback(planned, request, tried) if units and not request.cancelled.is_set() else None
         return done
 

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from router.dispatch.delivery import Delivery, Route
+from router.dispatch.division import deliver
 from router.dispatch.packing import pack
 from router.dispatch.sender import Sender
 from router.domain.errors import BudgetExceeded, OutcomeUnknown, Refused, StoreBusy
@@ -159,7 +160,7 @@ class PaidRequest:
         )
 
     async def _deliver(self, hold: Hold, *, marked: bool) -> None:
-        await self._sender.deliver(hold, marked=marked)
+        await deliver(self._sender, hold, marked=marked)
         self._progress(len(self._sender.delivery.vectors))
 
     async def _wait_for(self, units: Sequence[Unit]) -> list[Unit]:

@@ -1,4 +1,4 @@
-"""Runs jobs, on the engine's loop: block by block through the ordinary corridor, or step by step through batches.
+"""Runs jobs, on the engine's loop: block by block as ordinary requests, or step by step through batches.
 
 Nothing of a job lives here alone. What is embedded is in the cache, what is spent is in the ledger, how the job stands
 is in its row; so a program that dies is followed by one that goes on where the cache ends, and pays for nothing twice.
@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Live:
-    """How far a job is just now."""
+    """How far a job has come."""
 
     total: int = 0
     done: int = 0
@@ -74,7 +74,7 @@ class Worker:
         self._loop = asyncio.get_running_loop().create_task(self._look())
 
     async def stop(self) -> None:
-        """Leave every job as it is, for the next runner. Calls that have left are still answered and booked."""
+        """Leave every job as it is, for the next runner. Calls that have left are still answered and settled."""
         tasks = [*self._runs.values(), *([self._loop] if self._loop else [])]
         for task in tasks:
             task.cancel()
@@ -83,7 +83,7 @@ class Worker:
         await self._tier.aclose()
 
     async def run_all(self) -> None:
-        """Run jobs until there is nothing more to do just now: what is left is paused, or waits for a later time."""
+        """Run jobs until there is nothing more to do for now: what is left is paused, or waits for a later time."""
         while True:
             await self._take()
             if not self._runs:
@@ -169,7 +169,7 @@ class Worker:
             await self._corpora.switch(job.generation)
         failed = "" if not live.failed else f"{live.failed:,} of {live.total:,} texts could not be embedded."
         await self._renew(job, live)
-        # False: somebody stopped it, or added more; then the next runner finds it.
+        # False: it was stopped, or texts were added; then the next runner finds it.
         await self._jobs.end(job.id, "done", failed, revision=revision)
 
     # ---- now ----
@@ -207,23 +207,18 @@ class Worker:
         def progress(done: int, total: int) -> None:
             live.done = before + done
 
-        try:
-            result = await self._router.embed(
-                texts, policy=job.policy, model=job.model, partial=True, collection=job.collection, progress=progress
-            )
-        except RouterError as error:
-            raise self._stop(job, error) from error
+        result = await self._router.embed(
+            texts, policy=job.policy, model=job.model, partial=True, collection=job.collection, progress=progress
+        )
         live.done = before + len(texts) - len(result.problems)
         if not result.problems:
             self._pauses.pop(job.id, None)
             return
         verdict = judge(result.problems)
-        keys = {at: digest_of(texts[at]) for at in verdict.failed}
-        await self._jobs.note_failures(job.id, {keys[at]: why for at, why in verdict.failed.items()})
-        if verdict.stop is not None:
-            raise self._stop(job, verdict.stop)
-        if len(result.problems) == len(texts) and verdict.passing is not None:
-            raise self._stop(job, verdict.passing)
+        await self._jobs.note_failures(job.id, {digest_of(texts[at]): why for at, why in verdict.failed.items()})
+        stop = verdict.stop or (verdict.passing if len(result.problems) == len(texts) else None)
+        if stop is not None:
+            raise self._stop(job, stop)
         self._pauses.pop(job.id, None)
 
     def _stop(self, job: Job, error: RouterError) -> Stop:
