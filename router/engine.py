@@ -35,6 +35,7 @@ from router.providers.openai import OpenAIProvider
 from router.providers.voyage import VoyageProvider
 from router.reporting.alerts import Alerts
 from router.store import folder
+from router.store.alerts import AlertStore
 from router.store.database import Database
 from router.store.ledger import LEASE_S, Ledger
 from router.store.migrations import NAMES, migrations
@@ -77,7 +78,8 @@ class Router:
         self.policies = Policies(self.database, clock)
         self.usage = Usage(self.database, clock)
         self.estimates = Estimates(self.database, self.catalog)
-        self.alerts = Alerts(self)
+        alerts = AlertStore(self.database)
+        self.alerts = Alerts(alerts, self.ledger, self.policies, self.usage, clock, settings.webhook)
         self._answers = Answers(self.cache, self.usage, clock)
         self.limiters = {name: Limiter(endpoint) for name, endpoint in settings.endpoints.items()}
         self.providers: dict[str, Provider] = {

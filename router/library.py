@@ -68,7 +68,14 @@ class Library(Orders):
         folder = folder or router.settings.data
         corpora = Corpora(folder / "corpora.db", router.clock)
         super().__init__(router, corpora, JobStore(router.database, router.clock, router.ledger.process))
-        self._searcher = Searcher(router, self.corpora)
+        self._searcher = Searcher(
+            corpora,
+            cache=router.cache,
+            catalog=router.catalog,
+            policies=router.policies,
+            usage=router.usage,
+            embed=router.embed,
+        )
         self._uploads = folder / UPLOADS
         self._closing = False
         self._readings: set[asyncio.Future[list[FileReport]]] = set()
@@ -318,5 +325,5 @@ class Library(Orders):
     # ---- small things ----
 
     def _eraser(self) -> Eraser:
-        self._searcher.held.forget()
+        self._searcher.forget()
         return Eraser(self.router, self.corpora)

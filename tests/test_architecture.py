@@ -40,17 +40,13 @@ SQL_LEFT = {
     "router/demo/traffic.py",
     "router/demo/usage.py",
     "router/erase.py",
-    "router/reporting/alerts.py",
     "router/reporting/replay.py",
     "router/reporting/replay_budgets.py",
-    "router/search/index.py",
-    "router/search/vectors.py",
 }
 CYCLES_LEFT = [
     ["pages.components.drilldown", "pages.components.spend_report"],
     ["router.cli.corpus", "router.cli.embed", "router.cli.quote"],
     ["router.ingest.split_worker", "router.ingest.splitter"],
-    ["router.search.export", "router.search.vector_stores"],
 ]
 INSIDES_LEFT = {
     *("pages/components/collection.py", "pages/components/frame.py", "pages/components/jobs.py"),

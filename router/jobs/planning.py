@@ -242,7 +242,9 @@ class Orders:
     async def _coverage(self, collection: Collection, generation: Generation | None) -> tuple[int, int]:
         if generation is None:
             return self.corpora.counts(collection.id, ("ready",))[1], 0
-        cache = embedded(self.router, generation, collection.policy)
+        cache = embedded(
+            self.router.cache, self.router.catalog, generation, self.router.policies.get(collection.policy)
+        )
         return await asyncio.to_thread(coverage, self.corpora, collection.id, cache)
 
 

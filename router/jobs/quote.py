@@ -195,7 +195,7 @@ class Census:
         self.models = {m.id: _Missing() for m in router.catalog.models}
         self._ratios = {m.id: router.estimates.ratios(m) for m in router.catalog.models}
         self._before = {m.id: _before(router, m) for m in router.catalog.models}
-        self._fit = {m.id: fitting(router, m, policy.long_texts) for m in router.catalog.models}
+        self._fit = {m.id: fitting(router.cache, router.catalog, m, policy.long_texts) for m in router.catalog.models}
 
     @classmethod
     def of(cls, router: Router, chunks: Chunks, collection: Collection, policy: Policy) -> Census:

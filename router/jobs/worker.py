@@ -159,7 +159,7 @@ class Worker:
 
     async def _work(self, job: Job, live: Live) -> None:
         generation = check_model(self._router, self._corpora, job)
-        cache = embedded(self._router, generation, job.policy)
+        cache = embedded(self._router.cache, self._router.catalog, generation, self._router.policies.get(job.policy))
         live.total, live.done = await asyncio.to_thread(coverage, self._corpora, job.collection_id, cache)
         if job.route == "batch":
             revision = await self._by_batch(job, live, cache)

@@ -6,43 +6,46 @@ For a generation, a text is embedded if the cache holds it in a kind that the en
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 
 import numpy as np
 
-from router.domain.values import LongTexts, Model, Role
-from router.engine import Router
+from router.domain.catalog import Catalog
+from router.domain.values import LongTexts, Model, Policy, Role
 from router.pipeline.coverage import Survey
 from router.pipeline.validate import Intake
 from router.providers.base import Floats
 from router.store.collections import Corpora
 from router.store.models import READY, Distinct, Generation
-from router.store.vectors import Damaged, Row
+from router.store.vectors import Cache, Damaged, Row
 
 _NOTHING = Intake(texts=[], digests=[], sizes=[], places=np.empty(0, np.intp), copies=np.empty(0, np.intp), problems={})
 
 
-def fitting(router: Router, model: Model, long_texts: LongTexts, role: Role = "document") -> list[int]:
+def fitting(cache: Cache, catalog: Catalog, model: Model, long_texts: LongTexts, role: Role = "document") -> list[int]:
     """The kinds of the cache that may answer for a model; one that is of whole texts comes last."""
-    survey = Survey(_NOTHING, {}, {}, router.catalog, role, long_texts)
-    fit = [(kind.variant == "whole", n) for n, kind in router.cache.kinds().items() if survey.fits(kind, model)]
+    survey = Survey(_NOTHING, {}, {}, catalog, role, long_texts)
+    fit = [(kind.variant == "whole", n) for n, kind in cache.kinds().items() if survey.fits(kind, model)]
     return [number for _, number in sorted(fit)]
 
 
 class Embedded:
     """The cache, as one generation of a collection sees it."""
 
-    def __init__(self, router: Router, model: Model, dimensions: int, long_texts: LongTexts) -> None:
-        self._router = router
+    def __init__(self, cache: Cache, catalog: Catalog, model: Model, dimensions: int, long_texts: LongTexts) -> None:
+        self._cache = cache
+        self._catalog = catalog
         self._model = model
         self._dimensions = dimensions
         self._long_texts: LongTexts = long_texts
 
+    def keys(self) -> list[int]:
+        """The kinds of the cache that may answer."""
+        return fitting(self._cache, self._catalog, self._model, self._long_texts)
+
     def rows(self, digests: Sequence[bytes]) -> dict[bytes, Row]:
         """Where the vectors of these texts lie in the cache, for those that have one."""
-        numbers = fitting(self._router, self._model, self._long_texts)
-        found = self._router.cache.lookup(digests)
-        return {digest: row for number in numbers for digest, row in found.get(number, {}).items()}
+        found = self._cache.lookup(digests)
+        return {digest: row for number in self.keys() for digest, row in found.get(number, {}).items()}
 
     def read(self, digests: Sequence[bytes]) -> tuple[list[bytes], Floats]:
         """Those of the texts that have a vector, and the vectors, as of `fetch`; damaged ones are removed on the way.
@@ -55,7 +58,7 @@ class Embedded:
             try:
                 return list(rows), self.fetch(list(rows.values()))
             except Damaged as damage:
-                self._router.cache.remove_now(damage.rows)
+                self._cache.remove_now(damage.rows)
 
     def fetch(self, rows: Sequence[Row]) -> Floats:
         """The vectors of these rows, `(n, dimensions)` float32 of unit length, cut from the full ones.
@@ -63,7 +66,7 @@ class Embedded:
         Raises:
             Damaged: some are gone, or not what was stored.
         """
-        full = self._router.cache.fetch(rows, self._model.dimensions)
+        full = self._cache.fetch(rows, self._model.dimensions)
         if self._dimensions == self._model.dimensions:
             return full
         cut = np.ascontiguousarray(full[:, : self._dimensions])
@@ -71,26 +74,13 @@ class Embedded:
         return cut
 
 
-def embedded(router: Router, generation: Generation, policy: str) -> Embedded:
+def embedded(cache: Cache, catalog: Catalog, generation: Generation, policy: Policy) -> Embedded:
     """The cache as a generation sees it, under its collection's policy.
 
     Raises:
         BadInput: the catalog no longer has its model.
     """
-    model = router.catalog.get(generation.model)
-    return Embedded(router, model, generation.dimensions, router.policies.get(policy).long_texts)
-
-
-@contextmanager
-def unmapped(router: Router) -> Iterator[None]:
-    """Run over all vectors without having all of them mapped into memory; for this thread only."""
-    conn = router.cache.database.reader()
-    (before,) = conn.execute("PRAGMA mmap_size").fetchone()
-    conn.execute("PRAGMA mmap_size = 0")
-    try:
-        yield
-    finally:
-        conn.execute(f"PRAGMA mmap_size = {before}")
+    return Embedded(cache, catalog, catalog.get(generation.model), generation.dimensions, policy.long_texts)
 
 
 def worth_embedding(page: Sequence[Distinct]) -> list[bytes]:

@@ -226,6 +226,19 @@ class Corpora:
         documents, chunks = row.fetchone()
         return documents, chunks
 
+    def stamp(self, collection: int) -> tuple[int | None, ...]:
+        """Numbers that change whenever the texts that are searched do, whoever changes them."""
+        row: tuple[int | None, ...] = (
+            self.database.reader()
+            .execute(
+                "SELECT count(*), max(id), sum(id), sum(chunks), sum(id * chunks) FROM documents"
+                " WHERE collection = ? AND state = 'ready'",
+                (collection,),
+            )
+            .fetchone()
+        )
+        return row
+
     def replaced(self, collection: int, name: str) -> Replaced | None:
         """What the document of this name that waits to be confirmed will take the place of; None where of nothing."""
         old = self.document(collection, name, READY)
