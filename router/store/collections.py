@@ -1,6 +1,6 @@
 """Collections, their documents and generations, in the file `corpora.db`.
 
-It holds people's texts and may grow large, so it is apart from the books. Whether a chunk is embedded is not written
+It holds people's texts and may grow large, so it is apart from the ledger. Whether a chunk is embedded is not written
 here: it is, for a generation, exactly if the cache holds its digest in the generation's space; so nothing can get out
 of step.
 """

@@ -41,7 +41,7 @@ _SPENT = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A job as the books have it. Times in epoch seconds, money in nanodollars.
+    """A job as it is stored. Times in epoch seconds, money in nanodollars.
 
     Attributes:
         collection: the collection's name; `collection_id` its number in corpora.db, `generation` what is made.

@@ -96,7 +96,7 @@ class Policies:
         return saved
 
     async def delete(self, name: str) -> None:
-        """End a policy. What it spent stays in the books, and counts again if the name comes back.
+        """End a policy. What it spent stays in the ledger, and counts again if the name comes back.
 
         Raises:
             BadInput: there is no such policy, or it is the last one.
@@ -125,11 +125,11 @@ class Policies:
         return tuple(Budget(amount=a, window=w, hard=bool(h)) for a, w, h in rows)
 
     def zone(self, name: str) -> str:
-        """The time zone that a policy's days, weeks and months are reckoned in."""
+        """The time zone that a policy's days, weeks and months are counted in."""
         return zone_of(self.database.reader(), f"policy/{name}")
 
     def account_zone(self) -> str:
-        """The time zone that the account's days, weeks and months are reckoned in."""
+        """The time zone that the account's days, weeks and months are counted in."""
         return zone_of(self.database.reader(), ACCOUNT)
 
     async def set_account_budgets(self, budgets: Sequence[Budget], timezone: str | None = None) -> None:
@@ -171,7 +171,7 @@ def _set_budgets(conn: Connection, owner: str, budgets: Sequence[Budget]) -> Non
 
 
 def _set_zone(conn: Connection, owner: str, timezone: str, now: float) -> None:
-    """Set the zone that an owner's windows are reckoned in; if it moves, the running windows are counted anew.
+    """Set the zone that an owner's windows are counted in; if it moves, the running windows are counted anew.
 
     Entries keep the windows they were booked in. For the new windows, each entry is added to the window of the
     new zone that its time falls in, and its scopes are extended, so that balances stay the fold of the entries.
