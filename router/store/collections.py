@@ -1,8 +1,7 @@
 """Collections, their documents and generations, in the file `corpora.db`.
 
-It holds people's texts and may grow large, so it is apart from the ledger. Whether a chunk is embedded is not written
-here: it is, for a generation, exactly if the cache holds its digest in the generation's space; so nothing can get out
-of step.
+It holds people's texts and may grow large, so it is apart from the ledger. Whether a chunk is embedded is not stored
+here: it is, for a generation, if the cache has a vector of its digest in the generation's space.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ from router.store.models import (
 )
 
 STALE_S = 600.0
-"""A document that nobody has added a chunk to for so long was left behind by a program that died."""
+"""A document that got no chunk for this long was left behind by a process that died."""
 PAGE_SIZE = 8192
 _LOOKED_AT = 5
 """Chunks by which a document's kind of text is told."""
@@ -87,7 +86,7 @@ class Corpora:
             )
 
         await self.database.write(write)
-        return self.get(name)
+        return await asyncio.to_thread(self.get, name)
 
     def all(self) -> list[Collection]:
         """Every collection, by name."""
@@ -161,7 +160,7 @@ class Corpora:
             return int(cursor.lastrowid or 0)
 
         number = await self.database.write(write)
-        found = self.generation(number)
+        found = await asyncio.to_thread(self.generation, number)
         assert found is not None
         return found
 
@@ -290,7 +289,7 @@ class Corpora:
     ) -> None:
         """A document that was read whole, in one commit: as `begin_document`, `add_chunks` and `end_document`.
 
-        Waits for the commit in the thread that reads: a way by the engine's loop takes four changes of threads more.
+        Waits for the commit in the reading thread: through the event loop it would take four more changes of threads.
         """
         now, packed = self.clock(), _packed(0, chunks)
 

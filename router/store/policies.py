@@ -6,6 +6,7 @@ windows have spent is the ledger's and stays.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -28,11 +29,15 @@ class Policies:
 
     async def ensure_defaults(self) -> None:
         """On first start, write the built-in policies and the account budget."""
-        if self.database.reader().execute("SELECT 1 FROM policies LIMIT 1").fetchone():
+
+        def any_policy(conn: Connection) -> bool:
+            return conn.execute("SELECT 1 FROM policies LIMIT 1").fetchone() is not None
+
+        if await asyncio.to_thread(lambda: any_policy(self.database.reader())):
             return
 
         def write(conn: Connection) -> None:
-            if conn.execute("SELECT 1 FROM policies LIMIT 1").fetchone():
+            if any_policy(conn):
                 return
             for policy in BUILT_IN:
                 self._save(conn, policy)
@@ -101,7 +106,7 @@ class Policies:
         Raises:
             BadInput: there is no such policy, or it is the last one.
         """
-        self.get(name)
+        await asyncio.to_thread(self.get, name)
         if name == "default":
             raise BadInput(
                 "The policy 'default' cannot be deleted.", "It serves requests that name none; edit it instead."

@@ -2,7 +2,8 @@
 
 Each is kept by several groups of dimensions ("grains"), so that a chart reads one row a bar: a time range is read as
 whole days of UTC with hours or quarter-hours added or taken off at its two ends, in the coarsest grain that tells
-apart what is asked. So it costs the same, however many requests there were. Everything runs inside the caller's transaction.
+apart what is asked. So it costs the same, however many requests there were. Everything runs inside the
+caller's transaction.
 """
 
 from __future__ import annotations
