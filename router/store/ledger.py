@@ -419,7 +419,7 @@ class Ledger:
     async def judge_pace(self, policy: str) -> None:
         """Note, once a day in the owner's zone, how much of each window was used: `balanced` goes by it."""
         owners = (f"policy/{policy}", ACCOUNT)
-        if not unjudged(self.database.reader(), owners, self.clock()):
+        if not await asyncio.to_thread(lambda: unjudged(self.database.reader(), owners, self.clock())):
             return
 
         def write(conn: Connection) -> None:
