@@ -57,6 +57,7 @@ from router.providers.voyage import VoyageProvider
 from router.reporting.alerts import Alerts
 from router.reporting.replay import Replay, replay
 from router.store import folder
+from router.store.alerts import AlertStore
 from router.store.database import Database
 from router.store.entries import Purpose, claim_kind
 from router.store.ledger import LEASE_S, Ledger
@@ -100,7 +101,8 @@ class Router:
         self.policies = Policies(self.database, clock)
         self.usage = Usage(self.database, clock)
         self.estimates = Estimates(self.database, self.catalog)
-        self.alerts = Alerts(self)
+        alerts = AlertStore(self.database)
+        self.alerts = Alerts(alerts, self.ledger, self.policies, self.usage, clock, settings.webhook)
         self.limiters = {name: Limiter(endpoint) for name, endpoint in settings.endpoints.items()}
         self.providers: dict[str, Provider] = {
             name: PROVIDERS[endpoint.wire](endpoint)

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from router.engine import Router
-from router.jobs.worker import Worker
 from router.library import Library
 
 T = TypeVar("T")
@@ -45,7 +44,7 @@ class Host:
         except BaseException:
             await self._context.__aexit__(None, None, None)
             raise
-        self._worker = Worker(self.router, self.library.corpora, self.library.jobs)
+        self._worker = self.library.worker()
         if os.environ.get("ROUTER_WORKER") != "0":
             self._worker.start()
 

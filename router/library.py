@@ -1,7 +1,7 @@
-"""Collections as people use them: fill one, see the price, confirm it, watch the job, search, take it away again.
+"""Collections as people use them: fill one, see the price, confirm it, watch the job, search it, delete it.
 
-The one door to `router/corpora` for the pages and the shell. What blocks for long runs in a worker thread, so a page
-asks through the host's bridge and the engine's loop stays free.
+The public face of collections and their jobs, for the pages, the shell and Python. Coroutines run on the router's event
+loop and read the databases in worker threads; plain methods read them where they are called, so not on that loop.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from router import tokens
+from router.batches.states import BatchTier
 from router.domain.errors import BadInput
 from router.domain.values import Tokenizer
 from router.engine import Router
@@ -26,11 +27,14 @@ from router.ingest.extract import SavedFile
 from router.ingest.file_report import FileReport
 from router.ingest.files import Ingest, Progress, Reading
 from router.ingest.imports import Imported, import_file
+from router.jobs.errors import current_price
 from router.jobs.estimate import CorpusEstimate, estimate
-from router.jobs.planning import Orders, check_size
+from router.jobs.planning import Planner, check_size
+from router.jobs.quote import CorpusQuote
+from router.jobs.worker import Worker
 from router.search.search import Found, Searcher
 from router.store.collections import Corpora
-from router.store.jobs import Job, JobStore
+from router.store.jobs import Job, JobRoute, JobStore
 from router.store.models import EVERY, READY, Collection, DocumentRow, Generation, StoredChunk
 
 T = TypeVar("T")
@@ -57,7 +61,7 @@ class CollectionInfo:
         return next((g for g in self.generations if g.state == "active"), None)
 
 
-class Library(Orders):
+class Library:
     """Everything about collections. Belongs to the router's loop; close it before the router."""
 
     def __init__(self, router: Router, folder: Path | None = None) -> None:
@@ -67,9 +71,18 @@ class Library(Orders):
             StoreError: it cannot be opened.
         """
         folder = folder or router.settings.data
-        corpora = Corpora(folder / "corpora.db", router.clock)
-        super().__init__(router, corpora, JobStore(router.database, router.clock, router.ledger.process))
-        self._searcher = Searcher(router, self.corpora)
+        self.router = router
+        self.corpora = Corpora(folder / "corpora.db", router.clock)
+        self.jobs = JobStore(router.database, router.clock, router.ledger.process)
+        self._planner = Planner(router, self.corpora, self.jobs)
+        self._searcher = Searcher(
+            self.corpora,
+            cache=router.cache,
+            catalog=router.catalog,
+            policies=router.policies,
+            usage=router.usage,
+            embed=router.embed,
+        )
         self._uploads = folder / UPLOADS
         self._closing = False
         self._readings: set[asyncio.Future[list[FileReport]]] = set()
@@ -102,7 +115,7 @@ class Library(Orders):
         Raises:
             BadInput: the name, policy, model or a number is wrong.
         """
-        self.router.policies.get(policy)
+        await asyncio.to_thread(self.router.policies.get, policy)
         tokenizer: Tokenizer = "wordpiece"
         limit = chunk_tokens or CHUNK_TOKENS
         chosen = self.router.catalog.get(model) if model is not None else None
@@ -119,7 +132,7 @@ class Library(Orders):
             )
         made = await self.corpora.create(name, policy=policy, tokenizer=tokenizer, chunk_tokens=limit, overlap=overlap)
         if chosen is not None:
-            await self._pin(made, chosen, dimensions)
+            await self._planner.pin(made, chosen, dimensions)
         return made
 
     def collections(self) -> list[CollectionInfo]:
@@ -146,8 +159,8 @@ class Library(Orders):
 
     async def coverage(self, name: str) -> tuple[int, int]:
         """(distinct texts, those that have their vector) of the generation that is searched; (n, 0) without one."""
-        collection = self.corpora.get(name)
-        return await self._coverage(collection, self.corpora.active(collection.id))
+        info = await asyncio.to_thread(self.info, name)
+        return await self._planner.coverage(info.collection, info.active)
 
     async def set_policy(self, name: str, policy: str) -> None:
         """Let another policy pay from now on; its space stays. A job that runs keeps its own.
@@ -155,8 +168,8 @@ class Library(Orders):
         Raises:
             BadInput: there is no such collection or policy.
         """
-        self.router.policies.get(policy)
-        await self.corpora.set_policy(self.corpora.get(name).id, policy)
+        await asyncio.to_thread(self.router.policies.get, policy)
+        await self.corpora.set_policy((await self._find(name)).id, policy)
 
     # ---- files ----
 
@@ -194,8 +207,8 @@ class Library(Orders):
             BadInput: there is no such collection.
             StoreError: the database cannot be written.
         """
-        collection = self.corpora.get(name)
-        policy = self.router.policies.get(collection.policy)
+        collection = await self._find(name)
+        policy = await asyncio.to_thread(self.router.policies.get, collection.policy)
         how = Reading(columns=columns or {}, txt_lines=txt_lines, normalised=policy.normalise)
         loop = asyncio.get_running_loop()
         stopped = False
@@ -248,7 +261,7 @@ class Library(Orders):
 
     async def discard(self, name: str) -> int:
         """Forget what was added and not confirmed. Returns how many documents."""
-        return await self.corpora.delete_documents(self.corpora.get(name).id, states=("added", "failed"))
+        return await self.corpora.delete_documents((await self._find(name)).id, states=("added", "failed"))
 
     def documents(self, name: str, *, limit: int = 100, offset: int = 0) -> list[DocumentRow]:
         """A collection's documents by name, those that failed included."""
@@ -257,6 +270,116 @@ class Library(Orders):
     def chunks(self, document: int, *, after: int = -1, limit: int = 20) -> list[StoredChunk]:
         """Chunks of a document from behind a position on."""
         return self.corpora.chunks.of(document, after, limit)
+
+    def count_documents(self, name: str) -> int:
+        """How many documents there are, those that failed or are being read included."""
+        return self.corpora.counts(self.corpora.get(name).id, EVERY)[0]
+
+    def list_jobs(self, collection: str | None = None, *, open_only: bool = False) -> list[Job]:
+        """The latest jobs, newest first: of one collection, or of all; at most two hundred."""
+        which = None if collection is None else self.corpora.get(collection).id
+        return self.jobs.all(collection=which, open_only=open_only)
+
+    # ---- quotes and jobs ----
+
+    async def quote(
+        self, name: str, *, model: str | None = None, queries_a_month: int = 0, anew: bool = False
+    ) -> CorpusQuote:
+        """What embedding the collection would cost: all that was confirmed or added, less what is cached.
+
+        Args:
+            model: as if this model were asked for.
+            queries_a_month: for the cost of a year.
+            anew: for another generation, in any space, instead of the one that the collection is pinned to.
+        """
+        return await self._planner.quote(name, model=model, queries_a_month=queries_a_month, anew=anew)
+
+    async def confirm(
+        self, name: str, *, model: str | None = None, dimensions: int | None = None, route: JobRoute | None = None
+    ) -> Job:
+        """Agree to the quote: what was added becomes part of the collection, and a job embeds what is missing.
+
+        Args:
+            model: pins a collection that is not pinned yet; without it, the decision's choice does.
+            dimensions: the size that is searched; the model's default without it.
+            route: `batch` for half the price within a day; else what the decision says.
+
+        Raises:
+            BadInput: the collection is empty, or pinned to another space, or the route is not served.
+            Refused: the policy or the kill switch says no.
+        """
+        return await self._planner.confirm(name, model=model, dimensions=dimensions, route=route)
+
+    async def improve(
+        self, name: str, model: str, *, dimensions: int | None = None, route: JobRoute | None = None
+    ) -> Job:
+        """Re-embed a collection in another space beside the one that is searched; it switches when all is there.
+
+        Raises:
+            BadInput: the collection is not embedded yet, is being re-embedded already, or is of this model.
+            Refused: the policy or the kill switch says no.
+        """
+        return await self._planner.improve(name, model, dimensions=dimensions, route=route)
+
+    async def switch(self, name: str) -> Generation:
+        """Search the generation that is being built from now on, even if some texts are missing from it.
+
+        Raises:
+            BadInput: none is being built.
+        """
+        generations = (await asyncio.to_thread(self.info, name)).generations
+        building = next((g for g in generations if g.state == "building"), None)
+        if building is None or not await self.corpora.switch(building.id):
+            raise BadInput(f"No other generation of '{name}' is being built.", "Re-embed it with another model first.")
+        return building
+
+    async def drop(self, generation: int) -> None:
+        """Forget a generation that is not searched, and end its job. Its vectors stay in the cache.
+
+        Raises:
+            BadInput: it is the one that is searched, or there is none.
+        """
+        for job in await asyncio.to_thread(self.list_jobs, open_only=True):
+            if job.generation == generation:
+                await self.jobs.cancel(job.id)
+        if not await self.corpora.drop(generation):
+            raise BadInput("This generation is searched, or gone.", "Switch to another one first.")
+
+    def worker(self, *, only: int | None = None) -> Worker:
+        """A worker for the jobs of this data folder; with `only`, for one of them. The caller starts and stops it."""
+        return Worker(self.router, self.corpora, self.jobs, only=only)
+
+    def job(self, number: int) -> Job:
+        """A job, with what it has spent by now. Raises BadInput where there is none."""
+        return self.jobs.get(number)
+
+    async def pause(self, number: int) -> Job:
+        """Let a job rest until somebody resumes it. Raises BadInput where it has ended."""
+        return await self.jobs.pause(number)
+
+    async def resume(self, number: int) -> Job:
+        """Go on with a job, at today's price. Raises BadInput where it has ended."""
+        job = await asyncio.to_thread(self.job, number)
+        price = current_price(self.router, self.router.catalog.get(job.model), job.route)
+        return await self.jobs.resume(number, price=None if price is None else str(price))
+
+    async def cancel(self, number: int) -> Job:
+        """End a job; what it made stays. Raises BadInput where it has ended."""
+        return await self.jobs.cancel(number)
+
+    async def retry(self, number: int) -> Job:
+        """Try the texts of a job that failed again. Raises BadInput where another one runs."""
+        job = await asyncio.to_thread(self.job, number)
+        if job.route == "batch":
+            await BatchTier(self.router).forgive(job)
+        return await self.jobs.retry(number)
+
+    def failures(self, number: int) -> list[tuple[StoredChunk, str]]:
+        """The chunks that a job could not embed, and why; at most a thousand."""
+        job = self.jobs.get(number)
+        reasons = self.jobs.failures(number)
+        found = self.corpora.chunks.texts(job.collection_id, list(reasons))
+        return [(found[digest], why) for digest, why in reasons.items() if digest in found]
 
     # ---- use ----
 
@@ -276,7 +399,7 @@ class Library(Orders):
         """Put vectors that were paid for elsewhere into the cache; see `imports.import_file`."""
         return await import_file(self.router, path, model)
 
-    # ---- taking away ----
+    # ---- deleting ----
 
     async def delete_documents(self, name: str, documents: Sequence[str | int], *, vectors: bool = False) -> int:
         """Delete documents; with `vectors`, also the cached vectors that nothing else needs.
@@ -287,10 +410,14 @@ class Library(Orders):
         Raises:
             BadInput: there is no such collection, or no document of one of these names; then none is deleted.
         """
-        collection = self.corpora.get(name)
+        collection = await self._find(name)
         names = [one for one in documents if isinstance(one, str)]
         ids = [one for one in documents if isinstance(one, int)]
-        if missing := [one for one in names if self.corpora.document(collection.id, one, EVERY) is None]:
+
+        def unknown() -> list[str]:
+            return [one for one in names if self.corpora.document(collection.id, one, EVERY) is None]
+
+        if missing := await asyncio.to_thread(unknown):
             more = f" and {len(missing) - 3:,} more" if missing[3:] else ""
             raise BadInput(
                 f"The collection '{name}' has no document {', '.join(map(repr, missing[:3]))}{more}.",
@@ -302,22 +429,25 @@ class Library(Orders):
 
     async def delete(self, name: str, *, vectors: bool = False) -> None:
         """Delete a collection and end its jobs; with `vectors`, also the cached vectors that no other one needs."""
-        collection = self.corpora.get(name)
-        for job in self.jobs.all(collection=collection.id, open_only=True):
+        collection = await self._find(name)
+        for job in await asyncio.to_thread(self.list_jobs, name, open_only=True):
             await self.jobs.cancel(job.id)
         if vectors:
             await self._eraser().collection(collection.id)
         await self.corpora.delete(collection.id)
 
     async def erase(self, text: str) -> Erased:
-        """Erase a text everywhere: its chunks in all collections, its vectors in every space, its digest in the books.
+        """Erase a text everywhere: its chunks in all collections, its vectors in every space, its digest in usage.
 
         A chunk is erased if it is exactly this text; delete a document to be rid of texts around it.
         """
         return await self._eraser().text(text)
 
-    # ---- small things ----
+    # ---- helpers ----
+
+    async def _find(self, name: str) -> Collection:
+        return await asyncio.to_thread(self.corpora.get, name)
 
     def _eraser(self) -> Eraser:
-        self._searcher.held.forget()
+        self._searcher.forget()
         return Eraser(self.router, self.corpora)

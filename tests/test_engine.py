@@ -374,7 +374,7 @@ async def test_a_text_in_an_open_batch_is_refused_at_once(sandbox: Sandbox, tmp_
                 weigh=lambda units: 3,
                 stored=lambda digests: set(),
                 sent=True,
-                keeper="batch k",
+                owner="batch k",
             )
 
         await router.database.write(open_batch)

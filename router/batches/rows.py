@@ -152,7 +152,7 @@ class BatchRows:
                 lambda group: sum(price(u.tokens) for u in group),
                 stored=lambda digests: self.stored(model, digests),
                 sent=True,
-                keeper=f"batch {key}",
+                owner=f"batch {key}",
             )
             if not opened.holds:
                 conn.execute("DELETE FROM requests WHERE id = ?", (number,))

@@ -1,7 +1,7 @@
-"""Runs jobs, on the engine's loop: block by block as ordinary requests, or step by step through batches.
+"""Runs jobs, on the router's event loop: block by block through `Router.embed`, or step by step through batches.
 
-Nothing of a job lives here alone. What is embedded is in the cache, what is spent is in the ledger, how the job stands
-is in its row; so a program that dies is followed by one that goes on where the cache ends, and pays for nothing twice.
+No state of a job is here alone. What is embedded is in the cache, what is spent in the ledger, the job's progress in
+its row; so after a crash the next worker continues where the cache ends, and nothing is paid for twice.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from router.store.jobs import Job, JobStore
 BLOCK = 1_000
 """Distinct texts embedded by one request."""
 POLL_S = 1.0
-"""How often jobs are looked for, and a running one is looked at."""
+"""How often jobs are looked for, and the state of a running one is read."""
 MOST_AT_ONCE = 3
 """Jobs that embed now at the same time; those that wait for batches do not count."""
 _RATE_SAMPLES = 30
@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Live:
-    """How far a job has come."""
+    """The progress of a job."""
 
     total: int = 0
     done: int = 0
@@ -51,7 +51,7 @@ class Live:
 
 
 class Worker:
-    """Takes jobs and runs them; with `only`, just that one. `block` and `poll_s` are for tests."""
+    """Claims jobs and runs them; with `only`, that one alone. `block` and `poll_s` are for tests."""
 
     def __init__(
         self, router: Router, corpora: Corpora, jobs: JobStore, *, block: int = BLOCK, poll_s: float = POLL_S,
@@ -74,7 +74,7 @@ class Worker:
         self._loop = asyncio.get_running_loop().create_task(self._look())
 
     async def stop(self) -> None:
-        """Leave every job as it is, for the next runner. Calls that have left are still answered and settled."""
+        """Leave every job as it is, for the next runner. Calls under way are still answered and charged."""
         tasks = [*self._runs.values(), *([self._loop] if self._loop else [])]
         for task in tasks:
             task.cancel()
@@ -99,7 +99,7 @@ class Worker:
             await asyncio.sleep(self._poll_s)
 
     async def _take(self) -> None:
-        """Start every job that is to be run and that there is room for."""
+        """Start the jobs that are ready, up to `MOST_AT_ONCE`."""
         while True:
             full = len(self._embedding) >= MOST_AT_ONCE
             job = await self._jobs.claim(list(self._runs), batch_only=full, only=self._only)
@@ -158,8 +158,9 @@ class Worker:
         return await self._jobs.renew(job.id, total=live.total, done=live.done, failed=live.failed, rate=live.rate())
 
     async def _work(self, job: Job, live: Live) -> None:
-        generation = check_model(self._router, self._corpora, job)
-        cache = embedded(self._router, generation, job.policy)
+        generation = await asyncio.to_thread(check_model, self._router, self._corpora, job)
+        policy = await asyncio.to_thread(self._router.policies.get, job.policy)
+        cache = embedded(self._router.cache, self._router.catalog, generation, policy)
         live.total, live.done = await asyncio.to_thread(coverage, self._corpora, job.collection_id, cache)
         if job.route == "batch":
             revision = await self._by_batch(job, live, cache)
@@ -177,7 +178,7 @@ class Worker:
     async def _embed(self, job: Job, live: Live, cache: Embedded) -> int:
         """Pass over what is missing until a whole pass finds nothing. Returns the revision that this is true of."""
         while True:
-            revision = self._jobs.get(job.id).revision
+            revision = await self._revision(job)
             failed = await asyncio.to_thread(self._jobs.failed, job.id)
             live.failed = len(failed)
             before = live.total - live.done - live.failed
@@ -190,11 +191,14 @@ class Worker:
             if not blocks:
                 return revision
             live.total, live.done = await asyncio.to_thread(coverage, self._corpora, job.collection_id, cache)
-            stuck = live.total - live.done - len(self._jobs.failed(job.id)) >= before
-            if stuck and self._jobs.get(job.id).revision == revision:
+            failed = await asyncio.to_thread(self._jobs.failed, job.id)
+            if live.total - live.done - len(failed) >= before and await self._revision(job) == revision:
                 raise Stop(
                     "paused", "A whole pass embedded nothing. Was the policy changed meanwhile? Resume to go on."
                 )
+
+    async def _revision(self, job: Job) -> int:
+        return (await asyncio.to_thread(self._jobs.get, job.id)).revision
 
     async def _one(self, job: Job, live: Live, digests: Sequence[bytes]) -> None:
         """Embed one block."""
@@ -233,7 +237,7 @@ class Worker:
         """Step until every text is embedded or has failed for good. Returns the revision that this is true of."""
         done = -1
         while True:
-            revision = self._jobs.get(job.id).revision
+            revision = await self._revision(job)
             check_price(self._router, job)
             step = await self._tier.step(job, self._misses(job, cache))
             live.failed = step.failed

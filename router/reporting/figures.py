@@ -1,6 +1,6 @@
-"""What the pages read from the books: figures of a stretch, days without gaps, and where a budget is heading.
+"""Figures from the usage rollups: sums of a time range, days without gaps, and the forecast of a budget.
 
-Everything is reckoned from the quarter-hour rollups, so it costs the same over ten requests as over ten million.
+Everything is computed from the quarter-hour rollups, so it costs the same over ten requests as over ten million.
 """
 
 from __future__ import annotations
@@ -194,8 +194,8 @@ def hour_at(start: float, zone: str) -> datetime:
     return moment.replace(tzinfo=timezone(moment.utcoffset() or timedelta()), fold=0)
 
 
-def bounds_of_bar(start: date, zone: str) -> tuple[float, float]:
-    """Start and end, in epoch seconds, of a report's day or hour."""
+def bounds_of_bucket(start: date, zone: str) -> tuple[float, float]:
+    """Start and end, in epoch seconds, of a time bucket: a report's day or hour."""
     if isinstance(start, datetime):
         return start.timestamp(), min(start.timestamp() + HOUR_S, bounds_of(start.date(), zone)[1])
     return bounds_of(start, zone)
@@ -214,7 +214,7 @@ def behind(
     order: Order = "newest",
 ) -> list[dict[str, Any]]:
     """The requests that paid for the group `of` in a report's day or hour; see `Usage.behind`."""
-    since, until = bounds_of_bar(start, zone)
+    since, until = bounds_of_bucket(start, zone)
     names: str | list[str] = of
     if by == "provider":
         models = groups(usage, since=since, until=until, by="model", where=where)
@@ -225,7 +225,7 @@ def behind(
 
 def p95s(usage: Usage, report: Iterable[Day], *, zone: str, where: Where | None = None) -> list[float]:
     """The 95th percentile of latency of each day or hour of a report, in ms; 0.0 where there were no requests."""
-    stretches = [bounds_of_bar(d.day, zone) for d in report]
+    stretches = [bounds_of_bucket(d.day, zone) for d in report]
     return [usage.latency(since=since, until=until, share=0.95, where=where) for since, until in stretches]
 
 
@@ -252,7 +252,7 @@ def window_days(window: Window, now: float, zone: str) -> tuple[date, date]:
     return start.astimezone(here).date(), (end - timedelta(seconds=1)).astimezone(here).date()
 
 
-# ---- reckoning ---------------------------------------------------------------------------------
+# ---- computing ---------------------------------------------------------------------------------
 
 
 def group_names(report: Iterable[Day]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Writing vectors to files that other programs read: Parquet, NPZ and JSON lines, streamed, whole or not at all.
+"""Writing vectors to files and folders that other programs read, streamed, whole or not at all.
 
 Every file says which space its vectors are of, by which model and of how many dimensions, because vectors of different
 spaces cannot be compared and a file outlives the memory of who made it.
@@ -6,6 +6,7 @@ spaces cannot be compared and a file outlives the memory of who made it.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -27,6 +28,8 @@ _GROUP_BYTES = 16 << 20  # of vectors in a Parquet row group
 _NPZ_TEXT_BYTES = 1 << 30
 _BLOCK = 4_096  # rows
 _FOLDERS = (".lance", ".chroma")
+_TABLE = "vectors"  # the table, or collection, in such a folder
+_CHROMA_ROWS = 5_000
 _ACTIVE = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # the last four are their full-width twins
 
 
@@ -47,7 +50,8 @@ def open_writer(path: Path, *, space: str, model: str, dimensions: int, with_tex
 
     Parquet: columns `id`, `text`, `vector` (fixed-size list of float32); `space`, `model`, `dimensions` as metadata.
     NPZ: arrays `id`, `text`, `vector` (n, dimensions) float32, `space`, `model`, `dimensions`; loads without pickle.
-    JSON lines: one object a row with all of these names. `.lance` and `.chroma` are folders; see `vector_stores`.
+    JSON lines: one object a row with all of these names. `.lance` and `.chroma`: folders of LanceDB and Chroma, which
+    are optional packages.
 
     Raises:
         BadInput: another ending, a folder that cannot be written, or rows that do not fit.
@@ -80,13 +84,15 @@ def open_writer(path: Path, *, space: str, model: str, dimensions: int, with_tex
         shutil.rmtree(part.parent, ignore_errors=True)
 
 
-def _writer_for(path: Path) -> Callable[..., Writer]:
+def _writer_for(path: Path) -> Callable[..., _Writer]:
     suffix = path.suffix.lower()
-    if suffix in _FOLDERS:
-        from router.search import vector_stores
-
-        return vector_stores.Lance if suffix == ".lance" else vector_stores.Chroma
-    writers: dict[str, Callable[..., Writer]] = {".parquet": _Parquet, ".npz": _Npz, ".jsonl": _JsonLines}
+    writers: dict[str, Callable[..., _Writer]] = {
+        ".parquet": _Parquet,
+        ".npz": _Npz,
+        ".jsonl": _JsonLines,
+        ".lance": _Lance,
+        ".chroma": _Chroma,
+    }
     if suffix not in writers:
         hint = "End its name in .parquet, .npz or .jsonl, or in .lance or .chroma for a folder."
         raise BadInput(f"Vectors cannot be written as '{path.name}'.", hint)
@@ -98,7 +104,7 @@ def safe_cell(value: str) -> str:
     return f"'{value}" if value.startswith(_ACTIVE) else value
 
 
-class Writer(ABC):
+class _Writer(ABC):
     """What all kinds share: the check of what comes in."""
 
     def __init__(self, part: Path, about: dict[str, Any], with_text: bool) -> None:
@@ -130,7 +136,7 @@ class Writer(ABC):
         """Let go of the files. Called at the end in any case."""
 
 
-class _Parquet(Writer):
+class _Parquet(_Writer):
     def __init__(self, part: Path, about: dict[str, Any], with_text: bool) -> None:
         super().__init__(part, about, with_text)
         import pyarrow as pa
@@ -169,7 +175,7 @@ class _Parquet(Writer):
         self.file.close()
 
 
-class _Npz(Writer):
+class _Npz(_Writer):
     """An .npy file states its shape at its beginning, so rows wait in files beside the target until all are known."""
 
     def __init__(self, part: Path, about: dict[str, Any], with_text: bool) -> None:
@@ -246,7 +252,7 @@ class _Strings:
         yield block
 
 
-class _JsonLines(Writer):
+class _JsonLines(_Writer):
     def __init__(self, part: Path, about: dict[str, Any], with_text: bool) -> None:
         super().__init__(part, about, with_text)
         self.file = part.open("wb")
@@ -263,6 +269,56 @@ class _JsonLines(Writer):
 
     def close(self) -> None:
         self.file.close()
+
+
+class _Lance(_Writer):
+    """A LanceDB folder with one table: `id`, `text`, `vector`, and the space as the schema's metadata."""
+
+    def __init__(self, part: Path, about: dict[str, Any], with_text: bool) -> None:
+        super().__init__(part, about, with_text)
+        _need("lancedb")
+        import lancedb
+        import pyarrow as pa
+
+        fields = [pa.field("id", pa.string()), *([pa.field("text", pa.string())] if with_text else [])]
+        fields.append(pa.field("vector", pa.list_(pa.float32(), self.dimensions)))
+        self._schema = pa.schema(fields, metadata={name: str(value) for name, value in about.items()})
+        self._table = lancedb.connect(str(part)).create_table(_TABLE, schema=self._schema)
+
+    def _append(self, ids: list[str], texts: list[str] | None, vectors: NDArray[np.float32]) -> None:
+        import pyarrow as pa
+
+        flat = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), self.dimensions)
+        columns = [pa.array(ids, pa.string()), *([] if texts is None else [pa.array(texts, pa.string())]), flat]
+        self._table.add(pa.table(columns, schema=self._schema))
+
+
+class _Chroma(_Writer):
+    """A Chroma folder with one collection, by cosine, and the space as its metadata."""
+
+    def __init__(self, part: Path, about: dict[str, Any], with_text: bool) -> None:
+        super().__init__(part, about, with_text)
+        _need("chromadb")
+        import chromadb
+
+        settings = chromadb.Settings(anonymized_telemetry=False)
+        client = chromadb.PersistentClient(str(part), settings=settings)
+        self._collection = client.create_collection(
+            _TABLE, metadata=about, configuration={"hnsw": {"space": "cosine"}}, embedding_function=None
+        )
+
+    def _append(self, ids: list[str], texts: list[str] | None, vectors: NDArray[np.float32]) -> None:
+        for start in range(0, len(ids), _CHROMA_ROWS):
+            end = start + _CHROMA_ROWS
+            documents = None if texts is None else texts[start:end]
+            self._collection.add(ids=ids[start:end], embeddings=vectors[start:end], documents=documents)
+
+
+def _need(package: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        raise BadInput(
+            f"{package} is not installed.", f"Run `pip install {package}`, or write Parquet, which it reads."
+        )
 
 
 def _encodable(value: str) -> str:

@@ -1,27 +1,32 @@
 """Search inside a collection, and taking its vectors out.
 
-The nearest chunks are found by exact cosine over every vector of the searched generation. These are held in memory
-from one query to the next where they fit, and else read block by block; there is no index that could be out of date.
+The nearest chunks are found by exact cosine over every vector of the searched generation: those of the vector index in
+memory where they fit, and else block by block from disk.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from router.domain.catalog import Catalog
 from router.domain.errors import BadInput
-from router.engine import Router
+from router.domain.values import Policy
+from router.pipeline.results import Result
 from router.pipeline.validate import normalise
 from router.providers.base import Floats
 from router.search.export import open_writer
-from router.search.index import Held
-from router.search.vectors import Embedded, embedded, unmapped, worth_embedding
+from router.search.index import VectorIndex
+from router.search.vectors import Embedded, embedded, worth_embedding
 from router.store.collections import Corpora
 from router.store.models import Collection, Generation, StoredChunk
+from router.store.policies import Policies
+from router.store.usage import Usage
+from router.store.vectors import Cache
 
 MOST_HITS = 1_000
 
@@ -60,10 +65,28 @@ class Found:
 class Searcher:
     """Reads the vectors of collections."""
 
-    def __init__(self, router: Router, corpora: Corpora) -> None:
-        self._router = router
+    def __init__(
+        self,
+        corpora: Corpora,
+        *,
+        cache: Cache,
+        catalog: Catalog,
+        policies: Policies,
+        usage: Usage,
+        embed: Callable[..., Awaitable[Result]],
+    ) -> None:
+        """`embed` is that of the router; queries go through it."""
         self._corpora = corpora
-        self.held = Held(router, corpora)
+        self._cache = cache
+        self._catalog = catalog
+        self._policies = policies
+        self._usage = usage
+        self._embed = embed
+        self._index = VectorIndex(corpora, cache)
+
+    def forget(self) -> None:
+        """Let go of the vectors in memory."""
+        self._index.forget()
 
     async def search(self, name: str, query: str, *, k: int = 10) -> Found:
         """The k chunks nearest to a query, nearest first; each distinct text once.
@@ -75,13 +98,12 @@ class Searcher:
             Refused: the policy does not let the query be embedded.
             ProviderError: the provider failed.
         """
-        collection, generation = self._searched(name)
         if not 1 <= k <= MOST_HITS:
             raise BadInput(f"{k} results cannot be asked for.", f"Ask for 1 to {MOST_HITS:,}.")
-        await asyncio.to_thread(self._require_vectors, collection, generation)
-        if self._router.policies.get(collection.policy).normalise:
+        collection, generation, policy = await asyncio.to_thread(self._searched, name)
+        if policy.normalise:
             query = normalise(query)
-        result = await self._router.embed(
+        result = await self._embed(
             [query],
             policy=collection.policy,
             role="query",
@@ -103,19 +125,23 @@ class Searcher:
             decision=result.decision,
         )
 
-    def _require_vectors(self, collection: Collection, generation: Generation) -> None:
-        """Refuse before anything is spent where there is nothing to search or to export.
+    def _searched(self, name: str) -> tuple[Collection, Generation, Policy]:
+        """A collection, the generation that is searched, and the policy. Refuses before anything is spent.
 
         Raises:
-            BadInput: no text of the collection has its vector: says whether they are still to come, or were lost.
+            BadInput: there is no such collection, or no text of it has its vector: says whether they are still to come,
+                or were lost.
         """
-        cache = embedded(self._router, generation, collection.policy)
+        collection = self._corpora.get(name)
+        generation = self._corpora.active(collection.id)
+        if generation is None:
+            raise BadInput(f"The collection '{name}' is not embedded yet.", "Confirm its quote first.")
+        policy = self._policies.get(collection.policy)
+        cache = self._vectors(collection, generation)
         pages = self._corpora.chunks.distinct(collection.id, page=200)
         if any(cache.rows(worth_embedding(page)) for page in pages):
-            return
-        before = self._router.usage.total(
-            since=0, until=self._router.clock() + 1, where={"collection": collection.name}
-        )
+            return collection, generation, policy
+        before = self._usage.total(since=0, until=self._usage.clock() + 1, where={"collection": collection.name})
         if not before.texts:
             raise BadInput(f"Nothing of the collection '{collection.name}' is embedded yet.", "Wait for its job.")
         raise BadInput(
@@ -124,24 +150,20 @@ class Searcher:
             f" {collection.name}` says what that costs).",
         )
 
-    def _searched(self, name: str) -> tuple[Collection, Generation]:
-        collection = self._corpora.get(name)
-        generation = self._corpora.active(collection.id)
-        if generation is None:
-            raise BadInput(f"The collection '{name}' is not embedded yet.", "Confirm its quote first.")
-        return collection, generation
+    def _vectors(self, collection: Collection, generation: Generation) -> Embedded:
+        return embedded(self._cache, self._catalog, generation, self._policies.get(collection.policy))
 
     def _look(
         self, collection: Collection, generation: Generation, query: Floats, k: int
     ) -> tuple[tuple[Hit, ...], int, int]:
-        with unmapped(self._router):
+        with self._cache.database.unmapped():
             return self._nearest(collection, generation, query, k)
 
     def _nearest(
         self, collection: Collection, generation: Generation, query: Floats, k: int
     ) -> tuple[tuple[Hit, ...], int, int]:
-        cache = embedded(self._router, generation, collection.policy)
-        matrix = self.held.get(collection, generation)
+        cache = self._vectors(collection, generation)
+        matrix = self._index.get(collection, generation, cache)
         if matrix is None:
             best, searched, missing = self._streamed(collection, cache, query, k)
         else:
@@ -151,7 +173,7 @@ class Searcher:
             best = _first([(float(scores[at]), matrix.digests[at], matrix.copies[at]) for at in top], k)
             row_of = {matrix.digests[at]: matrix.rows[at] for at in top}
             if cache.rows(list(row_of)) != row_of:  # a vector was erased or replaced, perhaps by another program
-                self.held.forget()
+                self._index.forget()
                 return self._nearest(collection, generation, query, k)
         found = self._corpora.chunks.texts(collection.id, [digest for _, digest, _ in best])
         hits = tuple(Hit(score=score, chunk=found[digest], copies=n) for score, digest, n in best if digest in found)
@@ -181,11 +203,10 @@ class Searcher:
             BadInput: the file cannot be written, or nothing is embedded yet.
             StoreFull: the disk is full.
         """
-        collection, generation = self._searched(name)
-        self._require_vectors(collection, generation)
+        collection, generation, _ = self._searched(name)
         written = 0
         with (
-            unmapped(self._router),
+            self._cache.database.unmapped(),
             open_writer(
                 path,
                 space=generation.space,
@@ -202,7 +223,7 @@ class Searcher:
 
     def vectors(self, collection: Collection, generation: Generation) -> Iterator[tuple[list[StoredChunk], Floats]]:
         """Chunks with their vectors `(n, dimensions)` float32, document by document; those without one are left out."""
-        cache = embedded(self._router, generation, collection.policy)
+        cache = self._vectors(collection, generation)
         for chunks in self._corpora.chunks.all(collection.id):
             keys, vectors = cache.read(list({chunk.digest for chunk in chunks if not chunk.near_empty}))
             at = {digest: number for number, digest in enumerate(keys)}  # repeats are read once

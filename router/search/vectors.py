@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 
-from router.domain.values import Model
-from router.engine import Router
+from router.domain.catalog import Catalog
+from router.domain.values import Model, Policy
 from router.pipeline.coverage import Coverage
 from router.providers.base import Floats
 from router.store.collections import Corpora
 from router.store.models import READY, Distinct, Generation
-from router.store.vectors import Row
+from router.store.vectors import Cache, Row
 
 
 class Embedded:
@@ -39,27 +38,14 @@ class Embedded:
         return self._coverage.fetch(self._model, rows, self._dimensions)
 
 
-def embedded(router: Router, generation: Generation, policy: str) -> Embedded:
+def embedded(cache: Cache, catalog: Catalog, generation: Generation, policy: Policy) -> Embedded:
     """The cache as a generation sees it, under its collection's policy.
 
     Raises:
         BadInput: the catalog no longer has its model.
     """
-    model = router.catalog.get(generation.model)
-    coverage = Coverage(router.cache, router.catalog, long_texts=router.policies.get(policy).long_texts)
-    return Embedded(coverage, model, generation.dimensions)
-
-
-@contextmanager
-def unmapped(router: Router) -> Iterator[None]:
-    """Run over all vectors without having all of them mapped into memory; for this thread only."""
-    conn = router.cache.database.reader()
-    (before,) = conn.execute("PRAGMA mmap_size").fetchone()
-    conn.execute("PRAGMA mmap_size = 0")
-    try:
-        yield
-    finally:
-        conn.execute(f"PRAGMA mmap_size = {before}")
+    coverage = Coverage(cache, catalog, long_texts=policy.long_texts)
+    return Embedded(coverage, catalog.get(generation.model), generation.dimensions)
 
 
 def worth_embedding(page: Sequence[Distinct]) -> list[bytes]:

@@ -1,6 +1,6 @@
 """Balances: what each window of each budget's owner holds and has spent, and what budgets stand over a policy.
 
-The sums are kept in the same transaction as the entries; `fold` reckons them anew from the entries alone.
+The sums are kept in the same transaction as the entries; `fold` computes them anew from the entries alone.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _rules(body: str) -> Policy:
 
 
 def fold(conn: Connection) -> dict[Scope, tuple[int, int, int]]:
-    """What every balance must be, (held, settled, unconfirmed), reckoned from the holds and charges alone."""
+    """What every balance must be, (held, settled, unconfirmed), computed from the holds and charges alone."""
     sums: dict[Scope, list[int]] = {}
 
     def add(scopes: str, place: int, amount: int) -> None:

@@ -1,8 +1,7 @@
 """Collections, their documents and generations, in the file `corpora.db`.
 
-It holds people's texts and may grow large, so it is apart from the books. Whether a chunk is embedded is not written
-here: it is, for a generation, exactly if the cache holds its digest in the generation's space; so nothing can get out
-of step.
+It holds people's texts and may grow large, so it is apart from the ledger. Whether a chunk is embedded is not stored
+here: it is, for a generation, if the cache has a vector of its digest in the generation's space.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ from router.store.models import (
 )
 
 STALE_S = 600.0
-"""A document that nobody has added a chunk to for so long was left behind by a program that died."""
+"""A document that got no chunk for this long was left behind by a process that died."""
 PAGE_SIZE = 8192
 _LOOKED_AT = 5
 """Chunks by which a document's kind of text is told."""
@@ -89,7 +88,7 @@ class Corpora:
             )
 
         await self.database.write(write)
-        return self.get(name)
+        return await asyncio.to_thread(self.get, name)
 
     def all(self) -> list[Collection]:
         """Every collection, by name."""
@@ -163,7 +162,7 @@ class Corpora:
             return int(cursor.lastrowid or 0)
 
         number = await self.database.write(write)
-        found = self.generation(number)
+        found = await asyncio.to_thread(self.generation, number)
         assert found is not None
         return found
 
@@ -227,6 +226,19 @@ class Corpora:
         )
         documents, chunks = row.fetchone()
         return documents, chunks
+
+    def stamp(self, collection: int) -> tuple[int | None, ...]:
+        """Numbers that change whenever the texts that are searched do, whoever changes them."""
+        row: tuple[int | None, ...] = (
+            self.database.reader()
+            .execute(
+                "SELECT count(*), max(id), sum(id), sum(chunks), sum(id * chunks) FROM documents"
+                " WHERE collection = ? AND state = 'ready'",
+                (collection,),
+            )
+            .fetchone()
+        )
+        return row
 
     def replaced(self, collection: int, name: str) -> Replaced | None:
         """What the document of this name that waits to be confirmed will take the place of; None where of nothing."""

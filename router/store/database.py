@@ -171,6 +171,22 @@ class Database:
         except sqlite3.Error as exc:
             raise translate(exc, self.path) from exc
 
+    @contextmanager
+    def unmapped(self) -> Iterator[None]:
+        """Read the whole file without having all of it mapped into memory; for this thread only."""
+        conn = self.reader()
+        (before,) = conn.execute("PRAGMA mmap_size").fetchone()
+        conn.execute("PRAGMA mmap_size = 0")
+        try:
+            yield
+        finally:
+            conn.execute(f"PRAGMA mmap_size = {before}")
+
+    def newest(self, table: str) -> int:
+        """The highest number that a row of the table (AUTOINCREMENT) was ever given; 0 before the first."""
+        row = self.reader().execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)).fetchone()
+        return 0 if row is None else int(row[0])
+
     def _drop(self, conn: Connection) -> None:
         with self._lock:
             if conn in self._all:

@@ -1,12 +1,13 @@
-"""Jobs in `router.db`: who runs what, how far it is, and what stands in the way.
+"""Jobs in `router.db`: who runs a job, its progress, and why it stopped.
 
-One runner works on a job at a time, by a lease that it renews; whoever finds a lease lapsed goes on with the job. A
-state is only changed from one that allows it, so that two programs, or a person and a runner, never overwrite each
-other.
+One runner works on a job at a time, under a lease that it renews; a runner that finds a lapsed lease takes over the
+job. A state is only changed from one that allows it, so that two processes, or a person and a runner, never overwrite
+each other's changes.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -41,7 +42,7 @@ _SPENT = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A job as the books have it. Times in epoch seconds, money in nanodollars.
+    """A job as it is stored. Times in epoch seconds, money in nanodollars.
 
     Attributes:
         collection: the collection's name; `collection_id` its number in corpora.db, `generation` what is made.
@@ -110,6 +111,10 @@ class JobStore:
             raise BadInput(f"There is no job {number}.", "`python -m router jobs list` shows them.")
         return found[0]
 
+    async def _current(self, number: int) -> Job:
+        """`get`, off the event loop."""
+        return await asyncio.to_thread(self.get, number)
+
     def all(self, *, collection: int | None = None, open_only: bool = False, limit: int = 200) -> list[Job]:
         """Jobs, newest first."""
         where: list[str] = ["1 = 1"]
@@ -176,7 +181,7 @@ class JobStore:
             )
             return int(cursor.lastrowid or 0)
 
-        return self.get(await self.database.write(write))
+        return await self._current(await self.database.write(write))
 
     async def pause(self, number: int) -> Job:
         """Let a job rest until somebody resumes it. Calls that have left are still answered and booked.
@@ -208,7 +213,7 @@ class JobStore:
         Raises:
             BadInput: another job works on the same generation, or there is none of this number.
         """
-        job = self.get(number)
+        job = await self._current(number)
 
         def write(conn: Connection) -> None:
             taken = conn.execute(
@@ -227,12 +232,12 @@ class JobStore:
             )
 
         await self.database.write(write)
-        return self.get(number)
+        return await self._current(number)
 
     async def _move(
         self, number: int, allowed: Sequence[JobState], to: JobState, reason: str, *, price: str | None = None
     ) -> Job:
-        job = self.get(number)
+        job = await self._current(number)
         if job.state == to:
             return job
         now = self.clock()
@@ -247,10 +252,10 @@ class JobStore:
             return int(cursor.rowcount)
 
         if await self.database.write(write) != 1:
-            state = self.get(number).state
+            state = (await self._current(number)).state
             if state != to:
                 raise BadInput(f"Job {number} is {state}.", "That cannot be done with it now.")
-        return self.get(number)
+        return await self._current(number)
 
     # ---- what runners do ----
 
@@ -262,7 +267,11 @@ class JobStore:
         batch are; with `only`, no other one is.
         """
         now, owner = self.clock(), self.owner
-        if not self._ready(self.database.reader(), busy, now, batch_only, only):
+
+        def any_ready() -> bool:
+            return bool(self._ready(self.database.reader(), busy, now, batch_only, only))
+
+        if not await asyncio.to_thread(any_ready):
             return None
 
         def write(conn: Connection) -> int | None:
@@ -280,7 +289,7 @@ class JobStore:
             return ready[0]
 
         number = await self.database.write(write)
-        return None if number is None else self.get(number)
+        return None if number is None else await self._current(number)
 
     def _ready(
         self, conn: Connection, busy: Sequence[int], now: float, batch_only: bool, only: int | None
@@ -308,7 +317,7 @@ class JobStore:
             )
             return int(cursor.rowcount) == 1
 
-        return self.get(job) if await self.database.write(write, patience_s=LEASE_S / 2) else None
+        return await self._current(job) if await self.database.write(write, patience_s=LEASE_S / 2) else None
 
     async def end(
         self,

@@ -2,12 +2,13 @@
 
 All SQL for holds, claims, charges, balances and leases is here, so that another database can take its place.
 True at every commit, for every hard budget: settled + unconfirmed + held <= limit, unless a provider billed
-more than was held (then the truth is booked and nothing paid passes until the window turns); and every balance
+more than was held (then what was billed is booked and nothing paid passes until the window turns); and every balance
 equals the fold of the holds and charges (`fold`).
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 import socket
@@ -31,13 +32,13 @@ from router.store.balances import (
 from router.store.database import Connection, Database
 from router.store.entries import Hold, Opened, Purpose, append_charge, change, claimed, insert_hold
 from router.store.learned import learn_from
-from router.store.reconcile import Reconciling
+from router.store.reconcile import Unconfirmed, reconcile_in, unconfirmed
 
 LEASE_S = 15.0
 """A process that has not renewed its lease for this long is taken for dead."""
 LEASE_REASON = "its process died"
 SETTLE_PATIENCE_S = 600.0
-"""A charge that is owed to the books waits this long for the write lock."""
+"""A charge that must be written waits this long for the write lock."""
 Clock = Callable[[], float]
 T = TypeVar("T")
 
@@ -51,7 +52,7 @@ def _by_sum(price: Price) -> Weigh:
     return lambda units: price(sum(u.tokens for u in units))
 
 
-class Ledger(Reconciling):
+class Ledger:
     """Holds, charges, balances, claims and leases, in `router.db`."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
@@ -96,12 +97,12 @@ class Ledger(Reconciling):
         *,
         stored: Stored,
         sent: bool,
-        keeper: str | None = None,
+        owner: str | None = None,
     ) -> Opened:
         """`open`, in the caller's transaction; `weigh` gives the most that a call of some units can cost.
 
-        A hold with a `keeper` is kept by that (a batch at a provider, which outlives every process) and not by this
-        process's lease: no sweeper touches it, and whoever keeps it must end it (`end_in`).
+        A hold with an `owner` belongs to that (a batch at a provider, which outlives every process) and not to this
+        process's lease: no sweeper touches it, and its owner must end it (`end_in`).
         """
         self._register(conn)
         require_permission(conn, purpose.policy, purpose.model)
@@ -117,7 +118,7 @@ class Ledger(Reconciling):
         if calls:
             scopes = scopes_of(conn, purpose.policy, purpose.request, self.clock())
             require_room(conn, scopes, sum(amount for _, amount in calls))
-            holds = tuple(self._take(conn, group, amount, scopes, purpose, sent, keeper) for group, amount in calls)
+            holds = tuple(self._take(conn, group, amount, scopes, purpose, sent, owner) for group, amount in calls)
         return Opened(
             holds=holds,
             stored=tuple(u for u in everything if u.digest in there),
@@ -132,9 +133,9 @@ class Ledger(Reconciling):
         scopes: Sequence[Scope],
         purpose: Purpose,
         sent: bool,
-        keeper: str | None = None,
+        owner: str | None = None,
     ) -> Hold:
-        number = insert_hold(conn, keeper or self.process, units, amount, scopes, purpose, sent, self.clock())
+        number = insert_hold(conn, owner or self.process, units, amount, scopes, purpose, sent, self.clock())
         add_to_balances(conn, scopes, held=amount)
         conn.executemany(
             "INSERT INTO claims (digest, kind, hold) VALUES (?, ?, ?)",
@@ -222,7 +223,7 @@ class Ledger(Reconciling):
 
         Args:
             hold: of the call that failed.
-            reason: why, for the books.
+            reason: why, for the charge.
             billed: nanodollars that the provider says it billed; 0 where it is known to be unbilled; None where
                 it may have been billed: the whole hold becomes an unconfirmed charge.
             tokens: what was billed, in tokens.
@@ -230,8 +231,8 @@ class Ledger(Reconciling):
             again: the calls to send instead; they take over the claims.
             price: nanodollars for a number of tokens.
 
-        Returns the new holds, or why there are none: the money or the policy forbids it (the books are right all the
-        same). Empty where somebody else ended the hold first.
+        Returns the new holds, or why there are none: the money or the policy forbids it (the end of
+        the failed call is written all the same). Empty where somebody else ended the hold first.
         """
         doubtful = hold.amount if billed is None else unconfirmed or None
 
@@ -263,7 +264,7 @@ class Ledger(Reconciling):
         return await self._write(write, owed=end)
 
     async def _write(self, write: Callable[[Connection], T], *, owed: Callable[[Connection], object]) -> T:
-        """Write now; where the disk will not have it, keep `owed` for `renew` to book as soon as it will."""
+        """Write now; where the disk is full, keep `owed` for `renew` to write as soon as it can."""
         try:
             return await self.database.write(write, patience_s=SETTLE_PATIENCE_S)
         except StoreError:
@@ -278,7 +279,7 @@ class Ledger(Reconciling):
         Args:
             billed, unconfirmed: nanodollars; each that is not zero becomes a charge.
             tokens, texts: of the part that was billed.
-            reason: of the unconfirmed charge, for the books.
+            reason: of the unconfirmed charge.
 
         False: somebody else ended it first.
         """
@@ -332,10 +333,23 @@ class Ledger(Reconciling):
         """Which of these texts another request has claimed just now; with `in_batches`, only a batch."""
         return claimed(self.database.reader(), kind, digests, in_batches=in_batches)
 
+    # ---- the provider's invoice ----
+
+    def unconfirmed(self) -> list[Unconfirmed]:
+        """The charges that are neither confirmed nor struck, newest first."""
+        return unconfirmed(self.database.reader())
+
+    async def reconcile(self, charge: int, *, confirm: bool) -> bool:
+        """Book what the provider's invoice says of an unconfirmed charge: it was billed (`confirm`), or it was not.
+
+        False: there is no such charge, or it was reconciled before.
+        """
+        return await self.database.write(lambda conn: reconcile_in(conn, charge, confirm=confirm, now=self.clock()))
+
     # ---- leases ----
 
     async def renew(self) -> None:
-        """Say that this process lives; to be called well within `LEASE_S`. Books what a full disk left owed."""
+        """Renew this process's lease; to be called well within `LEASE_S`. Writes what a full disk left unwritten."""
 
         def write(conn: Connection) -> None:
             now = self.clock()  # not before: the write lock may have been waited for
@@ -355,9 +369,13 @@ class Ledger(Reconciling):
 
         Returns (unconfirmed, released). Each hold is ended once, whoever sweeps.
         """
-        conn = self.database.reader()
         now = self.clock()
-        if conn.execute("SELECT 1 FROM processes WHERE lease_until < ? LIMIT 1", (now,)).fetchone() is None:
+
+        def lapsed() -> bool:
+            conn = self.database.reader()
+            return conn.execute("SELECT 1 FROM processes WHERE lease_until < ? LIMIT 1", (now,)).fetchone() is not None
+
+        if not await asyncio.to_thread(lapsed):
             return 0, 0
 
         def write(conn: Connection) -> tuple[int, int]:

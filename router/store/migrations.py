@@ -228,7 +228,7 @@ def migrations() -> Migrations:
 
     @registry()
     def m008_index_charges(db: Database) -> None:
-        # For the requests behind a bar; see bar.py.
+        # For the requests behind a bar; see drilldown.py.
         for column in ("policy", "model", "route"):
             db.conn.execute(f"CREATE INDEX charges_by_{column} ON charges ({column}, at)")
         db.conn.execute("CREATE INDEX charges_by_request ON charges (request)")

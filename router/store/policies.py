@@ -6,6 +6,7 @@ windows have spent is the ledger's and stays.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -28,11 +29,15 @@ class Policies:
 
     async def ensure_defaults(self) -> None:
         """On first start, write the built-in policies and the account budget."""
-        if self.database.reader().execute("SELECT 1 FROM policies LIMIT 1").fetchone():
+
+        def any_policy(conn: Connection) -> bool:
+            return conn.execute("SELECT 1 FROM policies LIMIT 1").fetchone() is not None
+
+        if await asyncio.to_thread(lambda: any_policy(self.database.reader())):
             return
 
         def write(conn: Connection) -> None:
-            if conn.execute("SELECT 1 FROM policies LIMIT 1").fetchone():
+            if any_policy(conn):
                 return
             for policy in BUILT_IN:
                 self._save(conn, policy)
@@ -96,12 +101,12 @@ class Policies:
         return saved
 
     async def delete(self, name: str) -> None:
-        """End a policy. What it spent stays in the books, and counts again if the name comes back.
+        """End a policy. What it spent stays in the ledger, and counts again if the name comes back.
 
         Raises:
             BadInput: there is no such policy, or it is the last one.
         """
-        self.get(name)
+        await asyncio.to_thread(self.get, name)
         if name == "default":
             raise BadInput(
                 "The policy 'default' cannot be deleted.", "It serves requests that name none; edit it instead."
@@ -125,11 +130,11 @@ class Policies:
         return tuple(Budget(amount=a, window=w, hard=bool(h)) for a, w, h in rows)
 
     def zone(self, name: str) -> str:
-        """The time zone that a policy's days, weeks and months are reckoned in."""
+        """The time zone that a policy's days, weeks and months are counted in."""
         return zone_of(self.database.reader(), f"policy/{name}")
 
     def account_zone(self) -> str:
-        """The time zone that the account's days, weeks and months are reckoned in."""
+        """The time zone that the account's days, weeks and months are counted in."""
         return zone_of(self.database.reader(), ACCOUNT)
 
     async def set_account_budgets(self, budgets: Sequence[Budget], timezone: str | None = None) -> None:
@@ -173,7 +178,7 @@ def _set_budgets(conn: Connection, owner: str, budgets: Sequence[Budget]) -> Non
 
 
 def _set_zone(conn: Connection, owner: str, timezone: str, now: float) -> None:
-    """Set the zone that an owner's windows are reckoned in; if it moves, the running windows are counted anew.
+    """Set the zone that an owner's windows are counted in; if it moves, the running windows are counted anew.
 
     Entries keep the windows they were booked in. For the new windows, each entry is added to the window of the
     new zone that its time falls in, and its scopes are extended, so that balances stay the fold of the entries.

@@ -1,4 +1,4 @@
-"""Charges whose outcome nobody knows, held against the provider's invoice: confirmed or struck, by new entries.
+"""Charges whose outcome is unknown, compared with the provider's invoice: confirmed or struck, by new entries.
 
 Nothing is edited. An unconfirmed charge is open until a `struck` entry of its hold takes it off; one that is confirmed
 is booked as `settled` beside it. Both count in the windows, and in the quarter-hour of the rollups, of the charge.
@@ -6,13 +6,12 @@ is booked as `settled` beside it. Both count in the windows, and in the quarter-
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from router.domain.values import Route
 from router.store.balances import add_to_balances, parse_scopes
-from router.store.bar import CONFIRMED, STRUCK
-from router.store.database import Connection, Database
+from router.store.database import Connection
+from router.store.drilldown import CONFIRMED, STRUCK
 from router.store.entries import change
 from router.store.usage import add_charge
 
@@ -37,29 +36,15 @@ class Unconfirmed:
     reason: str
 
 
-class Reconciling:
-    """What the ledger does with charges that were not confirmed."""
-
-    database: Database
-    clock: Callable[[], float]
-
-    def unconfirmed(self) -> list[Unconfirmed]:
-        """The charges that are neither confirmed nor struck, newest first."""
-        names = Unconfirmed.__dataclass_fields__
-        sql = f"SELECT {', '.join(f'c.{name}' for name in names)}{_OPEN} ORDER BY c.id DESC"
-        rows = self.database.reader().execute(sql)
-        return [Unconfirmed(**dict(zip(names, row, strict=True))) for row in rows]
-
-    async def reconcile(self, charge: int, *, confirm: bool) -> bool:
-        """Book what the provider's invoice says of an unconfirmed charge: it was billed (`confirm`), or it was not.
-
-        False: there is no such charge, or somebody reconciled it before.
-        """
-        return await self.database.write(lambda conn: reconcile_in(conn, charge, confirm=confirm, now=self.clock()))
+def unconfirmed(conn: Connection) -> list[Unconfirmed]:
+    """The charges that are neither confirmed nor struck, newest first."""
+    names = Unconfirmed.__dataclass_fields__
+    rows = conn.execute(f"SELECT {', '.join(f'c.{name}' for name in names)}{_OPEN} ORDER BY c.id DESC")
+    return [Unconfirmed(**dict(zip(names, row, strict=True))) for row in rows]
 
 
 def reconcile_in(conn: Connection, charge: int, *, confirm: bool, now: float) -> bool:
-    """`reconcile`, in the caller's transaction."""
+    """`Ledger.reconcile`, in the caller's transaction."""
     row = conn.execute(
         "SELECT c.hold, c.amount, c.scopes, c.request, c.policy, c.collection, c.model, c.route, c.at"
         f"{_OPEN} AND c.id = ?",
@@ -77,7 +62,7 @@ def reconcile_in(conn: Connection, charge: int, *, confirm: bool, now: float) ->
             " FROM charges WHERE id = ?",
             (kind, now, CONFIRMED if confirm else STRUCK, charge),
         )
-    # A settlement that comes after all finds by this that the charge is off the books already.
+    # By this a settlement that comes later sees that the charge was reconciled already.
     change(
         conn,
         "UPDATE holds SET state = ? WHERE id = ? AND state = 'unconfirmed'",

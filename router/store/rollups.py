@@ -1,8 +1,9 @@
 """Sums and latencies that add up: by quarter-hour, of which the days of every time zone are made, by hour and by day.
 
-Each is kept by several groups of dimensions ("grains"), so that a chart reads a row a bar: a stretch is read as whole
-days of UTC with hours or quarter-hours added or taken off at its two ends, in the coarsest grain that tells apart what
-is asked. So it costs the same, however many requests there were. Everything runs inside the caller's transaction.
+Each is kept by several groups of dimensions ("grains"), so that a chart reads one row a bar: a time range is read as
+whole days of UTC with hours or quarter-hours added or taken off at its two ends, in the coarsest grain that tells
+apart what is asked. So it costs the same, however many requests there were. Everything runs inside the
+caller's transaction.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from router.domain.values import Avoided, Route, RouteCounts
-from router.store import bar, rollups
+from router.store import drilldown, rollups
 from router.store.database import Connection, Database
 
 QUARTER_S = rollups.QUARTER_S
@@ -20,7 +20,7 @@ REPLAY_DAYS = 35
 SETTLE_PATIENCE_S = 600.0
 MOST_ROWS = 500
 """No list of requests is longer; the rest is asked for page by page."""
-Place = bar.Place
+Place = drilldown.Place
 Order = Literal["newest", "cost"]
 FEW = 20_000
 """So many requests are sorted by cost one by one; among more, the index is walked."""
@@ -221,13 +221,13 @@ class Usage:
         before: Place | None = None,
         order: Order = "newest",
     ) -> list[dict[str, Any]]:
-        """The requests with charges that `sums` counts between two times, by newest charge or by cost; see bar.py.
+        """The requests with charges that `sums` counts between two times, by newest charge or by cost (drilldown.py).
 
         Dicts of the table's columns, with `paid` and `unsure`, the nanodollars that count there, and `place`. The
         bounds are whole quarter-hours.
         """
         conn = self.database.reader()
-        read = bar.most_expensive if order == "cost" else bar.shares
+        read = drilldown.most_expensive if order == "cost" else drilldown.shares
         shares = read(conn, since, until, where, min(limit, MOST_ROWS), before)
         marks = ", ".join("?" * len(shares))
         cursor = conn.execute(f"SELECT * FROM requests WHERE id IN ({marks})", [s["request"] for s in shares])

@@ -1,4 +1,4 @@
-"""Alerts: each threshold of each budget is told once a window, to the books, the log and the webhook."""
+"""Alerts: each threshold of each budget is reported once a window, to the store, the log and the webhook."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from router import Router
 from router.config import load_settings
 from router.domain.errors import BadInput, StoreError
 from router.domain.values import Budget, BudgetState, Policy
-from router.reporting.alerts import AGAIN_S, EVERY_S, THRESHOLDS, Alert, Watched, due
+from router.reporting.alerts import EVERY_S, THRESHOLDS, Watched, due
+from router.store.alerts import AGAIN_S, Alert
 from tests.faults.ledger_oracle import MODEL, hold, unit
 
 NOON = datetime(2026, 11, 10, 12, tzinfo=UTC).timestamp()
@@ -164,7 +165,7 @@ def test_the_sentence_says_whose_budget_and_how_much() -> None:
 
 
 async def test_an_alert_is_told_once_a_window(router: Router, hook: Hook, caplog: pytest.LogCaptureFixture) -> None:
-    """To the books, the log and the webhook; again in the next window, and for another budget."""
+    """To the store, the log and the webhook; again in the next window, and for another budget."""
     await spend(router, 80)
     with caplog.at_level(logging.INFO):
         assert told(await router.alerts.check()) == [("actual", 50), ("actual", 80)]
@@ -231,7 +232,7 @@ async def test_a_webhook_that_fails_is_tried_three_times(
 
 
 async def test_a_webhook_that_is_not_there_stops_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A refused connection is logged by its kind; the alert is in the books."""
+    """A refused connection is logged by its kind; the alert is in the store."""
     async with Router.open(tmp_path, env={"ROUTER_WEBHOOK": "http://127.0.0.1:9/s3cret"}, clock=Turned()) as router:
         await save(router, Budget(amount=10, window="day"))
         await spend(router, 5)
@@ -243,7 +244,7 @@ async def test_a_webhook_that_is_not_there_stops_nothing(tmp_path: Path, caplog:
 
 
 async def test_the_watch_looks_about_once_a_minute(router: Router, hook: Hook) -> None:
-    """However often the housekeeping comes by; a clock that was set back does not stop it."""
+    """However often the heartbeat calls it; a clock that was set back does not stop it."""
     await router.alerts.watch()
     await spend(router, 50)
     turn(router, EVERY_S - 1)
@@ -258,8 +259,8 @@ async def test_the_watch_looks_about_once_a_minute(router: Router, hook: Hook) -
     assert len(hook.got) == 2
 
 
-async def test_books_that_cannot_be_read_are_an_error_of_the_store(router: Router) -> None:
-    """One that the housekeeping knows and outlives."""
+async def test_a_table_that_cannot_be_read_is_an_error_of_the_store(router: Router) -> None:
+    """One that the heartbeat knows and outlives."""
     await router.database.write(lambda conn: conn.execute("ALTER TABLE alerts_sent RENAME TO gone"))
     with pytest.raises(StoreError, match="alerts_sent"):
         await router.alerts.watch()

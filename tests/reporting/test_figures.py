@@ -104,7 +104,7 @@ async def test_hours_are_those_of_the_day_and_add_up_to_it(router: Router) -> No
         assert len(report) == hours
         (whole,) = figures.days(router.usage, **span)
         assert sum(hour.texts for hour in report) == whole.texts
-        bars = [figures.bounds_of_bar(hour.day, zone) for hour in report]
+        bars = [figures.bounds_of_bucket(hour.day, zone) for hour in report]
         assert [end for _, end in bars] == [*(start for start, _ in bars[1:]), figures.bounds_of(day, zone)[1]]
     found = [hour for hour in figures.hours(router.usage, first=day, last=day, zone="UTC") if hour.groups]
     assert found == []

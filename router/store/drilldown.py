@@ -1,8 +1,8 @@
-"""What stands behind a bar of a spend chart: the requests with charges that count in it, and how much each adds.
+"""The requests with charges in a time bucket (a day or an hour of a report), and how much each adds to its sum.
 
-By charges, not by requests, so that it is the bar to the nanodollar also where a request began before midnight and was
-charged after it, broke off, or was answered by a batch hours later. A page of the newest costs the same however long
-the bar is; by cost, every charge of the bar is read.
+By charges, not by requests: so the sums are equal to the rollups' to the nanodollar, also where a request began before
+midnight and was charged after it, failed, or was answered by a batch hours later. A page of the newest requests takes
+the same time however large the bucket is; by cost, every charge of the bucket is read.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 from router.store.database import Connection
 
 CONFIRMED, STRUCK = "confirmed by a person", "struck by a person"
-"""Reasons of entries that count when the charge that they correct does; every other entry counts at its own time."""
+"""Reasons of entries that count at the time of the charge that they correct; every other entry counts at its own."""
 Place = tuple[float, ...]
-"""What the last row of a page is ordered by (time or cost, then number); the next page goes on from there."""
+"""What the last row of a page is ordered by (time or cost, then number); the next page continues after it."""
 _COLUMNS = ("policy", "collection", "model", "route")
 _OWN_TIME = f"reason NOT IN ('{CONFIRMED}', '{STRUCK}')"
 
