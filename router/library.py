@@ -319,4 +319,4 @@ class Library(Orders):
 
     def _eraser(self) -> Eraser:
         self._searcher.held.forget()
-        return Eraser(self.router, self.corpora)
+        return Eraser(self.router.database, self.router.cache, self.corpora, self.router.catalog)

@@ -202,7 +202,7 @@ class Orders:
     # ---- small things ----
 
     def _tier(self) -> BatchTier:
-        return BatchTier(self.router)
+        return BatchTier.of(self.router)
 
     async def _pin(self, collection: Collection, model: Model, dimensions: int | None) -> Generation:
         check_size(model, dimensions)

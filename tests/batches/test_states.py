@@ -14,6 +14,7 @@ from router.domain.values import Budget, Policy
 from router.engine import Router
 from router.providers.batch import BatchClient
 from router.sandbox import Fault, Sandbox
+from router.store.batches import UNDER_WAY
 from tests.batches.batches import (
     SMALL,
     TEXTS,
@@ -101,11 +102,11 @@ async def test_a_restart_finds_the_batch_again(tmp_path: Path, sandbox: Sandbox)
     async with opened(tmp_path, sandbox, clock=lambda: later) as (router, tier):
         await router.ledger.sweep()
         assert router.ledger.totals() == (0, 0, held)
-        assert tier.rows.jobs_under_way() == [job.id]
+        assert [batch.state for batch in tier.store.of_job(job.id)] == ["submitted"]
         progress = await finish(router, tier, sandbox, TEXTS, job)
         assert (progress.done, progress.spent) == (40, sandbox.bill().nanodollars)
         assert_right(router, TEXTS)
-        assert tier.rows.jobs_under_way() == []
+        assert tier.store.of_job(job.id, *UNDER_WAY) == []
     assert batches_made(sandbox) == 1
 
 

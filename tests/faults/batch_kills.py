@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import router.batches.states as tier_module
-from router.batches.rows import BatchRows
 from router.batches.texts import Limits
 from router.providers.batch import BatchClient
 from router.sandbox import Sandbox
+from router.store.batches import BatchStore
 from router.store.database import Database
 from router.store.vectors import Cache
 from tests.batches.batches import SomeJob, assert_right, misses_of, opened, stored
@@ -51,7 +51,7 @@ def killed_batch(*, folder: str, env: dict[str, str], texts: list[str], moment: 
         from router.engine import Router
 
         async with Router.open(folder, env=env) as router:
-            tier = tier_module.BatchTier(router, first_poll_s=0.001, grace_s=GRACE_S, limits=Limits(lines=LINES))
+            tier = tier_module.BatchTier.of(router, first_poll_s=0.001, grace_s=GRACE_S, limits=Limits(lines=LINES))
             for _ in range(50):
                 await tier.step(SomeJob(), misses_of(router, texts))
         raise Ended
@@ -78,14 +78,14 @@ def _hook(come: Callable[[str], None]) -> None:
 
         setattr(owner, name, wrapped)
 
-    after(BatchRows, "intend", "intended")
+    after(BatchStore, "intend", "intended")
     after(BatchClient, "upload", "uploaded", "uploading")
-    after(BatchRows, "move", lambda self, row, to, remote: {"uploaded": "noted", "submitted": "submitted"}[to])
+    after(BatchStore, "move", lambda self, row, to, remote: {"uploaded": "noted", "submitted": "submitted"}[to])
     after(BatchClient, "create", "created", "creating")
     after(BatchClient, "retrieve", "retrieved")
     after(BatchClient, "download", "downloaded", "downloading")
     after(Cache, "store", "stored")
-    after(BatchRows, "settle", "settled")
+    after(BatchStore, "settle", "settled")
     after(BatchClient, "delete", "tidied")
 
     write, submit = tier_module.write_file, Database.submit
@@ -95,7 +95,7 @@ def _hook(come: Callable[[str], None]) -> None:
         come("written")
 
     def submit_(self: Database, fn: Callable[..., Any], **details: Any) -> Any:
-        moments = {"Cache.store": "storing", "BatchRows._end": "settling", "BatchRows.move": "noting"}
+        moments = {"Cache.store": "storing", "BatchStore.settle": "settling", "BatchStore.move": "noting"}
         moment = moments.get(fn.__qualname__.split(".<locals>")[0], "")
 
         def then_come(conn: Any) -> Any:
