@@ -1,4 +1,5 @@
-"""A child that dies by SIGKILL while a job goes through the batch tier, and the recovery that follows it.
+"""Children that die by SIGKILL while a job goes through the batch tier, with the recovery that follows it; and while
+an old data folder is opened.
 
 The product has no hooks: they are put in here.
 """
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import router.batches.states as tier_module
+import router.store.database as database_module
 from router.batches.texts import Limits
 from router.providers.batch import BatchClient
 from router.sandbox import Sandbox
@@ -107,6 +109,33 @@ def _hook(come: Callable[[str], None]) -> None:
 
     tier_module.write_file = write_  # type: ignore[assignment]  # this process is about to die
     Database.submit = submit_  # type: ignore[method-assign]  # the same
+
+
+def killed_opening(*, folder: str, now: float, after: int) -> None:
+    """Open a data folder at a time, and die once SQLite has worked so long at `router.db`, in ticks."""
+    left = iter(range(after))
+    on_ticks(lambda: next(left, None) is None and os.kill(os.getpid(), signal.SIGKILL))
+
+    async def work() -> None:
+        from router.engine import Router
+
+        async with Router.open(folder, env={}, clock=lambda: now):
+            pass
+
+    asyncio.run(work())
+
+
+def on_ticks(tick: Callable[[], object]) -> None:
+    """Call `tick` at every tenth step of SQLite's machine, in all connections to `router.db` from now on."""
+    plain = database_module.connect
+
+    def connect(path: Path, **details: Any) -> Any:
+        conn = plain(path, **details)
+        if path.name == "router.db":
+            conn.set_progress_handler(lambda: tick() and None, 10)
+        return conn
+
+    database_module.connect = connect
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
