@@ -371,7 +371,7 @@ class Library:
         """Try the texts of a job that failed again. Raises BadInput where another one runs."""
         job = await asyncio.to_thread(self.job, number)
         if job.route == "batch":
-            await BatchTier(self.router).forgive(job)
+            await BatchTier.of(self.router).forgive(job)
         return await self.jobs.retry(number)
 
     def failures(self, number: int) -> list[tuple[StoredChunk, str]]:
@@ -450,4 +450,4 @@ class Library:
 
     def _eraser(self) -> Eraser:
         self._searcher.forget()
-        return Eraser(self.router, self.corpora)
+        return Eraser(self.router.database, self.router.cache, self.corpora, self.router.catalog)

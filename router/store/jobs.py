@@ -371,3 +371,8 @@ class JobStore:
             )
 
         await self.database.write(write, patience_s=PATIENCE_S)
+
+
+def forget_texts(conn: Connection, digests: Sequence[bytes]) -> None:
+    """Delete what is noted of these texts' failures, in the caller's transaction."""
+    conn.executemany("DELETE FROM failures WHERE digest = ?", [(digest,) for digest in digests])

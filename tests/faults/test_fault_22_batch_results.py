@@ -134,7 +134,7 @@ async def test_going_by_the_order_of_the_lines_is_found_out(
 
     def by_order(self: Results, data: dict[str, object]) -> object:
         n = len(self._finished)
-        return take(self, {**data, "custom_id": self._digests[n].hex()})
+        return take(self, {**data, "custom_id": self._texts[n].digest.hex()})
 
     monkeypatch.setattr(Results, "_take", by_order)
     sandbox.configure(batch_seconds=0)
