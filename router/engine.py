@@ -32,6 +32,7 @@ from router.providers.cohere import CohereProvider
 from router.providers.gemini import GeminiProvider
 from router.providers.local import LocalProvider, weights_of
 from router.providers.openai import OpenAIProvider
+from router.providers.own import with_own
 from router.providers.voyage import VoyageProvider
 from router.reporting.alerts import Alerts
 from router.store import folder
@@ -66,7 +67,12 @@ class Router:
     Made by `Router.open`; belongs to the event loop that it was opened on.
     """
 
-    def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Callable[[], float] = time.time,
+        providers: Mapping[str, Provider] | None = None,
+    ) -> None:
         self.settings = settings
         self.catalog = settings.catalog
         self.clock = clock
@@ -86,6 +92,7 @@ class Router:
             if endpoint.wire in PROVIDERS
         }
         self.providers["local"] = LocalProvider(settings.data, settings.endpoints["local"].device)
+        self.providers.update(providers or {})
         self._carrier = Carrier(self.cache, self.ledger, self.providers, self.limiters, clock)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._house: asyncio.Task[None] | None = None
@@ -98,14 +105,22 @@ class Router:
         *,
         env: Mapping[str, str] | None = None,
         clock: Callable[[], float] = time.time,
+        providers: Mapping[str, Provider] | None = None,
+        models: Sequence[Model] = (),
     ) -> AsyncIterator[Router]:
         """Open the data folder (default: `ROUTER_DATA`, else `data/`), and close it in good order.
 
+        Args:
+            providers: who answers the calls of a provider, by its name: a new one, or instead of the configured one.
+                They are closed with the router.
+            models: beside those of the catalog and of `router.toml`.
+
         Raises:
-            BadInput: `router.toml` cannot be understood.
+            BadInput: `router.toml`, or one of `providers` and `models`, cannot be understood.
             StoreError: the databases cannot be opened.
         """
-        router = cls(load_settings(path, env), clock)
+        settings = with_own(load_settings(path, env), (providers or {}).keys(), models)
+        router = cls(settings, clock, providers)
         await router.start()
         try:
             yield router

@@ -87,22 +87,21 @@ class Reply:
     """
 
     vectors: Sequence[Any] | Floats
-    indices: Sequence[Any] | None
-    tokens: int | None
-    model: str | None
+    indices: Sequence[Any] | None = None
+    tokens: int | None = None
+    model: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class Provider(Protocol):
-    """Somebody who makes vectors."""
-
-    name: str
+    """Makes vectors. `Router.open(providers={"name": ...})` takes any object with these two methods."""
 
     async def embed(self, call: EmbedCall) -> Reply:
-        """Send one call, once.
+        """Send one call, once: the router limits, retries, pays and checks.
 
         Raises:
-            ProviderError: with what is known of the money.
+            ProviderError: with what is known of the money. Any other error is passed on to who asked for the vectors,
+                and the call is booked as one that may have been billed.
         """
         ...
 
