@@ -27,6 +27,7 @@ from router.ingest.files import FileReport, Ingest, Progress, Reading
 from router.ingest.imports import Imported, import_file
 from router.jobs.estimate import CorpusEstimate, estimate
 from router.jobs.planning import Orders, check_size
+from router.jobs.worker import Worker
 from router.search.search import Found, Searcher
 from router.store.collections import Corpora
 from router.store.jobs import Job, JobStore
@@ -119,6 +120,22 @@ class Library(Orders):
         made = await self.corpora.create(name, policy=policy, tokenizer=tokenizer, chunk_tokens=limit, overlap=overlap)
         if chosen is not None:
             await self._pin(made, chosen, dimensions)
+        return made
+
+    async def create_like(self, info: CollectionInfo) -> Collection:
+        """An empty collection as this one of another folder is: its name, policy, chunks and space, to try things out.
+
+        Raises:
+            BadInput: there is one of this name.
+        """
+        own, active = info.collection, info.active
+        made = await self.corpora.create(
+            own.name, policy=own.policy, tokenizer=own.tokenizer, chunk_tokens=own.chunk_tokens, overlap=own.overlap
+        )
+        if active is not None:
+            await self.corpora.add_generation(
+                made.id, model=active.model, space=active.space, dimensions=active.dimensions, state="active"
+            )
         return made
 
     def collections(self) -> list[CollectionInfo]:
@@ -256,6 +273,15 @@ class Library(Orders):
     def chunks(self, document: int, *, after: int = -1, limit: int = 20) -> list[StoredChunk]:
         """Chunks of a document from behind a position on."""
         return self.corpora.chunks.of(document, after, limit)
+
+    def list_jobs(self, collection: str | None = None, *, open_only: bool = False) -> list[Job]:
+        """The latest jobs, newest first: of one collection, or of all; at most two hundred."""
+        which = None if collection is None else self.corpora.get(collection).id
+        return self.jobs.all(collection=which, open_only=open_only)
+
+    def worker(self, *, only: int | None = None) -> Worker:
+        """A worker for the jobs of this data folder; with `only`, for one of them. The caller starts and stops it."""
+        return Worker(self.router, self.corpora, self.jobs, only=only)
 
     # ---- use ----
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from router.cli.spend import _as_json, reckon
+from router.cli.spend import spent_as_json, sum_up
 from router.sandbox import Sandbox, expected_vectors
 from tests.faults.ledger_oracle import audit
 from tests.libraries import Opened, opened, texts
@@ -53,7 +53,7 @@ async def test_every_figure_collection_and_job_is_as_it_was(
     async with old_folder(tmp_path, sandbox) as here:
         since, until = datetime(2026, 11, 1, tzinfo=UTC), datetime.fromtimestamp(NOW, UTC)
         for by, was in told["spend"].items():
-            now = _as_json(reckon(here.router, since, until, by, "UTC"), by, "UTC")
+            now = spent_as_json(sum_up(here.router, since, until, by, "UTC"), by, "UTC")
             rows = [row for row in now["rows"] if row.get("requests")]
             assert {key: now[key] for key in was if key != "rows"} == {k: v for k, v in was.items() if k != "rows"}
             assert [{key: new[key] for key in old} for old, new in zip(was["rows"], rows, strict=True)] == was["rows"]
