@@ -135,6 +135,22 @@ class Library:
             await self._planner.pin(made, chosen, dimensions)
         return made
 
+    async def create_like(self, info: CollectionInfo) -> Collection:
+        """An empty collection as this one of another folder is: its name, policy, chunks and space, to try things out.
+
+        Raises:
+            BadInput: there is one of this name.
+        """
+        own, active = info.collection, info.active
+        made = await self.corpora.create(
+            own.name, policy=own.policy, tokenizer=own.tokenizer, chunk_tokens=own.chunk_tokens, overlap=own.overlap
+        )
+        if active is not None:
+            await self.corpora.add_generation(
+                made.id, model=active.model, space=active.space, dimensions=active.dimensions, state="active"
+            )
+        return made
+
     def collections(self) -> list[CollectionInfo]:
         """Every collection, by name."""
         return [self.info(collection.name) for collection in self.corpora.all()]

@@ -26,7 +26,7 @@ import numpy as np
 import pytest
 
 import router.store.database as database_module
-from router.cli.spend import _as_json, reckon
+from router.cli.spend import spent_as_json, sum_up
 from router.domain.policy import to_dict
 from router.pipeline.validate import digest
 from router.providers.batch import BatchClient, request_line, shared_params
@@ -83,7 +83,7 @@ def assert_as_told(here: Opened, told: dict[str, Any]) -> None:
     """Each field that the old version had of spending says the same, by whatever it is grouped; and all else does."""
     since, until = datetime(2026, 11, 1, tzinfo=UTC), datetime.fromtimestamp(NOW, UTC)
     for by, was in told["spend"].items():
-        now = _as_json(reckon(here.router, since, until, by, "UTC"), by, "UTC")
+        now = spent_as_json(sum_up(here.router, since, until, by, "UTC"), by, "UTC")
         known = {row[by] for row in was["rows"]}  # later versions list what had no request as well
         rows = [row for row in now["rows"] if row[by] in known]
         assert {key: now[key] for key in was if key != "rows"} == {k: v for k, v in was.items() if k != "rows"}
