@@ -18,7 +18,8 @@ from router.dispatch.limiter import Health, Limiter
 from router.domain.decide import decide
 from router.domain.errors import BadInput, RouterError, StoreError
 from router.domain.explain import explain
-from router.domain.values import Ask, Facts, LongTexts, Model, Plan, Policy, Refusal, Role
+from router.domain.ratios import Errors
+from router.domain.values import Ask, BudgetState, Facts, LongTexts, Model, Plan, Policy, Refusal, Role
 from router.pipeline.account import quote_lines
 from router.pipeline.answer import Answers, Ending, Request
 from router.pipeline.coverage import Survey
@@ -39,6 +40,7 @@ from router.store.database import Database
 from router.store.ledger import LEASE_S, Ledger
 from router.store.migrations import NAMES, migrations
 from router.store.policies import Policies
+from router.store.reconcile import Unconfirmed
 from router.store.usage import Usage
 from router.store.vectors import Cache, Damaged
 
@@ -227,6 +229,26 @@ class Router:
         if model.local:
             return weights_of(model.name) is not None
         return model.provider in self.providers and self.settings.endpoints[model.provider].key is not None
+
+    def budgets(self, policy: str = "") -> tuple[BudgetState, ...]:
+        """Every budget over a policy, its own and the account's, with what its window has used; "": the account's."""
+        return self.ledger.states(policy)
+
+    def totals(self) -> tuple[int, int, int]:
+        """All money ever: (settled, unconfirmed, held), in nanodollars."""
+        return self.ledger.totals()
+
+    def unconfirmed(self) -> list[Unconfirmed]:
+        """The charges that are neither confirmed nor struck, newest first."""
+        return self.ledger.unconfirmed()
+
+    async def reconcile(self, charge: int, *, confirm: bool) -> bool:
+        """Confirm or strike an unconfirmed charge by its invoice; False where there is none, or no longer."""
+        return await self.ledger.reconcile(charge, confirm=confirm)
+
+    def token_errors(self) -> dict[str, Errors]:
+        """How far off the expected tokens of each model were, over the calls that it was billed for."""
+        return self.estimates.errors()
 
     # ---- the corridor ----
 

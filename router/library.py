@@ -257,6 +257,15 @@ class Library(Orders):
         """Chunks of a document from behind a position on."""
         return self.corpora.chunks.of(document, after, limit)
 
+    def count_documents(self, name: str) -> int:
+        """How many documents there are, those that failed or are being read included."""
+        return self.corpora.counts(self.corpora.get(name).id, EVERY)[0]
+
+    def list_jobs(self, collection: str | None = None, *, open_only: bool = False) -> list[Job]:
+        """The latest jobs, newest first: of one collection, or of all; at most two hundred."""
+        which = None if collection is None else self.corpora.get(collection).id
+        return self.jobs.all(collection=which, open_only=open_only)
+
     # ---- use ----
 
     async def search(self, name: str, query: str, *, k: int = 10) -> Found:
