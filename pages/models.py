@@ -33,9 +33,7 @@ st.dataframe(
     rows,
     column_config={
         "model": st.column_config.TextColumn("model", pinned=True),
-        "state": st.column_config.MultiselectColumn(
-            "state", options=list(prices.STATES.values()), color=["green", "gray", "gray", "orange", "red", "red"]
-        ),
+        "state": widgets.words_column("state", dict(zip(prices.STATES.values(), prices.COLOURS, strict=True))),
         "now": st.column_config.TextColumn("now", help="USD per million tokens, answered at once.", alignment="right"),
         "was": st.column_config.TextColumn("was", help="The catalog's price, overridden in router.toml."),
         "batch": st.column_config.TextColumn("batch", help="USD per million tokens, within a day.", alignment="right"),

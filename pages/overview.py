@@ -102,7 +102,7 @@ else:
 
     if engine.library.list_jobs(open_only=True):
         st.subheader("Open jobs")
-        jobs.running(engine, every_s=2.0, most=10)
+        jobs.running(engine, most=10)
 
     heading = st.empty()
     order = widgets.order()

@@ -18,19 +18,9 @@ named = st.query_params.get("policy")
 policies = {policy.name: policy for policy in router.policies.all()}
 
 
-def open_editor(name: str) -> None:
-    """Show this policy on the next run."""
-    st.query_params["policy"] = name
-
-
-def close_editor() -> None:
-    """Show the list on the next run."""
-    st.query_params.pop("policy", None)
-
-
 widgets.notice()
 if named is not None and (named in policies or named == NEW):
-    st.button("All policies", icon=":material/arrow_back:", on_click=close_editor)
+    st.button("All policies", icon=":material/arrow_back:", on_click=st.query_params.clear)
     saved = policies.get(named)
     st.subheader(md(named) if saved else "A new policy")
     main, side = st.columns([3, 2], gap="large")
@@ -39,7 +29,7 @@ if named is not None and (named in policies or named == NEW):
     with side.container(key="beside"):
         if (kept := policy_editor.review(engine, saved, draft)) is not None:
             st.session_state["notice"] = f"Saved: {kept.name}, version {kept.version}. Its budgets apply from now on."
-            open_editor(kept.name)
+            st.query_params["policy"] = kept.name
             st.rerun()
         replay.panel(engine, saved, draft)
         if saved is not None:
@@ -51,16 +41,18 @@ if named is not None and (named in policies or named == NEW):
             policy_editor.history(router, saved.name)
             if policy_editor.delete(engine, saved.name):
                 st.session_state["notice"] = f"Deleted: {saved.name}. Its past spending is kept."
-                close_editor()
+                st.query_params.clear()
                 st.rerun()
 else:
     if named is not None:
         st.error(f"There is no policy “{md(named)}”.", icon=":material/block:")
     st.caption("A policy sets how good vectors must be, what they may cost, and what happens when the money is gone.")
-    st.button("New policy", icon=":material/add:", type="primary", on_click=open_editor, args=(NEW,))
+    st.button(
+        "New policy", icon=":material/add:", type="primary", on_click=st.query_params.update, args=({"policy": NEW},)
+    )
     for policy, place in widgets.cards(list(policies.values())):
         with place:
-            policy_editor.card(router, policy, open_editor)
+            policy_editor.card(router, policy)
     st.subheader("Account budget")
     st.caption("The limit for all policies together.")
     policy_editor.account(engine)

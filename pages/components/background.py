@@ -12,7 +12,6 @@ import streamlit as st
 from pages.components.format import md, percent
 from pages.components.widgets import show_error
 from router.domain.errors import RouterError
-from router.domain.values import Role
 from router.host import Host
 from router.pipeline.results import Result
 
@@ -61,19 +60,10 @@ class Task(Generic[T]):
 class Embedding(Task[Result]):
     """One `Router.embed` in progress."""
 
-    def __init__(
-        self,
-        host: Host,
-        texts: Sequence[str],
-        *,
-        policy: str,
-        role: Role = "document",
-        model: str | None = None,
-        dimensions: int | None = None,
-        ids: Sequence[str] = (),
-    ) -> None:
+    def __init__(self, host: Host, texts: Sequence[str], *, ids: Sequence[str] = (), **options: Any) -> None:
+        """`options` are arguments of `Router.embed`; the ids are 1, 2, ... without any."""
         self.texts = list(texts)
-        self.options: dict[str, Any] = {"policy": policy, "role": role, "model": model, "dimensions": dimensions}
+        self.options = options
         self.ids = list(ids) or [str(n) for n in range(1, len(texts) + 1)]
         super().__init__(host, lambda progress: host.router.embed(self.texts, progress=progress, **self.options))
 

@@ -6,8 +6,9 @@ The page gives every chart an `alt`: a sentence that states the finding.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
+from html import escape  # Plotly interprets some HTML in names
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -33,9 +34,9 @@ def spent_and_saved(
     """A column a day: spending above the zero line, savings below it, hatched. Nanodollars by route."""
     figure = _figure(days, height=280)
     for name, amounts in spent.items():
-        figure.add_bar(**_bar(days, amounts, name, "spent", hue_of(name, list(spent))))
+        figure.add_bar(**_bar(days, amounts, name, spent, "spent"))
     for name, amounts in saved.items():
-        bar = _bar(days, [-a for a in amounts], name, "saved", hue_of(name, list(saved)))
+        bar = _bar(days, [-a for a in amounts], name, saved, "saved")
         bar["marker"] |= {"opacity": 0.45, "pattern": {"shape": "/", "size": 5, "solidity": 0.45}}
         figure.add_bar(**bar)
     _dollars(figure, [*spent.values(), *([-a for a in amounts] for amounts in saved.values())])
@@ -51,7 +52,7 @@ def spent(days: Sequence[date], groups: Mapping[str, Sequence[int]], chosen: tup
     """
     figure = _figure(days, height=260)
     for name, amounts in groups.items():
-        bar = _bar(days, amounts, name, "", hue_of(name, list(groups)))
+        bar = _bar(days, amounts, name, groups)
         if chosen is not None:
             bar["marker"]["opacity"] = [1.0 if (day, name) == chosen else 0.3 for day in days]
         bar["hovertemplate"] = "%{fullData.name}<br>%{x}<br>%{customdata}<extra></extra>"
@@ -119,50 +120,36 @@ def shares(days: Sequence[date], values: Sequence[float | None], name: str, hue:
 
 def causes(amounts: Sequence[tuple[str, int]]) -> Figure:
     """Saved money by cause, largest on top, the amount beside each bar. Nanodollars."""
-    import plotly.graph_objects as go
-
-    names, values = [_plain(name) for name, _ in amounts], [a / NANO for _, a in amounts]
-    figure = go.Figure()
+    names, values = [escape(name, quote=False) for name, _ in amounts], [a / NANO for _, a in amounts]
+    figure = _blank(44 * len(amounts) + 12, margin_t=4, showlegend=False)
     figure.add_bar(
         x=values, y=names, orientation="h", text=[usd(a) for _, a in amounts], textposition="outside",
         cliponaxis=False, hoverinfo="skip", width=0.55,
         marker={"color": ROUTES["cache"].hue, "opacity": 0.6, "pattern": {"shape": "/", "size": 5, "solidity": 0.35}},
-    )  # fmt: skip
-    figure.update_layout(
-        height=44 * len(amounts) + 12, margin={"l": 4, "r": 4, "t": 4, "b": 4}, paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)", dragmode=False, showlegend=False,
     )  # fmt: skip
     figure.update_xaxes(visible=False, fixedrange=True, range=[0, 1.3 * max(values)])
     figure.update_yaxes(autorange="reversed", fixedrange=True, automargin=True, showgrid=False)
     return figure
 
 
-def hue_of(name: str, names: Sequence[str]) -> str:
-    """A route's own hue; for another group, one of the palette by its place in `names`."""
-    if name in ROUTES:
-        return ROUTES[name].hue
-    return PALETTE[min(list(names).index(name), len(PALETTE) - 1)]
-
-
 # ---- the template ------------------------------------------------------------------------------
+
+
+def _blank(height: int, **layout: Any) -> Figure:
+    """An empty figure without background and tool bar."""
+    import plotly.graph_objects as go
+
+    clear = "rgba(0,0,0,0)"
+    figure = go.Figure(layout={"height": height, "paper_bgcolor": clear, "plot_bgcolor": clear, "dragmode": False})
+    return figure.update_layout(margin={"l": 4, "r": 4, "t": 8, "b": 4}).update_layout(**layout)
 
 
 def _figure(days: Sequence[date], *, height: int) -> Figure:
     """An empty chart in the template, over all of these days or hours."""
-    import plotly.graph_objects as go
-
-    figure = go.Figure()
-    figure.update_layout(
-        height=height,
-        margin={"l": 4, "r": 4, "t": 8, "b": 4},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        hovermode="x unified",
-        legend={"orientation": "h", "y": -0.16, "yanchor": "top", "x": 0, "xanchor": "left", "title": None},
-        showlegend=True,
-        dragmode=False,
-    )
     hourly = isinstance(days[0], datetime)
+    below = -0.26 if hourly else -0.16  # the labels of hours have two lines
+    legend = {"orientation": "h", "y": below, "yanchor": "top", "x": 0, "xanchor": "left", "title": None}
+    figure = _blank(height, hovermode="x unified", legend=legend, showlegend=True)
     figure.update_xaxes(
         showgrid=False, zeroline=False, fixedrange=True, automargin=True, nticks=7,
         tickformat="%H:%M\n%-d %b" if hourly else "%-d %b", hoverformat="%-d %b %H:%M" if hourly else "%-d %b",
@@ -170,8 +157,6 @@ def _figure(days: Sequence[date], *, height: int) -> Figure:
     half = timedelta(minutes=35) if hourly else timedelta(hours=13)
     places = _places([days[0], days[-1]])
     figure.update_xaxes(type="date", range=[places[0] - half, places[1] + half])
-    if hourly:  # whose labels have two lines
-        figure.update_layout(legend_y=-0.26)
     figure.update_yaxes(
         gridcolor=GRID, gridwidth=1, zeroline=False, fixedrange=True, automargin=True, nticks=5, title=None
     )
@@ -184,12 +169,16 @@ def _places(days: Sequence[date]) -> list[datetime]:
     return [d.replace(tzinfo=None) if isinstance(d, datetime) else datetime.combine(d, midnight) for d in days]
 
 
-def _bar(days: Sequence[date], amounts: Sequence[int], name: str, kind: str, hue: str) -> dict[str, Any]:
+def _bar(
+    days: Sequence[date], amounts: Sequence[int], name: str, names: Iterable[str], kind: str = ""
+) -> dict[str, Any]:
+    """A group's bars, in its route's hue or one of the palette by its place among `names`."""
     word = ROUTES[name].word if name in ROUTES else name or "(none)"
+    hue = ROUTES[name].hue if name in ROUTES else PALETTE[min(list(names).index(name), len(PALETTE) - 1)]
     return {
         "x": _places(days),
         "y": [a / NANO for a in amounts],
-        "name": _plain(f"{word}, {kind}" if kind else word),
+        "name": escape(f"{word}, {kind}" if kind else word, quote=False),
         "marker": {"color": hue, "line": {"width": 0}},
         "customdata": [usd(abs(a)) for a in amounts],
         "hovertemplate": "%{customdata}",
@@ -223,8 +212,3 @@ def _labels(ticks: Sequence[float]) -> list[str]:
     steps = [b - a for a, b in pairwise(ticks)]
     decimals = max(2, -math.floor(math.log10(steps[0]) + 1e-9)) if steps else 2
     return [f"${abs(t):,.{decimals}f}" for t in ticks]
-
-
-def _plain(text: str) -> str:
-    """Escaped: Plotly interprets some HTML in names."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

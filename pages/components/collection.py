@@ -19,6 +19,7 @@ from router.store.models import DocumentRow, Generation
 
 PAGE = 100
 STATES = {"adding": "being read", "added": "to confirm", "ready": "confirmed", "failed": "not read"}
+COLOURS = ("gray", "orange", "green", "red")
 
 
 # ---- documents ---------------------------------------------------------------------------------
@@ -45,9 +46,7 @@ def documents(host: Host, info: CollectionInfo) -> None:
         column_order=columns,
         column_config={
             "document": st.column_config.TextColumn("document", width="medium"),
-            "state": st.column_config.MultiselectColumn(
-                "state", options=list(STATES.values()), color=["gray", "orange", "green", "red"]
-            ),
+            "state": widgets.words_column("state", dict(zip(STATES.values(), COLOURS, strict=True))),
         },
         alt="The documents of this collection",
     )
@@ -153,12 +152,8 @@ def _hits(found: Found) -> None:
     missing = f" {plural(found.missing, 'text')} without a vector yet: not searched." if found.missing else ""
     with st.container(horizontal=True, vertical_alignment="center"):
         widgets.route_badge(found.route)
-        st.caption(
-            md(
-                f"{plural(found.searched, 'text')} compared in {found.space} · query {price}.{missing} Scores are"
-                " cosines; 1 is the same direction."
-            )
-        )
+        compared = f"{plural(found.searched, 'text')} compared in {found.space} · query {price}.{missing}"
+        st.caption(md(f"{compared} Scores are cosines; 1 is the same direction."))
     if not found.hits:
         widgets.empty("Nothing was found.", ":material/search_off:")
     for hit in found.hits:
@@ -180,10 +175,8 @@ def settings(host: Host, info: CollectionInfo) -> None:
         host.router, begin=now, key=f"policy of {name}", width=320, help="Pays from now on. The space stays the same."
     )
     if policy and policy != now and st.button("Save the policy", icon=":material/save:", **access.only_editors()):
-        with widgets.errors_shown():
-            host.run(host.library.set_policy(name, policy))
-            st.session_state["notice"] = f"Saved: {policy} pays for {name} from now on."
-            st.rerun()
+        said = f"Saved: {policy} pays for {name} from now on."
+        widgets.run(host, host.library.set_policy(name, policy), notice=said)
     st.subheader(
         "Generations",
         help="A generation is one model's vectors for all texts. One is searched; another can be built beside it, and"
@@ -220,15 +213,11 @@ def _generation(host: Host, name: str, generation: Generation) -> None:
         if generation.state == "building" and st.button(
             "Search it now", key=f"switch {generation.id}", **access.only_editors(help="Even if texts are missing.")
         ):
-            with widgets.errors_shown():
-                host.run(host.library.switch(name))
-                st.rerun()
+            widgets.run(host, host.library.switch(name))
         if generation.state != "active" and st.button(
             "Drop", key=f"drop {generation.id}", **access.only_editors(help="Its vectors stay in the cache.")
         ):
-            with widgets.errors_shown():
-                host.run(host.library.drop(generation.id))
-                st.rerun()
+            widgets.run(host, host.library.drop(generation.id))
 
 
 def _improve(host: Host, info: CollectionInfo) -> None:
@@ -253,16 +242,13 @@ def _improve(host: Host, info: CollectionInfo) -> None:
                 return
             if line.warning:
                 st.warning(md(line.warning), icon=":material/warning:")
-            batch = line.batch_cost is not None
+            route: Any = None if line.batch_cost is None else "batch"
             price = estimate(line.now_expected, line.now_cost)
-            if batch:
+            if route:
                 price = f"{estimate(line.batch_expected, line.batch_cost)}, within a day"
             label = f"Re-embed {plural(quote.distinct, 'text')}: {price}"
-            route: Any = "batch" if batch else None
             if st.button(md(label), type="primary", icon=":material/upgrade:", **access.only_editors()):
-                host.run(host.library.improve(name, model, route=route))
-                st.session_state["next tab"] = "Jobs"
-                st.rerun()
+                widgets.run(host, host.library.improve(name, model, route=route), tab="Jobs")
 
 
 def _export(info: CollectionInfo) -> None:

@@ -213,7 +213,7 @@ def _follow_link() -> None:
     if target := st.session_state.pop("next tab", None):
         st.session_state["tab link"] = (before, target, time.monotonic())
         st.session_state["tab"] = target
-    elif (
-        (link := st.session_state.get("tab link")) and before == link[0] and time.monotonic() - link[2] < DOUBLE_CLICK_S
-    ):
-        st.session_state["tab"] = link[1]
+        return
+    source, target, at = st.session_state.get("tab link", ("", "", 0.0))
+    if target and before == source and time.monotonic() - at < DOUBLE_CLICK_S:
+        st.session_state["tab"] = target

@@ -50,12 +50,12 @@ def _about(endpoint: Endpoint, models: list[Model]) -> str:
     if endpoint.wire == "local":
         return f"{plural(len(models), 'model')}, free; nothing leaves this machine."
     limits = [f"{plural(endpoint.max_in_flight, 'call')} at once", f"{endpoint.timeout_s:g} s a call at most"]
-    if endpoint.max_texts_per_call:
-        limits.append(f"{plural(endpoint.max_texts_per_call, 'text')} a call")
-    if endpoint.requests_per_minute:
-        limits.append(f"{plural(endpoint.requests_per_minute, 'request')} a minute")
-    if endpoint.tokens_per_minute:
-        limits.append(f"{plural(endpoint.tokens_per_minute, 'token')} a minute")
+    for most, one, per in (
+        (endpoint.max_texts_per_call, "text", "a call"),
+        (endpoint.requests_per_minute, "request", "a minute"),
+        (endpoint.tokens_per_minute, "token", "a minute"),
+    ):
+        limits += [f"{plural(most, one)} {per}"] if most else []
     return f"{endpoint.base_url} · {plural(len(models), 'model')} · {', '.join(limits)}"
 
 
@@ -122,7 +122,7 @@ def _key(router: Router, endpoint: Endpoint) -> None:
             placeholder="replaces the key in use" if endpoint.key else f"or set {endpoint.key_variable}",
             **access.only_editors(help="Kept in memory until the program ends or another key is added; never stored."),
         )
-        st.form_submit_button("Use it", icon=":material/key:", on_click=take, **access.only_editors())
+        st.form_submit_button("Use key", icon=":material/key:", on_click=take, **access.only_editors())
     if endpoint.key is not None:
         st.button(
             "Forget the key", key=f"forget {name}", type="tertiary", icon=":material/key_off:", on_click=put,

@@ -60,7 +60,7 @@ def footer(who: access.Person, above: DeltaGenerator) -> None:
             _account(most, router.policies.account_zone())
         else:
             st.caption("No account budget is set. Only the policies' own budgets apply.")
-        jobs.running(host(), every_s=2.0)
+        jobs.running(host())
         _switch(router.policies.paid_enabled())
         if os.environ.get("ROUTER_DEMO") == "1":
             st.badge("demo money", icon=":material/science:", color="violet", help=DEMO)

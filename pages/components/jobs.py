@@ -5,7 +5,6 @@ The live part is a fragment that reruns by itself while its job runs, and reads 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
 from typing import Any
 
 import streamlit as st
@@ -57,12 +56,12 @@ def words(job: Job, *, brief: bool = False) -> str:
     return " · ".join(parts)
 
 
-def running(host: Host, *, every_s: float, most: int = 3) -> None:
+def running(host: Host, *, most: int = 3) -> None:
     """The open jobs of all collections, each with a link; refreshed while one of them runs."""
     found = host.library.list_jobs(open_only=True)
     if found:
         busy = any(job.state in BUSY for job in found)
-        st.fragment(_in_short, run_every=every_s if busy else None)(host, busy, most)
+        st.fragment(_in_short, run_every=2 * EVERY_S if busy else None)(host, busy, most)
 
 
 def _in_short(host: Host, busy: bool, most: int) -> None:
@@ -144,27 +143,20 @@ def _look(host: Host, number: int, before: str) -> None:
 
 def _buttons(host: Host, job: Job) -> None:
     library = host.library
+    actions = (
+        ("Pause", "pause", job.state in (*BUSY, "waiting"), library.pause, None),
+        ("Resume", "play_arrow", job.state in ("paused", "waiting"), library.resume, None),
+        ("Cancel", "close", job.open, library.cancel, "Vectors already made are kept."),
+        ("Retry failed", "refresh", job.failed and not job.open, library.retry, None),
+    )
     with st.container(horizontal=True):
-        if job.state in ("queued", "running", "waiting"):
-            _act(host, job, "Pause", ":material/pause:", library.pause)
-        if job.state in ("paused", "waiting"):
-            _act(host, job, "Resume", ":material/play_arrow:", library.resume)
-        if job.open:
-            _act(host, job, "Cancel", ":material/close:", library.cancel, help="Vectors already made are kept.")
-        elif job.failed:
-            _act(host, job, "Retry failed", ":material/refresh:", library.retry)
+        for label, icon, shown, act, help in actions:
+            # The job's number is in the key, so a late click does nothing to the next job.
+            key, options = f"job {job.id} {label}", access.only_editors(help=help)
+            if shown and st.button(label, icon=f":material/{icon}:", key=key, **options):
+                widgets.run(host, act(job.id))
         if job.state == "done" and st.button("Search it", icon=":material/search:", key="job search"):
             st.session_state["next tab"] = "Search"
-            st.rerun()
-
-
-def _act(
-    host: Host, job: Job, label: str, icon: str, do: Callable[[int], Coroutine[Any, Any, Job]], help: str = ""
-) -> None:
-    # The job's number is in the key, so a late click does nothing to the next job.
-    if st.button(label, icon=icon, key=f"job {job.id} {label}", **access.only_editors(help=help or None)):
-        with widgets.errors_shown():
-            host.run(do(job.id))
             st.rerun()
 
 

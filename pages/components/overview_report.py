@@ -88,7 +88,7 @@ def _samples_result(work: Embedding) -> None:
     widgets.route_badges({name: result.routes.count(name) for name in ROUTES})
     st.dataframe(
         tables.answers(work.texts, result),
-        column_config={"answered by": widgets.route_column("answered by")},
+        column_config={"answered by": widgets.words_column("answered by")},
         column_order=["text", "answered by", "vector"],
         hide_index=True,
         alt="The sample texts with their routes",

@@ -7,20 +7,29 @@ keys of its widgets contain the policy's name and version, so another policy or 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
 import streamlit as st
 
 from pages.components import access, widgets
-from pages.components.budgets import budget_rows
 from pages.components.format import listed, md, percent, plural, when
 from pages.components.format import quality as score
 from router.domain.catalog import quality
 from router.domain.errors import RouterError
-from router.domain.policy import DEADLINES, GOALS, LONG_TEXTS, QUERIES, WHEN_EXHAUSTED, differences, validate
-from router.domain.values import ROUTES, Policy
+from router.domain.money import parse_usd, to_json
+from router.domain.policy import (
+    DEADLINES,
+    GOALS,
+    LONG_TEXTS,
+    QUERIES,
+    WHEN_EXHAUSTED,
+    WINDOWS,
+    differences,
+    validate,
+)
+from router.domain.values import ROUTES, Budget, Policy
 from router.engine import Router
 from router.host import Host
 
@@ -37,6 +46,8 @@ EXHAUSTED_WORDS = {
 DEADLINE_WORDS = {"now": "Answer now", "24h": "Within a day, at the batch price (files and jobs)"}
 LONG_WORDS = {"split": "Split and average", "refuse": "Refuse", "cut": "Cut, and report it"}
 QUERY_WORDS = {"same": "the model of its documents", "cheapest": "the cheapest of its family"}
+PER_WORDS = {"request": "a request", "day": "a day", "week": "a week", "month": "a month", "total": "in total"}
+KIND_WORDS = {True: "hard", False: "soft"}
 NAMED = 6
 """Models named under the slider; the others are counted."""
 
@@ -44,7 +55,7 @@ NAMED = 6
 # ---- the list ----------------------------------------------------------------------------------
 
 
-def card(router: Router, policy: Policy, edit: Callable[[str], None]) -> None:
+def card(router: Router, policy: Policy) -> None:
     """A policy at a glance: goal, allowed models, budgets, and the routes of this week."""
     title, goal = "local only" if policy.local_only else policy.goal, GOAL_WORDS[policy.goal][1]
     with st.container(horizontal=True, vertical_alignment="center"):
@@ -52,10 +63,10 @@ def card(router: Router, policy: Policy, edit: Callable[[str], None]) -> None:
         st.badge(title, color="blue" if policy.local_only else "gray")
         st.space("stretch")
         st.button(
-            "Edit", key=f"edit {policy.name}", icon=":material/edit:", type="tertiary", on_click=edit,
-            args=(policy.name,),
+            "Edit", key=f"edit {policy.name}", icon=":material/edit:", type="tertiary",
+            on_click=st.query_params.update, args=({"policy": policy.name},),
         )  # fmt: skip
-    rules = ["On this machine, free." if policy.local_only else goal]
+    rules = ["Free, on this machine." if policy.local_only else goal]
     if policy.min_quality is not None:
         rules.append(f"Quality at least {policy.min_quality:g}.")
     if policy.allow != ("*",):
@@ -96,11 +107,7 @@ def new(router: Router) -> Policy | RouterError:
     one, other = st.columns(2)
     name = one.text_input("Name", max_chars=64, key="name /0").strip()
     like = other.selectbox(
-        "Start from",
-        [policy.name for policy in router.policies.all()],
-        index=None,
-        placeholder="the defaults",
-        key="like",
+        "Start from", [p.name for p in router.policies.all()], index=None, placeholder="the defaults", key="like"
     )
     start = Policy(name="") if like is None else replace(router.policies.get(like), name="", version=0)
     draft = form(router, start, like=like or "")
@@ -127,7 +134,7 @@ def form(router: Router, saved: Policy, *, like: str = "") -> Policy | RouterErr
     )  # fmt: skip
     floor = _quality(router, saved, at, allow, local_only)
     st.markdown("**Budgets**")
-    budgets = budget_rows(saved.budgets, key=at)
+    budgets = _budget_rows(saved.budgets, key=at)
     exhausted = widgets.pick(
         st, "When the money is gone", WHEN_EXHAUSTED, saved.when_exhausted, EXHAUSTED_WORDS, key=f"exhausted {at}",
         help="A collection in a paid space never falls back to the local model: cached texts are served, the rest waits"
@@ -194,6 +201,40 @@ def zones(first: str) -> list[str]:
 
     usual = [first, "UTC", "Europe/London", "Europe/Paris", "America/New_York", "America/Los_Angeles", "Asia/Tokyo"]
     return list(dict.fromkeys([*usual, *sorted(z for z in available_timezones() if "/" in z)]))
+
+
+def _budget_rows(saved: Sequence[Budget], *, key: str) -> tuple[Budget, ...] | RouterError:
+    """The budgets in the fields, or what is wrong with an amount. Another `key` starts with other rows.
+
+    Not `st.data_editor`, whose output must not be written back as its input. Amounts are text, never floats.
+    """
+    rows = st.session_state.setdefault(f"rows {key}", list(range(len(saved))))
+    out: list[Budget] = []
+    wrong: RouterError | None = None
+    for row in list(rows):
+        usual = saved[row] if row < len(saved) else Budget(amount=1_000_000_000, window="month")
+        with st.container(horizontal=True, vertical_alignment="bottom"):
+            plain = to_json(usual.amount).rstrip("0").removesuffix(".")  # `5`, `0.25`
+            amount = st.text_input("Dollars", plain, key=f"amount {row} {key}", icon=":material/attach_money:")
+            window = widgets.pick(st, "Per", WINDOWS, usual.window, PER_WORDS, key=f"window {row} {key}")
+            hard = widgets.pick(
+                st, "Kind", (True, False), usual.hard, KIND_WORDS, key=f"hard {row} {key}",
+                help="A hard budget is never exceeded; a soft one only makes the goal `balanced` spend less.",
+            )  # fmt: skip
+            st.button(
+                "Remove", icon=":material/close:", key=f"remove {row} {key}", on_click=rows.remove, args=(row,),
+                help="Takes effect when you save.",
+            )  # fmt: skip
+        try:
+            out.append(Budget(amount=parse_usd(amount), window=window, hard=hard))
+        except RouterError as error:
+            st.markdown(f":small[:red[:material/error: {md(error.message)}]]")
+            wrong = wrong or error
+    st.button(
+        "Add a budget", icon=":material/add:", key=f"add {key}",
+        on_click=lambda: rows.append(max(rows, default=len(saved) - 1) + 1),
+    )  # fmt: skip
+    return wrong or tuple(out)
 
 
 # ---- beside the form ---------------------------------------------------------------------------
@@ -264,7 +305,7 @@ def account(host: Host) -> None:
         widgets.budget(state, router.policies.account_zone())
     saved = Policy(name="account", budgets=router.policies.account_budgets(), timezone=router.policies.account_zone())
     with st.expander("Change the account budget"):
-        budgets = budget_rows(saved.budgets, key=f"account/{hash(saved)}")
+        budgets = _budget_rows(saved.budgets, key=f"account/{hash(saved)}")
         zone = st.selectbox(
             "Time zone", zones(saved.timezone), key=f"zone account/{hash(saved)}", width=320,
             help="Its days, weeks and months begin at midnight there. Changing it counts their spending anew.",
@@ -284,6 +325,5 @@ def account(host: Host) -> None:
             if st.button("Save the account budget", icon=":material/save:", **options):
                 with widgets.errors_shown():
                     validate(draft, ["*"])
-                    host.run(router.policies.set_account_budgets(budgets, zone))
-                    st.session_state["notice"] = "Saved: the account budget. It applies from the next call on."
-                    st.rerun()
+                    said = "Saved: the account budget. It applies from the next call on."
+                    widgets.run(host, router.policies.set_account_budgets(budgets, zone), notice=said)

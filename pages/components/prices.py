@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
 from decimal import Decimal
 
@@ -12,18 +12,19 @@ from router.config import Endpoint
 from router.dispatch.limiter import Health
 from router.domain.pricing import price_on
 from router.domain.ratios import Errors
-from router.domain.values import Model, Price
+from router.domain.values import Model
 from router.reporting.price_check import Checked, Override
 
 STATES = {
     "ready": "ready", "key": "no key", "weights": "not installed", "legacy": "legacy", "retiring": "retires soon",
     "retired": "retired",
 }  # fmt: skip
+COLOURS = ("green", "gray", "gray", "orange", "red", "red")
 OTHER_SCALE = "MTEB-v2-en"
 
 
 def models(
-    shown: Iterable[Model],
+    shown: Sequence[Model],
     *,
     today: date,
     configured: Callable[[Model], bool],
@@ -32,29 +33,17 @@ def models(
 ) -> list[Record]:
     """The catalog: state, price and its source, scores, limits; a column "was" where a price is overridden."""
     old = {o.model: per_million(o.old and o.old.now) for o in overrides if o.new.since <= today}
-    return [
-        _model(
-            model,
-            price_on(model, today),
-            _states(model, configured(model), today),
-            scale,
-            {"was": old.get(model.id, "")} if old else {},
-        )
-        for model in shown
-    ]
+    was = {model.id: {"was": old.get(model.id, "")} if old else {} for model in shown}
+    return [_model(model, configured(model), today, scale, was[model.id]) for model in shown]
 
 
-def _states(model: Model, ready: bool, today: date) -> list[str]:
-    names = ["ready" if ready else "weights" if model.local else "key"]
+def _model(model: Model, ready: bool, today: date, scale: str, was: Record) -> Record:
+    price, limits, hand = price_on(model, today), model.limits, " *"
     end = "retired" if model.retired(today) else "retiring" if model.retiring(today) else "legacy"
-    return [STATES[name] for name in (*names, *([end] if end != "legacy" or model.legacy else []))]
-
-
-def _model(model: Model, price: Price | None, states: list[str], scale: str, was: Record) -> Record:
-    limits, hand = model.limits, " *"
+    states = ["ready" if ready else "weights" if model.local else "key", *[end] * (end != "legacy" or model.legacy)]
     return {
         "model": model.id,
-        "state": states,
+        "state": [STATES[name] for name in states],
         "now": per_million(price and price.now) + (hand if price and price.second_hand else ""),
         **was,
         "batch": "–" if model.local or price is None or price.batch is None

@@ -130,7 +130,7 @@ def confirm(quote: Quote) -> bool:
     """The quote in words, and the button that embeds; True where it was pressed."""
     line = next((one for one in quote.lines if one.verdict.chosen), quote.lines[0])
     whole = f"{plural(quote.texts, 'text')}, {tokens(quote.tokens)}: {estimate(line.full_expected, line.full_cost)}"
-    whole += " if each was sent."
+    whole += " if each were sent."
     cached, repeats = line.verdict.cached, quote.texts - quote.distinct
     rest = [f"{repeats:,} repeated"] * bool(repeats) + [f"{cached:,} cached"] * bool(cached)
     if rest:
@@ -170,7 +170,7 @@ def answer(work: Embedding) -> None:
         column_order=columns,
         column_config={
             "text": st.column_config.TextColumn("text", width="large"),
-            "answered by": widgets.route_column("answered by"),
+            "answered by": widgets.words_column("answered by"),
             "vector": st.column_config.TextColumn("vector", help="Its first four numbers.", width="medium"),
         },
         hide_index=True,

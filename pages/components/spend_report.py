@@ -56,7 +56,7 @@ def latencies(router: Router, view: View) -> None:
     """How long requests took, by route."""
     st.subheader("Latency by route")
     rows = tables.latencies(router.usage, since=view.since, until=view.until, where=view.where)
-    config = {"route": widgets.route_column("route")}
+    config = {"route": widgets.words_column("route")}
     st.dataframe(rows, column_config=config, hide_index=True, alt="Latency of requests by route")
     st.caption(
         "50 and 95 of 100 requests were at least this fast: upper bounds of histogram buckets, each 1.4 times the one"
@@ -106,7 +106,7 @@ def unconfirmed(host: Host) -> None:
         UNCONFIRMED, dict(zip(rows, tables.unconfirmed(rows.values()), strict=True)),
         gone="unconfirmed no longer: it was confirmed or struck elsewhere",
         column_config={
-            "route": widgets.route_column("route"), "why": st.column_config.TextColumn("why", width="large")
+            "route": widgets.words_column("route"), "why": st.column_config.TextColumn("why", width="large")
         },
         alt="Charges to be checked against the provider's invoice",
     )  # fmt: skip

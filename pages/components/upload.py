@@ -25,6 +25,7 @@ from router.library import CollectionInfo
 PREVIEW_HEIGHT = 380
 """In pixels; longer previews scroll."""
 VERDICTS = {"added": "read", "unchanged": "unchanged", "failed": "not read"}
+COLOURS = ("green", "gray", "red")
 POLICY, NOW, BATCH = "as the policy says", "now", "within a day, at the batch price"
 
 
@@ -111,9 +112,7 @@ def _verdicts(reports: list[FileReport], zone: str) -> None:
     good = sum(report.state != "failed" for report in reports)
     st.caption(f"{good:,} of {plural(len(reports), 'file')} could be read.")
     config = {
-        "verdict": st.column_config.MultiselectColumn(
-            "verdict", options=list(VERDICTS.values()), color=["green", "gray", "red"]
-        ),
+        "verdict": widgets.words_column("verdict", dict(zip(VERDICTS.values(), COLOURS, strict=True))),
         "why": st.column_config.TextColumn("why", width="large"),
     }
     st.dataframe(rows, column_order=columns, column_config=config, hide_index=True, alt="The result for each file")
@@ -201,12 +200,8 @@ def _sums(quote: CorpusQuote) -> None:
     new = f" ({quote.new_documents:,} new)" if quote.new_documents else ""
     needed = next((c.verdict.expected_tokens for c in quote.candidates if c.verdict.chosen), None)
     size = "" if needed is None else f", {count(needed)} tokens to embed"
-    st.markdown(
-        md(
-            f"{plural(quote.documents, 'document')}{new}, {plural(quote.chunks, 'chunk')}{less}:"
-            f" {plural(quote.distinct, 'text')}{size}."
-        )
-    )
+    chunks = f"{plural(quote.documents, 'document')}{new}, {plural(quote.chunks, 'chunk')}{less}"
+    st.markdown(md(f"{chunks}: {plural(quote.distinct, 'text')}{size}."))
 
 
 def _effect(chosen: CorpusCandidate) -> None:
@@ -218,10 +213,8 @@ def _effect(chosen: CorpusCandidate) -> None:
         likely, least = usd(one.before - (chosen.verdict.expected or 0)), usd(one.after)
         after = least if likely == least else f"likely {likely}, at least {least}"
         with st.container(gap="xxsmall"):
-            st.caption(
-                f"**{md(name)}** · {md(usd(one.before))} left of {md(usd(one.amount))} {window}, {md(after)}"
-                f" after it{fits}"
-            )
+            left = f"{usd(one.before)} left of {usd(one.amount)} {window}, {after} after it"
+            st.caption(f"**{md(name)}** · {md(left)}{fits}")
             share = 1 - one.after / one.amount if one.amount else 1.0
             st.html(bars.gauge(share, f"{name}: {usd(one.after)} left after it"))
 
@@ -250,7 +243,7 @@ def _confirm(host: Host, info: CollectionInfo, quote: CorpusQuote, model: str | 
             key = ticks.key("overnight", (label,))
             if st.button(md(label), icon=":material/bedtime:", key=key, **access.only_editors()):
                 _go(host, name, both)
-        if info.new_documents and st.button("Discard them", icon=":material/delete:", **access.only_editors()):
+        if info.new_documents and st.button("Discard new files", icon=":material/delete:", **access.only_editors()):
             with widgets.errors_shown():
                 gone = host.run(host.library.discard(name))
                 st.session_state.pop(f"reading {name}", None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date
 from html import escape
@@ -32,6 +32,7 @@ from router.domain.explain import budget_name
 from router.domain.policy import describe_budget, find_zone
 from router.domain.values import BudgetState
 from router.engine import Router
+from router.host import Host
 from router.store.usage import Order, Usage
 
 T = TypeVar("T")
@@ -70,6 +71,14 @@ def show_error(error: RouterError) -> None:
 def show_refusal(reason: str, hint: str) -> None:
     """Why something is refused, and what to do."""
     st.error(f"{md(reason)} {md(hint)}", icon=":material/block:")
+
+
+def run(host: Host, work: Coroutine[Any, Any, object], *, notice: str = "", tab: str = "") -> None:
+    """Do work on the engine, then run the page again, with a notice or at a collection's tab; or show the error."""
+    with errors_shown():
+        host.run(work)
+        st.session_state.update({key: value for key, value in (("notice", notice), ("next tab", tab)) if value})
+        st.rerun()
 
 
 def notice() -> None:
@@ -205,9 +214,9 @@ def money_column(label: str, help: str = "") -> Any:
     return st.column_config.TextColumn(label, help=help or None, width=max(104, 9 * len(label)))
 
 
-def route_column(label: str) -> Any:
-    """A table column of routes as coloured words."""
-    return st.column_config.MultiselectColumn(label, options=list(ROUTE_WORDS), color=list(ROUTE_WORDS.values()))
+def words_column(label: str, colours: Mapping[str, str] = ROUTE_WORDS, **more: Any) -> Any:
+    """A table column of coloured words, by default of routes."""
+    return st.column_config.MultiselectColumn(label, options=list(colours), color=list(colours.values()), **more)
 
 
 def order() -> Order:
@@ -225,7 +234,7 @@ def requests(
     """A table of requests; the selected one opens under it."""
     config = {name: money_column(name) for name in ("cost", "saved")}
     config |= {"texts": st.column_config.NumberColumn("texts", width=56)}
-    config |= {"answered by": route_column("answered by"), "why": st.column_config.TextColumn("why", width="large")}
+    config |= {"answered by": words_column("answered by"), "why": st.column_config.TextColumn("why", width="large")}
     by_number = {row["id"]: row for row in rows}
     shown = dict(zip(by_number, tables.requests(rows, zone), strict=True))
     chosen = ticks.table(key, shown, "single-row", column_order=columns, column_config=config, alt=alt)
@@ -260,7 +269,7 @@ def _decision(row: Mapping[str, Any], zone: str, remarks: Sequence[tuple[str, st
 def candidates(rows: Sequence[tables.Record], *, alt: str) -> None:
     """A table of candidates, the chosen one marked. An "at most" column without figures is left out."""
     config = {
-        "": st.column_config.MultiselectColumn("", options=["chosen"], color=["green"], width=72),
+        "": words_column("", {"chosen": "green"}, width=72),
         "why": st.column_config.TextColumn("why", width="large"),
         "quality": st.column_config.TextColumn("quality", help="RTEB English retrieval, 0 to 100; see the note below."),
         "cached": st.column_config.TextColumn("cached", help="Distinct texts already in the cache, in this space."),

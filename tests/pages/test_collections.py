@@ -229,7 +229,7 @@ def test_what_was_read_can_be_discarded(open_page: Open, tmp_path: Path) -> None
     """Nothing was spent, and nothing is left."""
     fill(tmp_path)
     app = open_page("collections", collection="mine")
-    button(app, "Discard them").click().run()
+    button(app, "Discard new files").click().run()
     assert not app.exception
     assert "1 file discarded" in words(app)
     assert host().library.info("mine").new_documents == 0

@@ -138,7 +138,7 @@ def test_a_key_is_taken_for_this_process_and_never_shown(data: Path, open_page: 
     assert "no key" in words(app)
     assert all(b.key != "test openai" for b in app.button)
     app.text_input(key="key openai").set_value(f"  {KEY} ")
-    app.button(key="FormSubmitter:form openai-Use it").click().run()
+    app.button(key="FormSubmitter:form openai-Use key").click().run()
     assert not app.exception
     held = host().router.settings.endpoints["openai"].key
     assert held is not None

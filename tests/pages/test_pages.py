@@ -165,7 +165,7 @@ def test_a_quote_has_both_figures_and_every_candidate(
     app.text_area(key="texts").set_value("\n".join(["Sample text"] * 1000))
     app.selectbox(key="model").set_value("openai/text-embedding-3-small").run()
     assert not app.exception
-    assert "1,000 texts, 2,000 tokens: ≈ $0.000040 if each was sent." in words(app)
+    assert "1,000 texts, 2,000 tokens: ≈ $0.000040 if each were sent." in words(app)
     assert "Without the 999 repeated: 1 text, 2 tokens: < $0.000001." in words(app)
     table = app.dataframe[0].value
     assert len(table) == len(host().router.catalog.models)
