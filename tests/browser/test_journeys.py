@@ -57,7 +57,10 @@ def test_a_corpus_is_quoted_embedded_searched_and_exported(
     page: Page, app_url: str, sandbox: Sandbox, tmp_path: Path
 ) -> None:
     """Upload good and bad files, read the quote, confirm, watch the job to its end, find a text, take it all away."""
-    name, create = page.get_by_label("Name", exact=True), page.get_by_role("button", name="Create it", disabled=False)
+    name, create = (
+        page.get_by_label("Name", exact=True),
+        page.get_by_role("button", name=re.compile(r"\bCreate$"), disabled=False),
+    )
     visit(page, f"{app_url}/collections")
     press(page, page.get_by_text("New collection"), then=name)
     write(page, name, "handbook", then=create)
