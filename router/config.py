@@ -25,7 +25,7 @@ CONFIG_FILE = "router.toml"
 SECRETS_FILE = Path(".streamlit/secrets.toml")
 
 Encoding = Literal["base64", "float"]
-Wire = Literal["openai", "cohere", "voyage", "gemini", "local"]
+Wire = Literal["openai", "cohere", "voyage", "gemini", "local", "custom"]
 
 
 class _BuiltIn(NamedTuple):
@@ -227,7 +227,7 @@ def _read_endpoint(table: Mapping[str, Any], usual: Endpoint, keys: tuple[str, .
     for key, pattern, form in (
         ("base_url", r"https?://[^/?#@\s]+[^?#@\s]*", "a URL like https://host/v1, without a user or a key"),
         ("key_variable", r"([A-Za-z_][A-Za-z0-9_]*)?", "the name of an environment variable"),
-        ("wire", "(?!local).*", "the wire of a server: openai, cohere, voyage or gemini"),
+        ("wire", "(?!local|custom).*", "the wire of a server: openai, cohere, voyage or gemini"),
         ("device", r"[a-z]+(:\d{1,3})?", "a device: auto, cpu, mps, cuda or cuda:1"),
     ):
         if key in keys and usual.own | (key == "device") and not re.fullmatch(pattern, getattr(endpoint, key)):

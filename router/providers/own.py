@@ -6,12 +6,12 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from router.config import NO_KEY, Endpoint, Secret, Settings
+from router.config import NO_KEY, Endpoint, Secret, Settings, Wire
 from router.domain.catalog import merge
 from router.domain.errors import BadInput
 from router.domain.values import Model
 
-WIRE = "custom"
+WIRE: Wire = "custom"
 """The wire of an endpoint whose calls are made by the caller's object."""
 
 
