@@ -187,9 +187,6 @@ class Orders:
 
     async def retry(self, number: int) -> Job:
         """Try the texts of a job that failed again. Raises BadInput where another one runs."""
-        job = self.jobs.get(number)
-        if job.route == "batch":
-            await self._tier().forgive(job)
         return await self.jobs.retry(number)
 
     def failures(self, number: int) -> list[tuple[StoredChunk, str]]:
