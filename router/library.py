@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from router import tokens
-from router.batches.states import BatchTier
 from router.domain.errors import BadInput
 from router.domain.values import Tokenizer
 from router.engine import Router
@@ -385,9 +384,6 @@ class Library:
 
     async def retry(self, number: int) -> Job:
         """Try the texts of a job that failed again. Raises BadInput where another one runs."""
-        job = await asyncio.to_thread(self.job, number)
-        if job.route == "batch":
-            await BatchTier.of(self.router).forgive(job)
         return await self.jobs.retry(number)
 
     def failures(self, number: int) -> list[tuple[StoredChunk, str]]:

@@ -44,7 +44,7 @@ def unknown(batch: Batch, until: float) -> NotConfigured:
 
 
 async def give_up(store: BatchStore, batch: Batch, model: Model, why: ProviderError) -> NotConfigured:
-    """Book all of a batch as unconfirmed. Returns the error that stops the job before its texts are paid for anew."""
+    """Charge all of a batch as unconfirmed. Returns the error that stops the job before its texts are paid for anew."""
     texts, tries = await asyncio.to_thread(lambda: (store.texts(batch), store.tries(batch.job)))
     await store.settle(batch, model, Results(batch.provider, model, texts, batch.created).give_up(tries))
     return NotConfigured(

@@ -1,7 +1,7 @@
 """The results of a batch: lines in any order, some doubled, unknown, nameless or missing, and what they come to.
 
 A line is one text, named by its digest, so that a result can go to no other text and needs no table to be understood
-after a restart. What was billed is reckoned line by line, as the provider does.
+after a restart. What was billed is computed line by line, as the provider does.
 """
 
 from __future__ import annotations
@@ -175,9 +175,9 @@ class Results:
             self._why[i] = (bad.message, False)
             return None
         finally:
-            self._book(i, said)
+            self._charge(i, said)
 
-    def _book(self, i: int, said: int | None) -> None:
+    def _charge(self, i: int, said: int | None) -> None:
         """Add what a line was billed; its text is not at hand, so that what was held is all that is believed."""
         held = self._texts[i].tokens
         believed = believe(said, texts=1, held=held, most=held)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -39,7 +39,6 @@ from router.pipeline.estimates import Estimates
 from router.providers.base import key_of
 from router.providers.batch import WINDOWS, BatchClient, RemoteBatch, results_limit, shared_params
 from router.store.batches import UNDER_WAY, Batch, BatchStore, line_price
-from router.store.ledger import Ledger
 from router.store.policies import Policies
 from router.store.vectors import Cache, kind_of
 
@@ -89,11 +88,9 @@ class BatchTier:
         self,
         settings: Settings,
         store: BatchStore,
-        ledger: Ledger,
         cache: Cache,
         policies: Policies,
         estimates: Estimates,
-        clock: Callable[[], float],
         *,
         first_poll_s: float = FIRST_POLL_S,
         grace_s: float = GRACE_S,
@@ -103,11 +100,11 @@ class BatchTier:
         self._catalog = settings.catalog
         self._endpoints = settings.endpoints
         self._folder = settings.data / "batches"
-        self._ledger = ledger
+        self._ledger = store.ledger
+        self._clock = store.clock
         self._cache = cache
         self._policies = policies
         self._estimates = estimates
-        self._clock = clock
         self._first_poll_s = first_poll_s
         self._grace_s = grace_s
         self._limits = limits
@@ -119,10 +116,7 @@ class BatchTier:
     def of(cls, router: Router, **options: Any) -> BatchTier:
         """A tier that works with a router's stores; `options` as of `BatchTier`."""
         store = BatchStore(router.database, router.ledger, router.clock)
-        return cls(
-            router.settings, store, router.ledger, router.cache, router.policies, router.estimates, router.clock,
-            **options,
-        )  # fmt: skip
+        return cls(router.settings, store, router.cache, router.policies, router.estimates, **options)
 
     async def aclose(self) -> None:
         """Close connections."""
@@ -141,10 +135,6 @@ class BatchTier:
     def failures(self, job: BatchJob) -> dict[bytes, str]:
         """Why texts of a job failed for good, by digest."""
         return self.store.failures(job.id)
-
-    async def forgive(self, job: BatchJob) -> None:
-        """Let the texts of a job that failed for good be tried again."""
-        await self.store.forgive(job.id)
 
     # ---- a step ----
 
@@ -263,7 +253,7 @@ class BatchTier:
             raise
 
     async def _create(self, batch: Batch, client: BatchClient) -> bool:
-        """Submit an uploaded file. It is in the books already that this may happen.
+        """Submit an uploaded file. It is noted already that this may happen.
 
         Raises:
             Refused: the kill switch, or the policy as it is by now, says no; nothing was submitted.
@@ -275,7 +265,7 @@ class BatchTier:
         return await self.store.move(batch, "submitted", remote.id) is not None
 
     async def _collect(self, batch: Batch, remote: RemoteBatch, client: BatchClient) -> bool:
-        """Store what an ended batch made, then book it."""
+        """Store what an ended batch made, then charge it."""
         model = self._catalog.get(batch.model)
         full = any(flaw.code == _QUEUE_FULL for flaw in remote.flaws)
         if full and len(await self._under_way(batch.job)) > 1:
@@ -360,16 +350,10 @@ class BatchTier:
             raise Refused(f"{model.id} has no batch tier.", "Choose another model, or the deadline `now`.")
         units, waiting = await asyncio.to_thread(
             lambda: gather(
-                self._ledger,
-                self._estimates,
-                endpoint,
-                model,
-                misses,
-                policy=policy.name,
-                tried=self.store.tries(job.id),
-                limits=self._limits,
+                self._ledger, self._estimates, endpoint, model, misses, policy=policy.name,
+                tried=self.store.tries(job.id), limits=self._limits,
             )
-        )
+        )  # fmt: skip
         if not units:
             return False, waiting
         key_of(endpoint)

@@ -59,16 +59,9 @@ WHOLE = Limits()
 
 
 def gather(
-    ledger: Ledger,
-    estimates: Estimates,
-    endpoint: Endpoint,
-    model: Model,
-    misses: Misses,
-    *,
-    policy: str,
-    tried: Mapping[bytes, int],
-    limits: Limits,
-) -> tuple[list[Unit], int]:
+    ledger: Ledger, estimates: Estimates, endpoint: Endpoint, model: Model, misses: Misses, *, policy: str,
+    tried: Mapping[bytes, int], limits: Limits,
+) -> tuple[list[Unit], int]:  # fmt: skip
     """Texts for one batch, at least one if there is any, and how many were passed over because others pay for them.
 
     Tokens are counted here, with the model's own tokenizer: a hold must be the most that a line can cost. `tried` says

@@ -240,8 +240,8 @@ class BudgetState:
 
     @property
     def left(self) -> int:
-        """Nanodollars that it still takes, never below zero; of a `request` window all of it, for each request anew."""
-        return max(0, self.budget.amount - (0 if self.budget.window == "request" else self.used))
+        """Nanodollars that a call may still cost; never below zero. A budget of each request begins anew with each."""
+        return self.budget.amount if self.budget.window == "request" else max(0, self.budget.amount - self.used)
 
     @property
     def expected(self) -> int:

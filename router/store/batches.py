@@ -126,19 +126,15 @@ class BatchStore:
 
     def __init__(self, database: Database, ledger: Ledger, clock: Callable[[], float]) -> None:
         self._database = database
-        self._ledger = ledger
-        self._clock = clock
+        self.ledger = ledger
+        self.clock = clock
 
     # ---- reading ----
 
     def of_job(self, job: int, *states: State) -> list[Batch]:
         """A job's batches, oldest first; those in these states, or all."""
         wanted = f" AND state IN ({', '.join('?' * len(states))})" if states else ""
-        rows = self._database.reader().execute(
-            f"SELECT {_COLUMNS} FROM batches WHERE job = ?{wanted} ORDER BY id", (job, *states)
-        )
-        names = _COLUMNS.split(", ")
-        return [Batch(**dict(zip(names, row, strict=True))) for row in rows]
+        return _select(self._database.reader(), f"job = ?{wanted}", (job, *states))
 
     def texts(self, batch: Batch) -> list[BatchText]:
         """The texts of a batch, in the order of its file's lines."""
@@ -198,7 +194,7 @@ class BatchStore:
         Raises:
             BudgetExceeded, Refused, StoreBusy: nothing is held or noted.
         """
-        now, key = self._clock(), secrets.token_hex(16)
+        now, key = self.clock(), secrets.token_hex(16)
         price = line_price(model, now)
 
         def write(conn: Connection) -> tuple[Batch, Hold] | None:
@@ -207,43 +203,36 @@ class BatchStore:
                 request=request, policy=policy.name, model=model.id, kind=claim_kind(model, "document"), route="batch",
                 collection=collection,
             )  # fmt: skip
-            opened = self._ledger.open_in(
-                conn,
-                [units],
-                purpose,
-                lambda group: sum(price(u.tokens) for u in group),
-                stored=stored,
-                sent=True,
+            opened = self.ledger.open_in(
+                conn, [units], purpose, lambda group: sum(price(u.tokens) for u in group), stored=stored, sent=True,
                 owner=f"batch {key}",
-            )
+            )  # fmt: skip
             if not opened.holds:
                 conn.execute("DELETE FROM requests WHERE id = ?", (request,))
                 return None
             hold = opened.holds[0]
             call = features_of(hold.units)
             estimate = "" if call is None else json.dumps({"features": call[0], "expected": call[1]})
-            tokens = sum(u.tokens for u in hold.units)
             cursor = conn.execute(
                 "INSERT INTO batches (job, key, provider, model, state, hold, texts, tokens, created, estimate)"
                 " VALUES (?, ?, ?, ?, 'intended', ?, ?, ?, ?, ?)",
-                (job, key, model.provider, model.id, hold.id, len(hold.units), tokens, now, estimate),
+                (
+                    *(job, key, model.provider, model.id, hold.id, len(hold.units)),
+                    *(sum(u.tokens for u in hold.units), now, estimate),
+                ),
             )
             number = int(cursor.lastrowid or 0)
             conn.executemany(  # in the order of the table's key: the fastest
                 "INSERT INTO batch_texts (batch, digest, line, tokens) VALUES (?, ?, ?, ?)",
                 sorted((number, u.digest, line, u.tokens) for line, u in enumerate(hold.units, 1)),
             )
-            batch = Batch(
-                id=number, job=job, key=key, provider=model.provider, model=model.id, state="intended", remote="",
-                hold=hold.id, texts=len(hold.units), tokens=tokens, created=now, submitted=None, ended=None, reason="",
-            )  # fmt: skip
-            return batch, hold
+            return _select(conn, "id = ?", (number,))[0], hold
 
         return await self._database.write(write)
 
     async def move(self, batch: Batch, to: State, remote: str) -> Batch | None:
         """Take a batch to its next state (or note the time of another try); None: somebody else moved it first."""
-        now = self._clock()
+        now = self.clock()
 
         def write(conn: Connection) -> bool:
             return _move(conn, batch, to, remote=remote, submitted=now)
@@ -253,12 +242,12 @@ class BatchStore:
 
     async def withdraw(self, batch: Batch, reason: str) -> bool:
         """Release the money and the texts of a batch that was never submitted. False: somebody else moved it first."""
-        now = self._clock()
+        now = self.clock()
 
         def write(conn: Connection) -> bool:
             if not _move(conn, batch, "withdrawn", ended=now, reason=reason):
                 return False
-            self._ledger.end_in(conn, batch.hold, billed=0, tokens=0, texts=0, unconfirmed=0, reason="")
+            self.ledger.end_in(conn, batch.hold, billed=0, tokens=0, texts=0, unconfirmed=0, reason="")
             conn.execute("DELETE FROM requests WHERE id = (SELECT request FROM holds WHERE id = ?)", (batch.hold,))
             conn.execute("DELETE FROM batch_texts WHERE batch = ?", (batch.id,))
             return True
@@ -270,7 +259,7 @@ class BatchStore:
 
         The vectors are stored by then. False: somebody else moved it first.
         """
-        now = self._clock()
+        now = self.clock()
         stored = sum(text.state == "stored" for text in result.texts)
         price = price_on(model, _day(batch.created))
         normal = 0 if price is None or price.now is None else price_tokens(result.tokens, price.now)
@@ -317,27 +306,20 @@ class BatchStore:
                     conn, batch.model, call["features"], expected=call["expected"], billed=result.tokens,
                     most=batch.tokens,
                 )  # fmt: skip
-            self._ledger.end_in(
-                conn,
-                batch.hold,
-                billed=result.billed,
-                tokens=result.tokens,
-                texts=stored,
-                unconfirmed=result.unconfirmed,
-                reason=result.doubt,
-            )
+            self.ledger.end_in(
+                conn, batch.hold, billed=result.billed, tokens=result.tokens, texts=stored,
+                unconfirmed=result.unconfirmed, reason=result.doubt,
+            )  # fmt: skip
             close_request(conn, request, now, policy, collection, outcome, replay, route="batch")
             return True
 
         return await self._database.write(write, patience_s=SETTLE_PATIENCE_S)
 
-    async def forgive(self, job: int) -> None:
-        """Let the texts of a job that failed for good be tried again."""
 
-        check_move("settled", "closed")
-        await self._database.write(
-            lambda conn: change(conn, "UPDATE batches SET state = 'closed' WHERE job = ? AND state = 'settled'", (job,))
-        )
+def close_settled(conn: Connection, job: int) -> None:
+    """Let the texts of a job that failed for good be tried again, in the caller's transaction."""
+    check_move("settled", "closed")
+    conn.execute("UPDATE batches SET state = 'closed' WHERE job = ? AND state = 'settled'", (job,))
 
 
 def forget_texts(conn: Connection, digests: Sequence[bytes]) -> None:
@@ -347,6 +329,11 @@ def forget_texts(conn: Connection, digests: Sequence[bytes]) -> None:
         " ('settled', 'withdrawn', 'closed'))",
         [(digest,) for digest in digests],
     )
+
+
+def _select(conn: Connection, where: str, values: Sequence[object]) -> list[Batch]:
+    rows = conn.execute(f"SELECT {_COLUMNS} FROM batches WHERE {where} ORDER BY id", tuple(values))
+    return [Batch(**dict(zip(_COLUMNS.split(", "), row, strict=True))) for row in rows]
 
 
 def _move(conn: Connection, batch: Batch, to: State, **columns: object) -> bool:

@@ -277,10 +277,10 @@ def migrations() -> Migrations:
             said = dict(enumerate(reason.split("\n"), 1))
             db.conn.executemany(
                 "INSERT INTO batch_texts VALUES (?, ?, ?, ?, ?, ?)",
-                [
+                sorted(
                     (batch, digest, line, tokens, names[min(state, 2)], said.get(state, "") if state > 1 else "")
                     for line, (digest, tokens, state) in enumerate(record.iter_unpack(packed), 1)
-                ],
+                ),
             )
         db.conn.execute("UPDATE batches SET reason = substr(reason, 1, instr(reason || char(10), char(10)) - 1)")
         db.conn.execute("ALTER TABLE batches DROP COLUMN digests")

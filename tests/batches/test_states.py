@@ -61,9 +61,9 @@ async def test_a_job_costs_its_batch_price_to_the_nanodollar(
         progress = await finish(router, tier, sandbox, TEXTS, job)
         assert (progress.open, progress.done, progress.failed, progress.error) == (0, 40, 0, None)
         assert_right(router, TEXTS, model)
-        bill, books = sandbox.bill(), audit(router.database.reader())
-        assert bill.nanodollars == books.settled == progress.spent
-        assert (books.unconfirmed, books.held, books.pending, bill.most_often) == (0, 0, 0, 1)
+        bill, sums = sandbox.bill(), audit(router.database.reader())
+        assert bill.nanodollars == sums.settled == progress.spent
+        assert (sums.unconfirmed, sums.held, sums.pending, bill.most_often) == (0, 0, 0, 1)
         assert bill.nanodollars <= held
         total = router.usage.total(since=0, until=time.time() + 900)
         assert (total.texts, total.tokens, total.charged) == (40, bill.tokens, bill.nanodollars)
@@ -367,9 +367,9 @@ async def test_results_that_do_not_end_are_given_up(
             patch.setattr("router.batches.states.results_limit", lambda model, texts: 2_000)
             reasons = [(await tier.step(SomeJob(), misses_of(router, []))).reason for _ in range(LOOKS)]
         assert all("incomplete" in reason for reason in reasons[:-1])
-        books = audit(router.database.reader())
-        assert (books.settled, books.held) == (0, 0)
-        assert books.unconfirmed >= sandbox.bill().nanodollars > 0
+        sums = audit(router.database.reader())
+        assert (sums.settled, sums.held) == (0, 0)
+        assert sums.unconfirmed >= sandbox.bill().nanodollars > 0
         downloads = [entry for entry in sandbox.received() if entry.operation.endswith("/content")]
         assert len(downloads) == LOOKS
         assert list((tmp_path / "batches").iterdir()) == []

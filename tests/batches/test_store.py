@@ -13,7 +13,17 @@ import pytest
 from router.domain.values import Model, Unit
 from router.engine import Router
 from router.pipeline.validate import digest
-from router.store.batches import MOVES, Batch, BatchStore, BatchText, Settlement, State, check_move, forget_texts
+from router.store.batches import (
+    MOVES,
+    Batch,
+    BatchStore,
+    BatchText,
+    Settlement,
+    State,
+    check_move,
+    close_settled,
+    forget_texts,
+)
 from tests.batches.batches import SMALL
 from tests.faults.ledger_oracle import audit
 
@@ -121,7 +131,7 @@ async def test_texts_keep_the_order_of_their_lines(here: Stored) -> None:
 
 
 async def test_tries_failures_and_counts_of_a_job(here: Stored) -> None:
-    """By text, over the batches that were settled; forgiven ones count no more, but what they embedded does."""
+    """By text, over the batches that were settled; closed ones count no more, but what they embedded does."""
     first = await here.at("submitted", "a", "b", "c")
     await here.settle(first, outcome("a", "stored"), outcome("b", "open"), outcome("c", "failed", "too odd"))
     second = await here.at("submitted", "b", "d")
@@ -131,7 +141,7 @@ async def test_tries_failures_and_counts_of_a_job(here: Stored) -> None:
     assert here.store.failures(1) == {digest("c"): "too odd", digest("d"): "odd too"}
     assert here.store.counts(1) == (1, 2)
     assert (here.store.tries(2), here.store.failures(2), here.store.counts(2)) == ({}, {}, (0, 0))
-    await here.store.forgive(1)
+    await here.router.database.write(lambda conn: close_settled(conn, 1))
     assert (here.store.tries(1), here.store.failures(1), here.store.counts(1)) == ({}, {}, (1, 0))
     assert {batch.state for batch in here.store.of_job(1)} == {"closed"}
 

@@ -149,7 +149,7 @@ class Recovery:
 
 
 async def recover(folder: Path, sandbox: Sandbox, texts: list[str]) -> Recovery:
-    """Finish the job in a program of its own; check the books, the vectors and the provider's bill."""
+    """Finish the job in a program of its own; check the ledger, the vectors and the provider's bill."""
     before = audit_folder(folder)
     async with opened(folder, sandbox, grace_s=GRACE_S, limits=Limits(lines=LINES)) as (router, tier):
         conn = router.database.reader()
@@ -166,13 +166,13 @@ async def recover(folder: Path, sandbox: Sandbox, texts: list[str]) -> Recovery:
                 await asyncio.sleep(0.01)  # a batch whose fate is unknown may yet show in the provider's list
         assert kept <= stored(router, texts), "an acknowledged vector is lost"
         assert_right(router, texts)
-        books, bill = audit(conn), sandbox.bill()
-        assert (books.held, books.pending) == (0, 0), "a hold leaked"
+        sums, bill = audit(conn), sandbox.bill()
+        assert (sums.held, sums.pending) == (0, 0), "a hold leaked"
         assert conn.execute("SELECT count(*) FROM claims").fetchone() == (0,), "a claim leaked"
-        assert bill.nanodollars <= books.shown, "the provider billed more than the ledger shows"
+        assert bill.nanodollars <= sums.shown, "the provider billed more than the ledger shows"
         for charge in charges:
             assert conn.execute("SELECT id, amount FROM charges WHERE id = ?", charge[:1]).fetchone() == charge
-        assert progress.spent == books.shown
+        assert progress.spent == sums.shown
         assert list((folder / "batches").iterdir()) == [], "a file was left behind"
     again = sum(times - 1 for times in bill.digests.values())
     return Recovery(
