@@ -34,7 +34,7 @@ def documents(host: Host, info: CollectionInfo) -> None:
         widgets.empty("No document yet. Add some above.", ":material/description:")
         return
     pages = -(-total // PAGE)
-    page = 1 if pages == 1 else int(st.number_input(f"Page, of {pages:,}", 1, pages, 1, key=f"page {name}", width=160))
+    page = 1 if pages == 1 else int(st.number_input(f"Page (of {pages:,})", 1, pages, 1, key=f"page {name}", width=160))
     rows = {row.id: row for row in host.library.documents(name, limit=PAGE, offset=(page - 1) * PAGE)}
     zone = host.router.policies.zone(info.collection.policy)
     columns = ["document", "state", "chunks", "size", "added", *["why"] * any(row.reason for row in rows.values())]
@@ -152,7 +152,7 @@ def _hits(found: Found) -> None:
     missing = f" {plural(found.missing, 'text')} without a vector yet: not searched." if found.missing else ""
     with st.container(horizontal=True, vertical_alignment="center"):
         widgets.route_badge(found.route)
-        compared = f"{plural(found.searched, 'text')} compared in {found.space} · query {price}.{missing}"
+        compared = f"{plural(found.searched, 'text')} compared in {found.space} · query: {price}.{missing}"
         st.caption(md(f"{compared} Scores are cosines; 1 is the same direction."))
     if not found.hits:
         widgets.empty("Nothing was found.", ":material/search_off:")

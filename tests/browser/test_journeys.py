@@ -19,7 +19,7 @@ def test_a_policy_with_a_budget_holds(page: Page, app_url: str, sandbox: Sandbox
     name, dollars = page.get_by_label("Name"), page.get_by_label("Dollars")
     visit(page, f"{app_url}/policies")
     press(page, page.get_by_role("button", name="New policy"), then=name)
-    write(page, name, "tiny", then=page.get_by_text("As the defaults: balanced"))
+    write(page, name, "tiny", then=page.get_by_text("The defaults: balanced"))
     press(page, page.get_by_role("button", name="Add a budget"), then=dollars)
     write(page, dollars, "0.00001", then=page.get_by_text("budget: none → $0.000010 a month"))
     choose(page, "When the money is gone", "Refuse")
