@@ -13,7 +13,7 @@ from pages.components.format import charged, estimate, md, percent, plural, size
 from router.domain.values import Refusal
 from router.host import Host
 from router.library import CollectionInfo
-from router.search.search import Found
+from router.search.search import SearchResult
 from router.store.models import DocumentRow, Generation
 
 PAGE = 100
@@ -144,7 +144,7 @@ def search(host: Host, info: CollectionInfo) -> None:
         )
     if asked and query.strip():
         st.session_state[f"found {name}"] = Task(host, lambda _: host.library.search(name, query, k=int(k)))
-    task: Task[Found] | None = st.session_state.get(f"found {name}")
+    task: Task[SearchResult] | None = st.session_state.get(f"found {name}")
     if task is None:
         model = host.router.catalog.get(info.active.model)
         price = "free" if model.local else "a few thousandths of a cent at most, unless it was asked before"
@@ -153,7 +153,7 @@ def search(host: Host, info: CollectionInfo) -> None:
         _hits(found)
 
 
-def _hits(found: Found) -> None:
+def _hits(found: SearchResult) -> None:
     cost = "free" if not found.cost + found.unconfirmed else charged(found.cost, found.unconfirmed)
     missing = f" {plural(found.missing, 'text')} had no vector yet and could not be found." if found.missing else ""
     with st.container(horizontal=True, vertical_alignment="center"):

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from router.ingest.files import FileReport
     from router.jobs.quote import CorpusQuote
     from router.library import CollectionInfo, Library
-    from router.search.search import Found
+    from router.search.search import SearchResult
     from router.store.jobs import Job
     from router.store.models import DocumentRow
 
@@ -173,7 +173,7 @@ def search(
 ) -> None:
     """The chunks nearest to a query, by exact cosine."""
 
-    async def work(library: Library) -> Found:
+    async def work(library: Library) -> SearchResult:
         return await library.search(name, query, k=k)
 
     found = with_library(work)
