@@ -31,7 +31,7 @@ from router.jobs.estimate import CorpusEstimate, estimate
 from router.jobs.planning import Planner, check_size
 from router.jobs.quote import CorpusQuote
 from router.jobs.worker import Worker
-from router.search.search import Found, Searcher
+from router.search.search import Searcher, SearchResult
 from router.store.collections import Corpora
 from router.store.jobs import Job, JobRoute, JobStore
 from router.store.models import EVERY, READY, Collection, DocumentRow, Generation, StoredChunk
@@ -87,7 +87,7 @@ class Library:
         self._readings: set[asyncio.Future[list[FileReport]]] = set()
 
     async def aclose(self) -> None:
-        """Let files that are being read end at their next block, then write what is queued and close."""
+        """Stop reading files at their next block, then write what is queued and close."""
         self._closing = True
         if self._readings:
             await asyncio.wait(self._readings)
@@ -369,7 +369,7 @@ class Library:
         return self.jobs.get(number)
 
     async def pause(self, number: int) -> Job:
-        """Let a job rest until somebody resumes it. Raises BadInput where it has ended."""
+        """Pause a job until it is resumed. Raises BadInput where it has ended."""
         return await self.jobs.pause(number)
 
     async def resume(self, number: int) -> Job:
@@ -395,7 +395,7 @@ class Library:
 
     # ---- use ----
 
-    async def search(self, name: str, query: str, *, k: int = 10) -> Found:
+    async def search(self, name: str, query: str, *, k: int = 10) -> SearchResult:
         """The chunks nearest to a query, by exact cosine; see `Searcher.search`."""
         return await self._searcher.search(name, query, k=k)
 
@@ -433,7 +433,7 @@ class Library:
             more = f" and {len(missing) - 3:,} more" if missing[3:] else ""
             raise BadInput(
                 f"The collection '{name}' has no document {', '.join(map(repr, missing[:3]))}{more}.",
-                "Look at its documents again; somebody may have deleted it.",
+                "List its documents again; it may have been deleted.",
             )
         if vectors:
             await self._eraser().documents(collection.id, documents)

@@ -14,7 +14,7 @@ from pages.components.upload import PREVIEW_HEIGHT
 from router.domain.values import Refusal
 from router.host import Host
 from router.library import CollectionInfo
-from router.search.search import Found
+from router.search.search import SearchResult
 from router.store.models import DocumentRow, Generation
 
 PAGE = 100
@@ -138,7 +138,7 @@ def search(host: Host, info: CollectionInfo) -> None:
         )
     if submitted and query.strip():
         st.session_state[f"search task {name}"] = Task(host, lambda _: host.library.search(name, query, k=int(k)))
-    task: Task[Found] | None = st.session_state.get(f"search task {name}")
+    task: Task[SearchResult] | None = st.session_state.get(f"search task {name}")
     if task is None:
         model = host.router.catalog.get(info.active.model)
         price = "free" if model.local else "at most a few thousandths of a cent, or free if it is cached"
@@ -147,7 +147,7 @@ def search(host: Host, info: CollectionInfo) -> None:
         _hits(found)
 
 
-def _hits(found: Found) -> None:
+def _hits(found: SearchResult) -> None:
     price = cost(found.cost, found.unconfirmed)
     missing = f" {plural(found.missing, 'text')} without a vector yet: not searched." if found.missing else ""
     with st.container(horizontal=True, vertical_alignment="center"):

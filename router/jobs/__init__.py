@@ -1,1 +1,3 @@
-"""Jobs of collections: what they would cost, their plan, and the worker that runs them."""
+"""Jobs of collections: what embedding would cost (quote, estimate), the planner that begins a job, and the worker.
+
+What stops a job is in `errors`."""

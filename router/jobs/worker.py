@@ -83,7 +83,7 @@ class Worker:
         await self._tier.aclose()
 
     async def run_all(self) -> None:
-        """Run jobs until there is nothing more to do for now: what is left is paused, or waits for a later time."""
+        """Run jobs until none is ready: those left are paused, or wait for a later time."""
         while True:
             await self._take()
             if not self._runs:
@@ -140,7 +140,7 @@ class Worker:
                 await self._jobs.let_go(job.id)
 
     async def _watch(self, job: Job, live: Live, work: asyncio.Future[None]) -> None:
-        """Keep the lease and the figures up to date while the work goes on; end it when the job is no longer ours."""
+        """Renew the lease and the figures while the work goes on; return when the job is no longer this worker's."""
         while True:
             await asyncio.wait([work], timeout=self._poll_s)
             if work.done():
@@ -176,7 +176,7 @@ class Worker:
     # ---- now ----
 
     async def _embed(self, job: Job, live: Live, cache: Embedded) -> int:
-        """Pass over what is missing until a whole pass finds nothing. Returns the revision that this is true of."""
+        """Embed what is missing until a whole pass finds nothing. Returns the revision of which this is true."""
         while True:
             revision = await self._revision(job)
             failed = await asyncio.to_thread(self._jobs.failed, job.id)
@@ -234,7 +234,7 @@ class Worker:
     # ---- by batch ----
 
     async def _by_batch(self, job: Job, live: Live, cache: Embedded) -> int:
-        """Step until every text is embedded or has failed for good. Returns the revision that this is true of."""
+        """Step until every text is embedded or has failed for good. Returns the revision of which this is true."""
         done = -1
         while True:
             revision = await self._revision(job)
@@ -259,7 +259,7 @@ class Worker:
         return _Misses(self._corpora, job.collection_id, missing(self._corpora, job.collection_id, cache))
 
     async def _follow(self, job: Job, live: Live) -> None:
-        """Fetch what batches of a job that no longer runs have made, and send nothing more."""
+        """Fetch the results of batches of a job that no longer runs, and send nothing more."""
         cancel = job.state == "cancelled"
         while True:
             step = await (self._tier.cancel(job) if cancel else self._tier.step(job, lambda n: ()))

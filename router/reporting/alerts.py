@@ -17,7 +17,7 @@ from router.domain import money
 from router.domain.policy import window_bounds
 from router.domain.values import BudgetState
 from router.reporting import figures
-from router.store.alerts import MOST_TRIES, Alert, AlertStore, Key, Kind
+from router.store.alerts import MOST_TRIES, Alert, AlertKind, AlertStore, Key
 from router.store.balances import ACCOUNT
 from router.store.ledger import Ledger
 from router.store.policies import Policies
@@ -51,7 +51,7 @@ def due(watched: Iterable[Watched], given: Collection[Key], now: float) -> list[
     for one in watched:
         budget, used = one.state.budget, one.state.used
         for threshold in THRESHOLDS:
-            kind: Kind = "actual"
+            kind: AlertKind = "actual"
             expected = used
             if not _reaches(used, threshold, budget.amount):
                 kind, expected = "forecast", one.expected or 0

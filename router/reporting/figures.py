@@ -19,15 +19,15 @@ from router.store.usage import Order, Place, Slice, Usage
 Where = Mapping[str, str]
 
 LOOK_BACK = 7
-"""A forecast goes by so many whole days before today, or by as many as there are since the first request."""
+"""Whole days before today that a forecast is based on, or those since the first request where these are fewer."""
 HOUR_S = 3_600
 Z80 = 1.2816
-"""Four of five outcomes of a normal distribution are within so many standard deviations of its mean."""
+"""Standard deviations around the mean within which four of five outcomes of a normal distribution are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """Sums over a stretch of time. Money in nanodollars.
+    """Sums over a time range. Money in nanodollars.
 
     Attributes:
         asked: texts asked and answered, repeats included.
@@ -93,11 +93,11 @@ class Day:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
-    """Where a budget is at the end of its window if days go on as they went. Money in nanodollars.
+    """What a budget will have used at the end of its window, by the days before. Money in nanodollars.
 
     Attributes:
         expected, low, high: spent by `ends`; four times of five it is between low and high.
-        per_day: the mean of the days that it goes by.
+        per_day: the mean of the days that it is based on.
         days: how many days that is.
         runs_out: the day on which the limit is reached, if that is before `ends`; None otherwise.
     """
@@ -225,8 +225,8 @@ def behind(
 
 def p95s(usage: Usage, report: Iterable[Day], *, zone: str, where: Where | None = None) -> list[float]:
     """The 95th percentile of latency of each day or hour of a report, in ms; 0.0 where there were no requests."""
-    stretches = [bounds_of_bucket(d.day, zone) for d in report]
-    return [usage.latency(since=since, until=until, share=0.95, where=where) for since, until in stretches]
+    buckets = [bounds_of_bucket(d.day, zone) for d in report]
+    return [usage.latency(since=since, until=until, share=0.95, where=where) for since, until in buckets]
 
 
 def today(now: float, zone: str) -> date:

@@ -1,7 +1,7 @@
-"""Prices held against another source: the package `genai-prices`, offline, and the catalog that the program came with.
+"""Prices compared with another source: the package `genai-prices`, offline, and with the catalog as shipped.
 
-The package is a second pair of eyes, not a source: it knows no batch prices and not every model, and what differs is
-for a person to look up at the vendor. What differs from the shipped catalog was set in `router.toml`.
+The package is a check and not a source: it has no batch prices and not every model, and a difference is for a person to
+look up at the vendor. A price that differs from the shipped catalog's was set in `router.toml`.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class VectorWriter(Protocol):
     """An open vector file."""
 
     def write(self, ids: Sequence[str], texts: Sequence[str] | None, vectors: NDArray[np.float32]) -> None:
-        """Append n rows. `vectors` is (n, dimensions) float32; `texts` is not looked at where the file has none.
+        """Append n rows. `vectors` is (n, dimensions) float32; `texts` is ignored where the file has none.
 
         Raises:
             BadInput: the lengths, the shape or the dtype do not fit.
@@ -100,12 +100,12 @@ def _writer_for(path: Path) -> Callable[..., _Writer]:
 
 
 def safe_cell(value: str) -> str:
-    """A cell of a CSV file that no spreadsheet takes for a formula: an apostrophe goes before =, +, -, @, tab or CR."""
+    """A cell of a CSV file that no spreadsheet reads as a formula: an apostrophe goes before =, +, -, @, tab or CR."""
     return f"'{value}" if value.startswith(_ACTIVE) else value
 
 
 class _Writer(ABC):
-    """What all kinds share: the check of what comes in."""
+    """What all formats share: the check of the input."""
 
     def __init__(self, part: Path, about: dict[str, Any], with_text: bool) -> None:
         self.part, self.about, self.with_text = part, about, with_text
@@ -126,14 +126,14 @@ class _Writer(ABC):
 
     @abstractmethod
     def _append(self, ids: list[str], texts: list[str] | None, vectors: NDArray[np.float32]) -> None:
-        """Write n rows that were checked."""
+        """Write n checked rows."""
 
     def finish(self) -> None:
         """Write what is still to be written and close the target. Called once, when all went well."""
         self.close()
 
     def close(self) -> None:  # noqa: B027  # the kinds that are folders have nothing open
-        """Let go of the files. Called at the end in any case."""
+        """Close the files. Called at the end in any case."""
 
 
 class _Parquet(_Writer):

@@ -53,7 +53,7 @@ class Matrix:
 
 
 class VectorIndex:
-    """The matrices of the collections that were searched last; the one that was searched longest ago goes first."""
+    """The vectors of the collections that were searched last; those searched longest ago are evicted first."""
 
     def __init__(self, corpora: Corpora, cache: Cache) -> None:
         self._cache = cache
@@ -63,7 +63,7 @@ class VectorIndex:
         self._too_large: dict[int, Hashable] = {}
 
     def forget(self) -> None:
-        """Let go of all; never waits for one that is being read."""
+        """Empty the index; never waits for a collection that is being read."""
         self._matrices = OrderedDict()
 
     def get(self, collection: Collection, generation: Generation, vectors: Embedded) -> Matrix | None:

@@ -1,4 +1,4 @@
-"""Search inside a collection, and taking its vectors out.
+"""Search inside a collection, and the export of its vectors.
 
 The nearest chunks are found by exact cosine over every vector of the searched generation: those of the vector index in
 memory where they fit, and else block by block from disk.
@@ -41,11 +41,11 @@ class Hit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """What a search came to. Money in nanodollars.
+class SearchResult:
+    """The result of a search. Money in nanodollars.
 
     Attributes:
-        searched: distinct texts whose vectors were looked at; `missing` have none yet.
+        searched: distinct texts that have a vector; `missing` have none yet.
         cost, unconfirmed: of embedding the query.
         route: how the query was answered: from the cache, locally or over an API.
     """
@@ -63,7 +63,7 @@ class Found:
 
 
 class Searcher:
-    """Reads the vectors of collections."""
+    """Searches and exports the vectors of collections."""
 
     def __init__(
         self,
@@ -85,10 +85,10 @@ class Searcher:
         self._index = VectorIndex(corpora, cache)
 
     def forget(self) -> None:
-        """Let go of the vectors in memory."""
+        """Empty the vector index."""
         self._index.forget()
 
-    async def search(self, name: str, query: str, *, k: int = 10) -> Found:
+    async def search(self, name: str, query: str, *, k: int = 10) -> SearchResult:
         """The k chunks nearest to a query, nearest first; each distinct text once.
 
         The query is embedded in the generation's space under the role `query`, which a paid model charges for.
@@ -112,7 +112,7 @@ class Searcher:
             collection=collection.name,
         )
         hits, searched, missing = await asyncio.to_thread(self._look, collection, generation, result.vectors[0], k)
-        return Found(
+        return SearchResult(
             hits=hits,
             searched=searched,
             missing=missing,

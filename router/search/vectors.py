@@ -49,7 +49,7 @@ def embedded(cache: Cache, catalog: Catalog, generation: Generation, policy: Pol
 
 
 def worth_embedding(page: Sequence[Distinct]) -> list[bytes]:
-    """The digests of those that are more than a rule or a page number."""
+    """The digests of those that are not near-empty (more than a rule or a page number)."""
     return [one.digest for one in page if not one.near_empty]
 
 

@@ -19,7 +19,7 @@ AGAIN_S = 30.0
 STALE_S = 3_600.0
 """An alert that was not delivered within this time is not delivered any more."""
 
-Kind = Literal["actual", "forecast"]
+AlertKind = Literal["actual", "forecast"]
 Key = tuple[str, str, int, int, bool, str, int]
 
 
@@ -40,7 +40,7 @@ class Alert:
     start: int
     amount: int
     hard: bool
-    kind: Kind
+    kind: AlertKind
     threshold: int
     used: int
     expected: int
@@ -70,7 +70,7 @@ class AlertStore:
         self.database = database
 
     async def add(self, alerts: Iterable[Alert]) -> list[Alert]:
-        """Write alerts down; returns those that nobody wrote before."""
+        """Write alerts down; returns those that were not there yet."""
 
         def write(conn: Connection) -> list[Alert]:
             return [alert for alert in alerts if _insert(conn, alert)]

@@ -29,10 +29,10 @@ def paid_enabled(conn: Connection) -> bool:
 
 
 def require_permission(conn: Connection, policy: str, model: str) -> None:
-    """Raise Refused where a paid call to this model may not leave as things stand now.
+    """Raise Refused where the kill switch or the policy, as it is now, forbids a paid call to this model.
 
-    Read by every hold, and again before each call leaves: the kill switch and the newest version of the policy, which
-    may have been edited or deleted while a request or a job runs.
+    Checked by every hold, and again before each call is sent: the policy may be edited or deleted, and the switch
+    turned, while a request or a job runs.
     """
     if not paid_enabled(conn):
         raise Refused("All paid calls are stopped by the kill switch.", "Turn it off to spend again.")
@@ -137,7 +137,7 @@ def used_in(conn: Connection, owner: str, window: str, start: int) -> int:
 
 
 def excess_in(conn: Connection, owner: str, window: str, start: int) -> int:
-    """Nanodollars by which the holds of a window are more than they will likely be settled at."""
+    """Nanodollars by which the holds of a window exceed what they will likely be settled at."""
     # As text, and not by json_each: every decision asks for it. The scope stands there as `insert_hold` writes it.
     (found,) = conn.execute(
         "SELECT coalesce(sum(amount - expected), 0) FROM holds WHERE state = 'pending' AND amount > expected"

@@ -48,7 +48,7 @@ WHEN_DAMAGED = {
 """What to do about a file that SQLite cannot read."""
 LOG_TRIES = 10
 PATIENCE_S = 5.0
-"""How long a write waits for another program's lock before it is refused."""
+"""How long a write waits for another process's lock before it is refused."""
 
 
 def connect(path: Path, *, page_size: int = 4096, readonly: bool = False, mapped: bool = True) -> Connection:
@@ -61,7 +61,7 @@ def connect(path: Path, *, page_size: int = 4096, readonly: bool = False, mapped
     _switch_to_wal(conn)
     conn.execute("PRAGMA synchronous=FULL")
     conn.execute("PRAGMA foreign_keys=ON")
-    conn.execute("PRAGMA secure_delete=ON")  # from the first row on: pages that split leave copies behind as well
+    conn.execute("PRAGMA secure_delete=ON")  # from the first row on: pages that split leave copies as well
     conn.execute(f"PRAGMA mmap_size={(1 << 36) * mapped}")
     conn.execute("PRAGMA temp_store=MEMORY")
     if readonly:
@@ -70,12 +70,12 @@ def connect(path: Path, *, page_size: int = 4096, readonly: bool = False, mapped
 
 
 def open_readonly(path: Path) -> Connection:
-    """A plain connection for a look at a file, which is neither made nor changed."""
+    """A read-only connection to a file that is neither created nor changed."""
     return sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5.0)
 
 
 def _switch_to_wal(conn: Connection) -> None:
-    """WAL; where several programs create a file at once, SQLite says "locked" without waiting, so it is asked again."""
+    """WAL; where several processes create a file at once, SQLite says "locked" without waiting, so it is retried."""
     for attempt in range(200):
         try:
             conn.execute("PRAGMA journal_mode=WAL")
@@ -199,7 +199,7 @@ class Database:
     def submit(self, fn: Callable[[Connection], T], *, patience_s: float = PATIENCE_S) -> Future[T]:
         """Queue `fn` for the writer thread; the future resolves after its commit.
 
-        `fn` runs under a savepoint of its own: if it raises, its changes are undone and nobody else's.
+        `fn` runs under a savepoint of its own: if it raises, only its own changes are undone.
 
         Raises (in the future):
             StoreBusy: the lock was not had within `patience_s` seconds; nothing was written.
@@ -278,7 +278,7 @@ class Database:
                     failed.append((item, exc))
                 except sqlite3.Error:
                     if not self._conn.in_transaction:
-                        raise  # SQLite gave up the whole transaction: nobody's changes stand
+                        raise  # SQLite rolled back the whole transaction
                     self._conn.execute("ROLLBACK TO item")
                     raise
                 except BaseException as exc:
@@ -291,7 +291,7 @@ class Database:
         except sqlite3.Error as exc:
             if self._conn.in_transaction:
                 self._conn.execute("ROLLBACK")
-            if len(group) > 1:  # find the one that fails; the others are not to suffer for it
+            if len(group) > 1:  # one of them fails: each gets a transaction of its own
                 for item in group:
                     self._commit_group([item])
             else:
@@ -333,7 +333,7 @@ class Database:
             return
         import sqlite_utils
 
-        for attempt in range(60):  # two programs may start at once: one migrates, the other finds it done
+        for attempt in range(60):  # of two processes that start at once, one migrates
             try:
                 self._conn.execute("BEGIN IMMEDIATE")
                 break

@@ -1,4 +1,4 @@
-"""The rows of the ledger: holds, charges and claims, as SQL. What they mean is `Ledger`'s.
+"""The rows of the ledger: holds, charges and claims, as SQL. Their meaning is in `Ledger`.
 
 Every function runs inside the caller's transaction.
 """
@@ -17,7 +17,7 @@ from router.store.usage import add_charge
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Purpose:
-    """What a hold is for; carried into its charge."""
+    """What a hold is for; copied to its charges."""
 
     request: int
     policy: str
@@ -39,7 +39,7 @@ class Hold:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
-    """What `open` gave: holds for the calls to send, and the texts that need no call of ours.
+    """The result of `Ledger.open`: holds for the calls to send, and the texts that need no call.
 
     `stored` were found in the cache under the write lock; `busy` are claimed by another request.
     """
@@ -50,7 +50,7 @@ class Opened:
 
 
 def claim_kind(model: Model, role: Role) -> str:
-    """What a text is claimed for: its space and role, not its model, so that two ways to a space are not both paid."""
+    """What a text is claimed for: its space and role, not its model, so that it is not paid for twice in a space."""
     return f"{model.space}|{model.role_key(role)}"
 
 

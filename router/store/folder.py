@@ -1,4 +1,4 @@
-"""The data folder as a whole: for its owner's eyes only, and refused where its parts do not belong together."""
+"""The data folder as a whole: readable by its owner only, and refused where its files do not belong together."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OWN = (
     "batches",
     "batches/**/*",
 )
-"""What this program writes into the folder; other files there are somebody else's business."""
+"""What this program writes into the folder; other files there are left alone."""
 _CONTENTS = {"vectors.db": "vectors", "corpora.db": "collections"}
 
 
@@ -50,7 +50,7 @@ def prepare(data: Path) -> None:
 
 
 def open_to_others(data: Path) -> list[Path]:
-    """What this program wrote into the folder and others of this machine can get at."""
+    """Files of this program in the folder that other users of the machine can read or write."""
     found = {path for pattern in OWN for path in data.glob(pattern) if not path.is_symlink()}
     return sorted(path for path in found if path.stat().st_mode & OTHERS)
 

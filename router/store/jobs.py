@@ -21,9 +21,9 @@ JobRoute = Literal["local", "api", "batch"]
 
 OPEN: tuple[JobState, ...] = ("queued", "running", "paused", "waiting")
 LEASE_S = 12.0
-"""A runner that has not renewed its lease for so long is taken for dead."""
+"""A runner that has not renewed its lease for this long is considered dead."""
 MOST_TRIES = 3
-"""Tries of a text that fails in a way that may have been billed; then it waits for somebody to ask for it again."""
+"""Tries of a text that fails in a way that may have been billed; then it is failed until `retry`."""
 PATIENCE_S = 600.0
 _UNDER_WAY = "SELECT 1 FROM batches b WHERE b.job = jobs.id AND b.state IN ('intended', 'uploaded', 'submitted')"
 _COLUMNS = (
@@ -53,7 +53,7 @@ class Job:
         total, done, failed: distinct texts.
         spent: charged, and charged without the provider's word.
         rate: texts a second, lately.
-        price_checked: USD per million tokens when somebody last agreed to it.
+        price_checked: USD per million tokens when the price was last confirmed.
     """
 
     id: int
@@ -185,7 +185,7 @@ class JobStore:
         return await self._current(await self.database.write(write))
 
     async def pause(self, number: int) -> Job:
-        """Let a job rest until somebody resumes it. Calls that have left are still answered and booked.
+        """Pause a job until it is resumed. Calls under way are still answered and charged.
 
         Raises:
             BadInput: it has ended, or there is none.
@@ -331,7 +331,7 @@ class JobStore:
     ) -> bool:
         """Give up the lease and, if the job is still running, leave it in this state.
 
-        False: somebody else changed it first, or (with `revision`) more was added: then the lease is kept.
+        False: its state was changed meanwhile, or (with `revision`) more was added: then the lease is kept.
         """
         now, owner = self.clock(), self.owner
 

@@ -1,4 +1,4 @@
-"""The ledger: money is held before a call leaves, at the most that it can cost, and settled with what was billed.
+"""The ledger: money is held before a call is sent, at the most that it can cost, and settled with what was billed.
 
 All SQL for holds, claims, charges, balances and leases is here, so that another database can take its place.
 True at every commit, for every hard budget: settled + unconfirmed + held <= limit, unless a provider billed
@@ -35,7 +35,7 @@ from router.store.learned import learn_from
 from router.store.reconcile import Unconfirmed, reconcile_in, unconfirmed
 
 LEASE_S = 15.0
-"""A process that has not renewed its lease for this long is taken for dead."""
+"""A process that has not renewed its lease for this long is considered dead."""
 LEASE_REASON = "its process died"
 SETTLE_PATIENCE_S = 600.0
 """A charge that must be written waits this long for the write lock."""
@@ -56,7 +56,7 @@ class Ledger:
     """Holds, charges, balances, claims and leases, in `router.db`."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
-        """`clock` gives epoch seconds; tests turn it."""
+        """`clock` gives epoch seconds."""
         self.database = database
         self.clock = clock
         self._owed: list[Callable[[Connection], object]] = []
@@ -144,12 +144,12 @@ class Ledger:
         return Hold(id=number, amount=amount, units=tuple(units), purpose=purpose)
 
     def _register(self, conn: Connection) -> None:
-        """Make sure that this process has a lease: one that overslept may have been swept, with its row."""
+        """Make sure that this process has a lease: after a long sleep of the machine it may have been swept."""
         now = self.clock()
         conn.execute("INSERT OR IGNORE INTO processes VALUES (?, ?, ?)", (self.process, now + LEASE_S, now))
 
     async def mark_sent(self, hold: Hold) -> bool:
-        """Note that the call is about to leave. False: the hold is gone (it was swept), so it must not leave.
+        """Note that the call is about to be sent. False: the hold was swept, so it must not be sent.
 
         Raises:
             Refused: as `may_leave` does; nothing is noted.
@@ -178,14 +178,14 @@ class Ledger:
     async def settle(
         self, hold: Hold, amount: int, tokens: int, *, confirmed: bool = False, unconfirmed: int = 0, doubt: str = ""
     ) -> bool:
-        """Book what was billed (nanodollars) and end the hold. False: somebody else ended it first.
+        """Charge what was billed (nanodollars) and end the hold. False: the hold had been ended by another process.
 
-        Where `confirmed`, the tokens are the provider's word, and the model's ratios are learned from them.
-        A hold that the sweeper had already turned into an unconfirmed charge is corrected: that charge is
-        struck and the true one booked.
+        Where `confirmed`, the tokens are the provider's figure, and the model's ratios are learned from them.
+        Where the sweeper had already turned the hold into an unconfirmed charge, that charge is struck and the billed
+        amount charged instead.
 
         Args:
-            unconfirmed: nanodollars that the provider claims beside it, and that cannot be true.
+            unconfirmed: nanodollars that the provider claims in addition, and that cannot be true.
             doubt: why the figures are not the provider's own, for the charges.
         """
 
@@ -201,7 +201,7 @@ class Ledger:
         return await self._write(write, owed=write)
 
     async def release(self, hold: Hold) -> bool:
-        """End a hold whose call is known to be unbilled. False: somebody else ended it first."""
+        """End a hold whose call is known to be unbilled. False: another process had ended it."""
 
         def write(conn: Connection) -> bool:
             return self._end(conn, hold.id)
@@ -227,12 +227,12 @@ class Ledger:
             billed: nanodollars that the provider says it billed; 0 where it is known to be unbilled; None where
                 it may have been billed: the whole hold becomes an unconfirmed charge.
             tokens: what was billed, in tokens.
-            unconfirmed: nanodollars that the provider claims beside `billed`, and that cannot be true.
+            unconfirmed: nanodollars that the provider claims in addition to `billed`, and that cannot be true.
             again: the calls to send instead; they take over the claims.
             price: nanodollars for a number of tokens.
 
         Returns the new holds, or why there are none: the money or the policy forbids it (the end of
-        the failed call is written all the same). Empty where somebody else ended the hold first.
+        the failed call is written all the same). Empty where another process had ended the hold.
         """
         doubtful = hold.amount if billed is None else unconfirmed or None
 
@@ -281,7 +281,7 @@ class Ledger:
             tokens, texts: of the part that was billed.
             reason: of the unconfirmed charge.
 
-        False: somebody else ended it first.
+        False: another process had ended it.
         """
         settled = billed if billed or tokens else None
         return self._end(
@@ -330,7 +330,7 @@ class Ledger:
         return True
 
     def busy(self, kind: str, digests: Sequence[bytes], *, in_batches: bool = False) -> set[bytes]:
-        """Which of these texts another request has claimed just now; with `in_batches`, only a batch."""
+        """Which of these texts are claimed by other requests now; with `in_batches`, by batches only."""
         return claimed(self.database.reader(), kind, digests, in_batches=in_batches)
 
     # ---- the provider's invoice ----
@@ -340,7 +340,7 @@ class Ledger:
         return unconfirmed(self.database.reader())
 
     async def reconcile(self, charge: int, *, confirm: bool) -> bool:
-        """Book what the provider's invoice says of an unconfirmed charge: it was billed (`confirm`), or it was not.
+        """Confirm an unconfirmed charge by the provider's invoice, or strike it where the invoice does not have it.
 
         False: there is no such charge, or it was reconciled before.
         """
@@ -398,7 +398,7 @@ class Ledger:
         return await self.database.write(write)
 
     async def leave(self) -> None:
-        """This process ends in good order; it has no holds left."""
+        """Give up this process's lease, unless it still has holds."""
 
         def write(conn: Connection) -> None:
             conn.execute(

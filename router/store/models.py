@@ -20,7 +20,7 @@ GenerationState = Literal["building", "active", "former"]
 READY: tuple[DocumentState, ...] = ("ready",)
 """Documents that were confirmed: these are embedded and searched."""
 TAKEN: tuple[DocumentState, ...] = ("ready", "added")
-"""... and those that were read and wait for somebody to confirm what they cost."""
+"""... and those that were read and wait for their cost to be confirmed."""
 EVERY: tuple[DocumentState, ...] = ("adding", "added", "ready", "failed")
 _LONG = 400  # characters from which a text is kept packed
 NAMES = ["m001_create_corpora", "m002_add_source", "m003_add_text_kind"]

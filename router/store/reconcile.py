@@ -1,7 +1,7 @@
 """Charges whose outcome is unknown, compared with the provider's invoice: confirmed or struck, by new entries.
 
-Nothing is edited. An unconfirmed charge is open until a `struck` entry of its hold takes it off; one that is confirmed
-is booked as `settled` beside it. Both count in the windows, and in the quarter-hour of the rollups, of the charge.
+No entry is edited. An unconfirmed charge is open until a `struck` entry of its hold takes it off; confirming appends a
+`settled` entry as well. Both count in the windows, and in the quarter-hour of the rollups, of the charge.
 """
 
 from __future__ import annotations

@@ -34,10 +34,10 @@ GRAINS: Mapping[int, tuple[str, ...]] = {
     6: ("policy", "collection"),
     0: DIMENSIONS,
 }
-"""What the rows of a grain tell apart; the other dimensions are empty. Coarsest first. The numbers are in the file."""
+"""The dimensions of a grain's rows; the others are empty. Coarsest first. The numbers are stored."""
 
 Span = Literal[1, 4, 96]
-Stretch = tuple[int, Span, int, int]
+Range = tuple[int, Span, int, int]
 """(1 or -1, span, first, end): rows to add or to take off; counted in spans since 1970."""
 Key = tuple[int, str, str, str, str]
 """(quarter, policy, collection, model, route)"""
@@ -85,16 +85,16 @@ def _rows(key: Key) -> Iterable[tuple[int, int, int, str, str, str, str]]:
 def sums(
     conn: Connection, first: int, end: int, columns: Sequence[str], filters: Mapping[str, str]
 ) -> dict[tuple[str | int, ...], list[int]]:
-    """Sums of the quarter-hours from `first` up to `end`, by some of `DIMENSIONS` or `quarter`, where these are so."""
+    """Sums of the quarter-hours from `first` up to `end`, by `DIMENSIONS` or `quarter`, filtered by equality."""
     by_quarter = "quarter" in columns
-    stretches: list[Stretch] = [(1, 1, first, end)] if by_quarter else _stretches(conn, first, end)
+    ranges: list[Range] = [(1, 1, first, end)] if by_quarter else _ranges(conn, first, end)
     named = ["start" if column == "quarter" else column for column in columns]
     select = ", ".join([*named, *(f"sum({c})" for c in SUMS)])
     group = f" GROUP BY {', '.join(named)}" if named else ""
     grain = _grain({*columns, *filters} - {"quarter"})
     found: dict[tuple[str | int, ...], list[int]] = {}
     n = len(columns)
-    for sign, span, start, stop in stretches:
+    for sign, span, start, stop in ranges:
         where, values = _where(span, grain, start, stop, filters)
         for row in conn.execute(f"SELECT {select} FROM rollups WHERE {where}{group}", values):
             if row[n] is None:  # a sum over nothing
@@ -113,7 +113,7 @@ def histograms(
     counts: Counter[tuple[str, int]] = Counter()
     grain = _grain({*filters, *(["route"] if by_route else [])})
     route = "route" if by_route else "''"
-    for sign, span, start, stop in _stretches(conn, first, end):
+    for sign, span, start, stop in _ranges(conn, first, end):
         where, values = _where(span, grain, start, stop, filters)
         for name, bucket, n in conn.execute(
             f"SELECT {route}, bucket, sum(requests) FROM latencies WHERE {where} GROUP BY 1, 2", values
@@ -131,7 +131,7 @@ def _grain(asked: set[str]) -> int:
 
 
 def _where(span: Span, grain: int, start: int, stop: int, filters: Mapping[str, str]) -> tuple[str, tuple[object, ...]]:
-    """The condition for a stretch. A few rows of one policy are sought one by one, past those of all others."""
+    """The condition for a range. A few rows of one policy are looked up one by one, past those of all others."""
     rest = "".join(f" AND {name} = ?" for name in filters)
     if filters and stop - start <= A_DAY:
         marks = ", ".join("?" * (stop - start))
@@ -141,8 +141,8 @@ def _where(span: Span, grain: int, start: int, stop: int, filters: Mapping[str, 
     return f"span = ? AND grain = ? AND start >= ? AND start < ?{rest}", (span, grain, start, stop, *filters.values())
 
 
-def _stretches(conn: Connection, first: int, end: int) -> list[Stretch]:
-    """The quarter-hours from `first` up to `end` as whole days, and as few hours or quarter-hours as do."""
+def _ranges(conn: Connection, first: int, end: int) -> list[Range]:
+    """The quarter-hours from `first` up to `end` as whole days, and as few hours or quarter-hours as possible."""
     if end <= first:
         return []
     day, last = first // A_DAY, -(-end // A_DAY)  # days touched: from `day` up to `last`
@@ -151,7 +151,7 @@ def _stretches(conn: Connection, first: int, end: int) -> list[Stretch]:
         after = 0  # the usual end is now, and nothing comes after it
     if last - day == 1 and (after or before > A_DAY // 2):
         return [_edge(1, first, end)]
-    found: list[Stretch] = []
+    found: list[Range] = []
     if before > A_DAY // 2:
         day += 1
         found.append(_edge(1, first, day * A_DAY))
@@ -167,8 +167,8 @@ def _stretches(conn: Connection, first: int, end: int) -> list[Stretch]:
     return found
 
 
-def _edge(sign: int, first: int, end: int) -> Stretch:
-    """A part of a day: by the hour where it is whole ones, as in nearly every time zone."""
+def _edge(sign: int, first: int, end: int) -> Range:
+    """A part of a day: in hours where these are whole, as in nearly every time zone."""
     return (sign, 1, first, end) if first % 4 or end % 4 else (sign, 4, first // 4, end // 4)
 
 

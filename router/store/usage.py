@@ -19,11 +19,11 @@ QUARTER_S = rollups.QUARTER_S
 REPLAY_DAYS = 35
 SETTLE_PATIENCE_S = 600.0
 MOST_ROWS = 500
-"""No list of requests is longer; the rest is asked for page by page."""
+"""The longest list of requests; the rest is read page by page."""
 Place = drilldown.Place
 Order = Literal["newest", "cost"]
 FEW = 20_000
-"""So many requests are sorted by cost one by one; among more, the index is walked."""
+"""Up to this many requests are sorted by cost; among more, the index is walked."""
 _COST = "charged + unconfirmed"
 
 LATENCY_BOUNDS_MS = tuple(round(2 ** (i / 2), 3) for i in range(40))
@@ -235,9 +235,9 @@ class Usage:
         return [rows[share["request"]] | share for share in shares if share["request"] in rows]
 
     def remarks(self, number: int) -> list[tuple[str, str, int, int]]:
-        """What the ledger says of a request's charges: kind, reason, how many they are, and nanodollars together.
+        """A request's charges by kind and reason: (kind, reason, how many, nanodollars together).
 
-        Charges at the provider's own figure, of which there is nothing to say, are left out.
+        Charges at the provider's own figure, which have no reason, are left out.
         """
         rows: list[tuple[str, str, int, int]] = (
             self.database.reader()
