@@ -282,7 +282,9 @@ def migrations() -> Migrations:
                     for line, (digest, tokens, state) in enumerate(record.iter_unpack(packed), 1)
                 ),
             )
-        db.conn.execute("UPDATE batches SET reason = substr(reason, 1, instr(reason || char(10), char(10)) - 1)")
+        db.conn.execute(
+            "UPDATE batches SET digests = x'', reason = substr(reason, 1, instr(reason || char(10), char(10)) - 1)"
+        )
         db.conn.execute("ALTER TABLE batches DROP COLUMN digests")
 
     return registry
