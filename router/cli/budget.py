@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from router.cli.output import Json, emit, say, table
+from router.cli.output import Json, answer, emit, say, table
 from router.cli.shell import with_router
 from router.domain.errors import BadInput
 from router.domain.money import show, to_json
@@ -114,7 +114,5 @@ def pay(
     if state not in ("on", "off"):
         raise BadInput(f"Paid calls cannot be '{state}'.", "Say on or off.")
     with_router(lambda router: router.policies.set_paid(state == "on"))
-    if as_json:
-        emit({"paid": state == "on"})
-    else:
-        say("Paid calls are allowed, within the budgets." if state == "on" else "All paid calls are stopped.")
+    line = "Paid calls are allowed, within the budgets." if state == "on" else "All paid calls are stopped."
+    answer(as_json, {"paid": state == "on"}, line)

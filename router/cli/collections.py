@@ -22,7 +22,7 @@ from router.cli.corpus import (
 )
 from router.cli.jobs import job_as_json
 from router.cli.options import IdColumn, ModelId, PolicyName, Replace, TextColumns, check_out
-from router.cli.output import Json, emit, say, table
+from router.cli.output import Json, answer, emit, say, table
 from router.cli.shell import with_library
 from router.domain.errors import BadInput
 from router.domain.money import show, to_json
@@ -146,10 +146,8 @@ def remove(
 ) -> None:
     """Delete documents of a collection. Their vectors stay in the cache: adding them again costs nothing."""
     with_library(lambda library: library.delete_documents(name, names, vectors=vectors))
-    if as_json:
-        emit({"deleted": names})
-    else:
-        say(f"{'1 document is' if len(names) == 1 else f'{len(names):,} documents are'} deleted from '{name}'.")
+    what = "1 document is" if len(names) == 1 else f"{len(names):,} documents are"
+    answer(as_json, {"deleted": names}, f"{what} deleted from '{name}'.")
 
 
 @collections_app.command("search")
@@ -190,10 +188,7 @@ def export(
     """Write the vectors of a collection to a file."""
     check_out(out)
     written = with_library(lambda library: library.export(name, out, with_text=with_text))
-    if as_json:
-        emit({"written": written, "out": str(out)})
-    else:
-        say(f"written   {written:,} vectors to {out}")
+    answer(as_json, {"written": written, "out": str(out)}, f"written   {written:,} vectors to {out}")
 
 
 @collections_app.command("delete")
@@ -206,10 +201,7 @@ def delete(
 ) -> None:
     """Delete a collection with its documents and chunks."""
     with_library(lambda library: library.delete(name, vectors=vectors))
-    if as_json:
-        emit({"deleted": name})
-    else:
-        say(f"The collection '{name}' is deleted.")
+    answer(as_json, {"deleted": name}, f"The collection '{name}' is deleted.")
 
 
 # ---- what is printed ----

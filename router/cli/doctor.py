@@ -38,7 +38,7 @@ MOST_READ = 1 << 30
 """Bytes of `vectors.db` up to which it is read through."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Check:
     """One thing that was looked at."""
 
@@ -72,10 +72,10 @@ def _examine(reach: bool) -> Iterator[Check]:
     try:
         settings = load_settings()
     except RouterError as error:
-        yield Check(name="settings", status="wrong", detail=str(error))
+        yield Check("settings", "wrong", str(error))
         return
     except OSError as error:
-        yield Check(name="data folder", status="wrong", detail=f"{error.filename}: {error.strerror}")
+        yield Check("data folder", "wrong", f"{error.filename}: {error.strerror}")
         return
     yield from _providers(settings, reach)
     yield from _folder(settings.data)
@@ -89,13 +89,13 @@ def _examine(reach: bool) -> Iterator[Check]:
 def _installed() -> Iterator[Check]:
     from importlib.metadata import PackageNotFoundError, version
 
-    yield Check(name="embedding-router", status="ok", detail=f"{__version__}, Python {platform.python_version()}")
+    yield Check("embedding-router", "ok", f"{__version__}, Python {platform.python_version()}")
     for package in PACKAGES:
         try:
-            yield Check(name=package, status="ok", detail=version(package))
+            yield Check(package, "ok", version(package))
         except PackageNotFoundError:
             status: Status = "note" if package == "pysqlite3" else "wrong"
-            yield Check(name=package, status=status, detail="not installed; see requirements.txt")
+            yield Check(package, status, "not installed; see requirements.txt")
 
 
 def _sqlite() -> Check:
@@ -103,10 +103,10 @@ def _sqlite() -> Check:
 
     name = ".".join(map(str, SQLITE_VERSION))
     if SQLITE_VERSION >= WAL_RESET_FIXED:
-        return Check(name="SQLite", status="ok", detail=name)
+        return Check("SQLite", "ok", name)
     fixed = ".".join(map(str, WAL_RESET_FIXED))
     detail = f"{name} has the WAL-reset bug, fixed in {fixed}: several processes on one data folder may damage it"
-    return Check(name="SQLite", status="warning", detail=f"{detail}; install the pysqlite3 wheel")
+    return Check("SQLite", "warning", f"{detail}; install the pysqlite3 wheel")
 
 
 def _vocabulary() -> Check:
@@ -115,8 +115,8 @@ def _vocabulary() -> Check:
     try:
         tokens.count("cl100k_base", ["a"])
     except (RouterError, OSError, ImportError, ValueError) as error:
-        return Check(name="vocabulary", status="wrong", detail=f"cl100k_base cannot be read: {error}")
-    return Check(name="vocabulary", status="ok", detail="cl100k_base is there")
+        return Check("vocabulary", "wrong", f"cl100k_base cannot be read: {error}")
+    return Check("vocabulary", "ok", "cl100k_base is there")
 
 
 def _providers(settings: Settings, reach: bool) -> Iterator[Check]:
@@ -126,13 +126,13 @@ def _providers(settings: Settings, reach: bool) -> Iterator[Check]:
     for name in LOCAL_MODELS:
         there = weights_of(name) is not None
         detail = "its weights are there" if there else "its weights are not installed; see requirements.txt"
-        yield Check(name=f"local/{name}", status="ok" if there else "wrong", detail=detail)
+        yield Check(f"local/{name}", "ok" if there else "wrong", detail)
     yield _certificates()
     for endpoint in settings.endpoints.values():
         if endpoint.name == "local":
             continue
         key = f"{endpoint.key_variable} is {'missing' if endpoint.key is None else 'set'}"
-        yield Check(name=endpoint.name, status="note" if endpoint.key is None else "ok", detail=key)
+        yield Check(endpoint.name, "note" if endpoint.key is None else "ok", key)
         yield _address(endpoint)
         if reach:
             yield asyncio.run(_reached(endpoint))
@@ -146,13 +146,13 @@ def _certificates() -> Check:
     try:
         check_certificates()
     except ProviderError as error:
-        return Check(name=name, status="wrong", detail=str(error))
+        return Check(name, "wrong", str(error))
     setting = next((name for name in CERTIFICATES if os.environ.get(name)), None)
     if setting is not None:
-        return Check(name=name, status="ok", detail=f"those of {setting}, {os.environ[setting]}")
+        return Check(name, "ok", f"those of {setting}, {os.environ[setting]}")
     unread = [name for name in UNREAD if os.environ.get(name)]
     more = f"; {' and '.join(unread)} is not read, SSL_CERT_FILE is" if unread else ""
-    return Check(name=name, status="note" if unread else "ok", detail=f"the system's{more}")
+    return Check(name, "note" if unread else "ok", f"the system's{more}")
 
 
 def _address(endpoint: Endpoint) -> Check:
@@ -164,9 +164,9 @@ def _address(endpoint: Endpoint) -> Check:
         url = check_address(endpoint)
         proxy = check_proxy(url)
     except ProviderError as error:
-        return Check(name=name, status="note" if endpoint.key is None else "wrong", detail=str(error))
+        return Check(name, "note" if endpoint.key is None else "wrong", str(error))
     by_way = "" if proxy is None else f" through the proxy {proxy.place} ({proxy.setting})"
-    return Check(name=name, status="ok", detail=f"{place_of(url)}{by_way}")
+    return Check(name, "ok", f"{place_of(url)}{by_way}")
 
 
 async def _reached(endpoint: Endpoint) -> Check:
@@ -176,9 +176,9 @@ async def _reached(endpoint: Endpoint) -> Check:
 
     http, name = Http(endpoint), f"reach {endpoint.name}"
     try:
-        return Check(name=name, status="ok", detail=await http.reach(REACH_S))
+        return Check(name, "ok", await http.reach(REACH_S))
     except ProviderError as error:
-        return Check(name=name, status="note" if endpoint.key is None else "wrong", detail=str(error))
+        return Check(name, "note" if endpoint.key is None else "wrong", str(error))
     finally:
         await http.aclose()
 
@@ -189,16 +189,16 @@ async def _reached(endpoint: Endpoint) -> Check:
 def _folder(data: Path) -> Iterator[Check]:
     writable = os.access(data, os.W_OK | os.X_OK)
     detail = str(data.resolve()) + ("" if writable else " cannot be written")
-    yield Check(name="data folder", status="ok" if writable else "wrong", detail=detail)
+    yield Check("data folder", "ok" if writable else "wrong", detail)
     kind = filesystem_of(data.resolve(), _mounts())
     if kind.startswith(NETWORK):
         detail = f"{kind} is a network file system, on which SQLite's WAL does not work; use a local disk"
-        yield Check(name="file system", status="wrong", detail=detail)
+        yield Check("file system", "wrong", detail)
     else:
-        yield Check(name="file system", status="ok", detail=kind or "not told")
+        yield Check("file system", "ok", kind or "not told")
     free = shutil.disk_usage(data).free
     status: Status = "wrong" if free < LEAST_FREE else "warning" if free < SCARCE else "ok"
-    yield Check(name="free disk", status=status, detail=f"{free / (1 << 30):.1f} GiB")
+    yield Check("free disk", status, f"{free / (1 << 30):.1f} GiB")
 
 
 def _mounts() -> str:
@@ -231,18 +231,18 @@ def _files(data: Path) -> Iterator[Check]:
         size = path.stat().st_size
         if name == "vectors.db" and size > MOST_READ:
             detail = f"{size / (1 << 30):.1f} GiB, not read through; every vector is checked when it is used"
-            yield Check(name=f"{name} whole", status="note", detail=detail)
+            yield Check(f"{name} whole", "note", detail)
         elif what := damage(path):
-            yield Check(name=f"{name} whole", status="wrong", detail=f"{what[:200]}; {WHEN_DAMAGED[name]}")
+            yield Check(f"{name} whole", "wrong", f"{what[:200]}; {WHEN_DAMAGED[name]}")
         else:
-            yield Check(name=f"{name} whole", status="ok", detail="every page can be read")
+            yield Check(f"{name} whole", "ok", "every page can be read")
     others = open_to_others(data)
     if data.stat().st_mode & 0o077:
         others.insert(0, data)
     detail = "only you can read it"
     if others:
         detail = f"others of this machine can get at {len(others):,} of its parts, such as {others[0]}; chmod go-rwx"
-    yield Check(name="rights", status="warning" if others else "ok", detail=detail)
+    yield Check("rights", "warning" if others else "ok", detail)
 
 
 # ---- money and vectors -------------------------------------------------------------------------
@@ -258,7 +258,7 @@ def _databases(data: Path) -> Iterator[Check]:
     try:
         yield from asyncio.run(look())
     except RouterError as error:
-        yield Check(name="databases", status="wrong", detail=str(error))
+        yield Check("databases", "wrong", str(error))
 
 
 def _stored(data: Path) -> Iterator[Check]:
@@ -269,32 +269,32 @@ def _stored(data: Path) -> Iterator[Check]:
         mode, level = durability(data / name)
         size = (data / name).stat().st_size / (1 << 20)
         yield Check(
-            name=name,
-            status="ok" if (mode, level) == ("wal", "FULL") else "wrong",
-            detail=f"journal_mode={mode}, synchronous={level}, {size:.1f} MiB",
+            name,
+            "ok" if (mode, level) == ("wal", "FULL") else "wrong",
+            f"journal_mode={mode}, synchronous={level}, {size:.1f} MiB",
         )
     if broken := unbalanced(data / "router.db"):
         owner, window, _ = broken[0]
         detail = f"{len(broken):,} balances are not the sum of their entries, such as {owner}'s for the {window}"
-        yield Check(name="integrity", status="wrong", detail=detail)
+        yield Check("integrity", "wrong", detail)
     else:
-        yield Check(name="integrity", status="ok", detail="every balance is the sum of its entries")
+        yield Check("integrity", "ok", "every balance is the sum of its entries")
     if found := damaged_vectors(data / "vectors.db"):
         which = ", ".join(f"{count:,} of {model or 'an unknown model'}" for model, count in found.items())
         detail = f"found damaged, removed and made again when asked for: {which}; check the disk"
-        yield Check(name="cached vectors", status="warning", detail=detail)
+        yield Check("cached vectors", "warning", detail)
     else:
-        yield Check(name="cached vectors", status="ok", detail="none was ever found damaged")
+        yield Check("cached vectors", "ok", "none was ever found damaged")
 
 
 def _money(router: Router) -> Iterator[Check]:
     paid = router.policies.paid_enabled()
-    yield Check(name="paid calls", status="ok" if paid else "note", detail="on" if paid else "off (kill switch)")
+    yield Check("paid calls", "ok" if paid else "note", "on" if paid else "off (kill switch)")
     account = router.policies.account_budgets()
     yield Check(
-        name="account budget",
-        status="ok" if account else "warning",
-        detail=", ".join(map(describe_budget, account)) or "none: only the policies' own budgets limit what is spent",
+        "account budget",
+        "ok" if account else "warning",
+        ", ".join(map(describe_budget, account)) or "none: only the policies' own budgets limit what is spent",
     )
 
 
@@ -303,7 +303,7 @@ def _expected(router: Router) -> Iterator[Check]:
     errors = router.token_errors()
     if not errors:
         detail = "nothing was learned yet: for Voyage, Cohere and their like it rests on the catalog's ratios"
-        yield Check(name="expected cost", status="ok", detail=detail)
+        yield Check("expected cost", "ok", detail)
     for model, one in errors.items():
         calls = "1 call" if one.calls == 1 else f"{one.calls:,} calls"
         detail = (
@@ -311,4 +311,4 @@ def _expected(router: Router) -> Iterator[Check]:
             f" a call is typically within {one.spread:.1%}"
         )
         status: Status = "note" if one.calls >= LEAST_CALLS and one.off > FAR_OFF else "ok"
-        yield Check(name=f"expected cost of {model}", status=status, detail=detail)
+        yield Check(f"expected cost of {model}", status, detail)

@@ -31,6 +31,11 @@ def emit(data: Mapping[str, object]) -> None:
     print(json.dumps(data))
 
 
+def answer(as_json: bool, data: Mapping[str, object], line: str) -> None:
+    """The object for machines, or the line for people."""
+    emit(data) if as_json else say(line)
+
+
 def say(line: str) -> None:
     """A line for people, on stdout."""
     print(printable(line))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from router.cli.budget import parse_budgets, state_as_json, tell_states
-from router.cli.output import Json, emit, say, table
+from router.cli.output import Json, answer, emit, say, table
 from router.cli.shell import with_router
 from router.domain.errors import BadInput
 from router.domain.policy import describe_budget, differences, from_dict, to_dict
@@ -49,16 +49,10 @@ def set_policy(
 ) -> None:
     """Create a policy, or change what is named of one that there is. What its budgets have spent is kept."""
     given: dict[str, Any] = {
-        "goal": goal,
-        "allow": allow or None,
-        "local_only": local_only,
-        "when_exhausted": when_exhausted,
-        "deadline": deadline,
-        "long_texts": long_texts,
-        "queries": queries,
-        "normalise": normalise,
+        "goal": goal, "allow": allow or None, "local_only": local_only, "when_exhausted": when_exhausted,
+        "deadline": deadline, "long_texts": long_texts, "queries": queries, "normalise": normalise,
         "timezone": timezone,
-    }
+    }  # fmt: skip
     changes = {key: value for key, value in given.items() if value is not None}
     if min_quality is not None:
         changes["min_quality"] = _quality(min_quality)
@@ -126,10 +120,7 @@ def show_policy(name: Name, as_json: Json = False) -> None:
 def delete_policy(name: Name, as_json: Json = False) -> None:
     """Delete a policy. What it spent stays in the ledger."""
     with_router(lambda router: router.policies.delete(name))
-    if as_json:
-        emit({"deleted": name})
-    else:
-        say(f"The policy '{name}' was deleted.")
+    answer(as_json, {"deleted": name}, f"The policy '{name}' was deleted.")
 
 
 def _quality(text: str) -> float | None:

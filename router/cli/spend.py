@@ -1,4 +1,4 @@
-"""`spend`: where the money went, and what was not spent."""
+"""`spend`: where the money went, and what was saved."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def spend(
     timezone: Annotated[str, typer.Option(metavar="ZONE", help="Whose days, such as Europe/Paris.")] = "UTC",
     as_json: Json = False,
 ) -> None:
-    """What was spent and what was avoided, by route, provider, model, policy, collection or day."""
+    """What was spent and what was saved, by route, provider, model, policy, collection or day."""
     if by not in GROUPS:
         raise BadInput(f"Spending cannot be grouped by '{by}'.", f"Choose one of: {', '.join(GROUPS)}.")
     find_zone(timezone)
@@ -163,7 +163,7 @@ def _tell(spent: Spent, by: str, timezone: str) -> None:
     say(f"settled      {show(spent.total.charged)}")
     say(f"unconfirmed  {show(spent.total.unconfirmed)}")
     say(f"held now     {show(spent.held)}")
-    say(f"avoided      {show(spent.total.avoided)}")
+    say(f"saved        {show(spent.total.avoided)}")
     say(f"texts        {spent.total.texts:,}, {rate} from the cache")
     rows = [
         (part.key or "(none)", f"{part.requests:,}", f"{part.texts:,}", f"{part.tokens:,}", show(part.charged),
@@ -171,5 +171,5 @@ def _tell(spent: Spent, by: str, timezone: str) -> None:
         for part in spent.parts
     ]  # fmt: skip
     if rows:
-        headers = (by, "requests", "texts", "tokens billed", "settled", "unconfirmed", "avoided")
+        headers = (by, "requests", "texts", "tokens billed", "settled", "unconfirmed", "saved")
         table(headers, rows, right=range(1, 7))
