@@ -133,7 +133,10 @@ def until(true: Callable[[], bool], what: str) -> None:
 
 def order(page: Page, url: str, corpus: Path, model: str, route: str) -> None:
     """Upload a corpus into a new collection, and agree to its quote."""
-    name, create = page.get_by_label("Name", exact=True), page.get_by_role("button", name="Create it", disabled=False)
+    name, create = (
+        page.get_by_label("Name", exact=True),
+        page.get_by_role("button", name=re.compile(r"\bCreate$"), disabled=False),
+    )
     visit(page, f"{url}/collections")
     press(page, page.get_by_text("New collection"), then=name)
     write(page, name, NAME, then=create)
