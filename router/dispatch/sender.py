@@ -198,8 +198,8 @@ class Sender:
         return False
 
     async def hold_again(self, hold: Hold, error: ProviderError, calls: Sequence[Sequence[Unit]]) -> tuple[Hold, ...]:
-        """Settle a call that failed and hold these calls of its texts. None: there are none, and its texts have failed:
-        for the reason of the call, unless its policy forbids it by now, or it cost nothing and the money is gone.
+        """Settle a call that failed, and hold `calls` of its texts instead. Empty where that cannot be: its texts have
+        failed then, as the call did, unless the policy forbids it by now or there is no money for what cost none.
         """
         holds = await settle_failure(self.route, self.delivery, hold, error, calls)
         if not isinstance(holds, Refused) and holds:

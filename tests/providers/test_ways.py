@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from router import Router
-from router.dispatch import sender
+from router.dispatch import steps
 from router.domain.money import NANO
 from router.domain.values import Budget, Policy
 from router.sandbox import Fault, Sandbox, expected_vectors
@@ -51,7 +51,7 @@ def close(found: Any, model: str, texts: list[str], **how: Any) -> None:
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sends are tried again at once."""
-    monkeypatch.setattr(sender, "FIRST_WAIT_S", 0.002)
+    monkeypatch.setattr(steps, "FIRST_WAIT_S", 0.002)
 
 
 # ---- a mirror ----------------------------------------------------------------------------------
