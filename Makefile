@@ -32,7 +32,9 @@ check test: export PYTEST_DEBUG_TEMPROOT := $(SHM)
 check: lint
 	$(PY) -m pytest $(PYTEST_ARGS) -q -m "not slow and not browser" $(CHECKED)
 
-test: lint chromium
+# On a bare machine Chromium comes down while the packages are installed, and arrives while mypy is at work.
+test:
+	$(MAKE) -j 2 lint chromium
 	$(PY) -m pytest $(PYTEST_ARGS)
 
 lint: install-dev

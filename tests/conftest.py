@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import fields
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -156,6 +157,23 @@ def _own_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setattr(socket.socket, "connect_ex", guarded_connect_ex)
         patch.setattr(socket, "getaddrinfo", guarded_getaddrinfo)
         patch.setenv("ROUTER_DATA", str(tmp_path_factory.mktemp("data")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _certificates_are_read_once() -> Iterator[None]:
+    """Each client reads the system's certificates: 20 ms, of which a thousand tests have one and more."""
+    import httpx2
+
+    read = httpx2.create_ssl_context
+    usual = cache(read)
+
+    def create_ssl_context(*args: Any, **options: Any) -> Any:
+        own = any(os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE"))
+        return read(*args, **options) if own or args or options else usual()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(httpx2, "create_ssl_context", create_ssl_context)
         yield
 
 

@@ -20,7 +20,7 @@ def test_the_same_new_text_asked_for_at_once_is_paid_once(
     figure: Callable[[int, str], None],
 ) -> None:  # fmt: skip
     """64 clients of 4 processes get their vector, and the provider sees the text once; so for 100 texts at once."""
-    trials = count(8, 1_000)
+    trials = count(4, 1_000)
     folder = fresh("data")
     cost = 0
     with ExitStack() as stack:
@@ -39,7 +39,7 @@ def test_the_same_new_text_asked_for_at_once_is_paid_once(
             everyone_asks([f"the text of trial {trial}"])
             bill = sandbox.bill()
             assert (bill.texts, bill.calls) == (trial + 1, trial + 1), "the same text was paid for twice"
-        for trial in range(count(2, 20)):
+        for trial in range(count(1, 20)):
             everyone_asks([f"text {n} of a hundred, {trial}" for n in range(100)])
             bill = sandbox.bill()
             assert bill.texts == trials + 100 * (trial + 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import cache
 from hashlib import blake2b
 from itertools import pairwise
 from statistics import median
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from router.domain.errors import BadInput
 from router.domain.values import Tokenizer
+from router.ingest import chunking
 from router.ingest.chunking import chunk_text
 from router.tokens import count
 
@@ -62,10 +64,21 @@ def test_chunks_of_any_text(text: str, markdown: bool, overlap: int) -> None:
     assert all(not text[end:start].strip() for end, start in zip(edges[::2], edges[1::2], strict=True))
 
 
+def digests(text: str, markdown: bool) -> list[bytes]:
+    """Of its chunks."""
+    return [chunk.digest for chunk in chunk_text(text, tokenizer="cl100k_base", limit=64, markdown=markdown)]
+
+
+@cache
+def known(text: str, markdown: bool, cut: object) -> frozenset[bytes]:
+    """`digests` of a text that several edits begin with; `cut` is what cuts it just now."""
+    return frozenset(digests(text, markdown))
+
+
 def changed(before: str, after: str, *, markdown: bool) -> tuple[int, int]:
     """(chunks of `after` whose digest `before` does not have, all chunks of `after`)."""
-    old = {chunk.digest for chunk in chunk_text(before, tokenizer="cl100k_base", limit=64, markdown=markdown)}
-    new = [chunk.digest for chunk in chunk_text(after, tokenizer="cl100k_base", limit=64, markdown=markdown)]
+    old = known(before, markdown, chunking._sections)
+    new = digests(after, markdown)
     return sum(digest not in old for digest in new), len(new)
 
 

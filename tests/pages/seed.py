@@ -112,9 +112,9 @@ def unconfirmed(path: Path, *amounts: int) -> None:
 
 
 def write_large(path: Path, *, texts: Path) -> None:
-    """A hundred thousand requests, many policies, collections and documents."""
+    """Twenty thousand requests, many policies, collections and documents."""
     path.mkdir()
-    dashboard.fill(path / "router.db", 100_000)
+    dashboard.fill(path / "router.db", 20_000)
     texts.mkdir()
     for n in range(250):
         (texts / f"letter-{n:03}.txt").write_text(f"Letter number {n}, on the sale of {n} horses.")

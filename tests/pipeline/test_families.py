@@ -1,4 +1,4 @@
-"""Several ways into one space: endpoints of the operator's, a mirror of a model, the members of a family."""
+"""Several routes to one space: endpoints of the operator's, a mirror of a model, the members of a family."""
 
 from __future__ import annotations
 
