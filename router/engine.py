@@ -1,4 +1,4 @@
-"""The router: every request walks the same corridor, `Router._corridor`, and everything else is a room off it."""
+"""The router: every request walks the same pipeline, `Router._answer`, and everything else is a part of it."""
 
 from __future__ import annotations
 
@@ -8,35 +8,58 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from router.config import Endpoint, Secret, Settings, load_settings
-from router.dispatch.delivery import Delivery
+from router.dispatch.delivery import Delivery, Route
 from router.dispatch.limiter import Health, Limiter
+from router.dispatch.local import embed_locally
+from router.dispatch.request import PaidRequest
 from router.domain.decide import decide
-from router.domain.errors import BadInput, RouterError, StoreError
+from router.domain.errors import (
+    BadInput,
+    Refused,
+    RouterError,
+    StoreBusy,
+    StoreError,
+)
 from router.domain.explain import explain
-from router.domain.values import Ask, Facts, LongTexts, Model, Plan, Policy, Refusal, Role
-from router.pipeline.account import quote_lines
-from router.pipeline.answer import Answers, Ending, Request
-from router.pipeline.coverage import Survey
+from router.domain.money import price_tokens
+from router.domain.pricing import rate
+from router.domain.values import Ask, Facts, LongTexts, Model, Plan, Policy, Refusal, Role, Unit
+from router.pipeline.account import (
+    count_up,
+    outcome_of,
+    outcome_of_failure,
+    outcome_of_refusal,
+    quote_lines,
+    record,
+    to_result,
+)
+from router.pipeline.assemble import assemble
+from router.pipeline.coverage import Coverage
 from router.pipeline.estimates import Estimates
-from router.pipeline.execute import Carrier
 from router.pipeline.expand import Work, expand
-from router.pipeline.results import Quote, Result
-from router.pipeline.validate import Intake, take_in
-from router.providers.base import Floats, Provider
+from router.pipeline.facts import FactsBuilder, Missing
+from router.pipeline.lookup import Lookup
+from router.pipeline.request import Planned, Request
+from router.pipeline.results import Quote, Result, to_error
+from router.pipeline.validate import ValidTexts, validate
+from router.providers.base import Provider
 from router.providers.cohere import CohereProvider
 from router.providers.gemini import GeminiProvider
 from router.providers.local import LocalProvider, weights_of
 from router.providers.openai import OpenAIProvider
 from router.providers.voyage import VoyageProvider
 from router.reporting.alerts import Alerts
+from router.reporting.replay import Replay, replay
 from router.store import folder
 from router.store.alerts import AlertStore
 from router.store.database import Database
+from router.store.entries import Purpose, claim_kind
 from router.store.ledger import LEASE_S, Ledger
 from router.store.migrations import NAMES, migrations
 from router.store.policies import Policies
@@ -80,7 +103,6 @@ class Router:
         self.estimates = Estimates(self.database, self.catalog)
         alerts = AlertStore(self.database)
         self.alerts = Alerts(alerts, self.ledger, self.policies, self.usage, clock, settings.webhook)
-        self._answers = Answers(self.cache, self.usage, clock)
         self.limiters = {name: Limiter(endpoint) for name, endpoint in settings.endpoints.items()}
         self.providers: dict[str, Provider] = {
             name: PROVIDERS[endpoint.wire](endpoint)
@@ -88,9 +110,9 @@ class Router:
             if endpoint.wire in PROVIDERS
         }
         self.providers["local"] = LocalProvider(settings.data, settings.endpoints["local"].device)
-        self._carrier = Carrier(self.cache, self.ledger, self.providers, self.limiters, clock)
+        self.facts = FactsBuilder(self.catalog, self.ledger, self.policies, self.limiters, self.configured, clock)
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._house: asyncio.Task[None] | None = None
+        self._beat: asyncio.Task[None] | None = None
 
     @classmethod
     @asynccontextmanager
@@ -119,12 +141,12 @@ class Router:
         await self.ledger.renew()
         await self.ledger.sweep()
         await self.policies.ensure_defaults()
-        self._house = self._spawn(self._keep_house())
+        self._beat = self._spawn(self._heartbeat())
 
     async def close(self) -> None:
         """Let requests end, then close everything."""
-        if self._house is not None:
-            self._house.cancel()
+        if self._beat is not None:
+            self._beat.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for provider in self.providers.values():
             await provider.aclose()
@@ -157,7 +179,7 @@ class Router:
             dimensions: fewer than the model's full size, where it serves that.
             long_texts: instead of the policy's own.
             partial: answer what can be answered and name the rest (files), instead of all or nothing.
-            collection: whose texts these are, for the books and the decision's words; they are embedded exactly as
+            collection: whose texts these are, for the usage and the decision's words; they are embedded exactly as
                 they are, whatever the policy's `normalise` says.
             progress: called as texts are answered.
 
@@ -166,22 +188,19 @@ class Router:
             Refused: the policy, a budget or the kill switch says no; nothing was spent.
             ProviderError: the provider failed; what was answered is in the cache.
 
-        If the caller is cancelled, calls that have left are still booked and stored; no more are sent.
+        If the caller is cancelled, calls that have left are still stored and charged; no more are sent.
         """
-        rule = self._policy(policy, long_texts)
-        asked = Request(
-            policy=rule,
-            role=role,
-            ask=self._ask(rule, role, model, dimensions, partial, collection),
-            started=time.perf_counter(),
-            progress=progress or (lambda done, total: None),
+        rule = await asyncio.to_thread(self._policy, policy, long_texts)
+        request = Request(
+            policy=rule, role=role, ask=self._ask(rule, role, model, dimensions, partial, collection),
             collection=collection,
-        )
-        task = self._spawn(self._corridor(texts, asked))
+        )  # fmt: skip
+        request.progress = progress or request.progress
+        task = self._spawn(self._answer(texts, request))
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            asked.cancelled.set()
+            request.cancelled.set()
             raise
 
     async def quote(
@@ -197,24 +216,28 @@ class Router:
         collection: str = "",
     ) -> Quote:
         """What `embed` would do and cost, with every candidate; spends nothing. Arguments as of `embed`."""
-        rule = self._policy(policy, long_texts)
+        rule = await asyncio.to_thread(self._policy, policy, long_texts)
         ask = self._ask(rule, role, model, dimensions, partial, collection)
-        intake = await _take_in(texts, rule, ask)
-        survey = await self._look_up(intake, role, rule)
-        facts = await self._facts(survey, rule, ask, exact=True)
+        valid = await _validate(texts, rule, ask)
+        lookup = await self._look_up(valid, role, rule)
+        facts = await self._facts(lookup, rule, ask, exact=True)
         outcome = decide(ask, rule, facts, self.catalog.scale)
-        lines = await asyncio.to_thread(quote_lines, survey, outcome, facts.now.date())
+        lines = await asyncio.to_thread(quote_lines, lookup, outcome, facts.now.date())
         chosen = outcome.model if isinstance(outcome, Plan) else None
         line = next((line for line in lines if line.verdict.model is chosen), lines[0])
         return Quote(
-            texts=intake.asked,
-            distinct=len(intake.digests),
+            texts=valid.asked,
+            distinct=len(valid.digests),
             tokens=line.full_expected_tokens,
             lines=lines,
-            problems=dict(intake.problems),
+            problems=dict(valid.problems),
             outcome=outcome,
             decision=explain(outcome, ask=ask, policy=rule, facts=facts),
         )
+
+    async def replay(self, draft: Policy, *, since: float, until: float, of: str | None = None) -> Replay:
+        """What recorded requests would have come to under another policy; arguments as of `reporting.replay.replay`."""
+        return await replay(self.database, self.catalog, self.policies, draft, since=since, until=until, of=of)
 
     def set_key(self, provider: str, key: str) -> None:
         """Use this key for the life of the process; it is kept in memory only."""
@@ -230,129 +253,149 @@ class Router:
             return weights_of(model.name) is not None
         return model.provider in self.providers and self.settings.endpoints[model.provider].key is not None
 
-    # ---- the corridor ----
+    # ---- the pipeline: shared/design.md, section 3 ----
 
-    async def _corridor(self, texts: Sequence[str], asked: Request) -> Result:
-        policy, ask = asked.policy, asked.ask
-        intake = await _take_in(texts, policy, ask)  # 1
-        survey, facts, plan, cached = await self._plan(intake, asked)  # 2, 3
-        decision = explain(plan, ask=ask, policy=policy, facts=facts)
-        work = await asyncio.to_thread(expand, survey, plan.model, policy.long_texts)
-        number, done = await self._carry_out(plan, asked, facts, survey, work, decision)  # 4 to 7
-        end = Ending(
-            asked=asked,
-            facts=facts,
-            survey=survey,
-            plan=plan,
-            work=work,
-            done=done,
-            decision=decision,
-            number=number,
-            cached=cached,
-        )
-        return await self._answers.answer(end)  # 8
+    async def _answer(self, texts: Sequence[str], request: Request) -> Result:
+        """All steps of a request, in their order."""
+        valid = await _validate(texts, request.policy, request.ask)  # 1
+        planned = await self._plan(valid, request)  # 2, 3
+        work = await asyncio.to_thread(expand, planned.lookup, planned.plan.model, request.policy.long_texts)
+        try:
+            done = await self._execute(planned, request, work)  # 4 to 7
+        except RouterError as error:
+            if request.number is not None:
+                outcome = outcome_of_failure(request, planned, error)
+                await record(self.usage, request, planned.lookup, planned.facts, outcome)
+            raise
+        tally = await asyncio.to_thread(count_up, planned, work, done)  # 8
+        vectors = await assemble(planned, work, done, tally)
+        result = to_result(planned, tally, vectors, done, self._today())
+        first = next(iter(result.problems.values()), None)
+        number = await record(
+            self.usage, request, planned.lookup, planned.facts, outcome_of(request, result, first),
+            tokenizer=planned.plan.model.tokenizer, tokens=tally.tokens,
+        )  # fmt: skip
+        if first is not None and not request.ask.partial:
+            raise first.copy(
+                message=f"{len(result.problems):,} of {result.texts:,} texts were not embedded: {first.message}"
+            )
+        return replace(result, request=number)
 
-    async def _plan(self, intake: Intake, asked: Request) -> tuple[Survey, Facts, Plan, Floats]:
-        """Look up and decide; the plan, what it rests on, and the cached vectors that it counts on.
+    async def _plan(self, valid: ValidTexts, request: Request) -> Planned:
+        """Look up and decide; fetch the cached vectors that the plan counts on.
 
         Raises:
             Refused, BadInput: the decision is a refusal; it is recorded.
         """
-        policy, ask = asked.policy, asked.ask
+        policy, ask = request.policy, request.ask
         for _ in range(MOST_LOOK_UPS):
-            survey = await self._look_up(intake, asked.role, policy)
-            facts = await self._facts(survey, policy, ask, exact=False)
+            lookup = await self._look_up(valid, request.role, policy)
+            facts = await self._facts(lookup, policy, ask)
             plan = decide(ask, policy, facts, self.catalog.scale)
+            decision = explain(plan, ask=ask, policy=policy, facts=facts)
             if isinstance(plan, Refusal):
-                decision = explain(plan, ask=ask, policy=policy, facts=facts)
-                raise await self._answers.refuse(asked, survey, facts, plan, decision)
+                await record(self.usage, request, lookup, facts, outcome_of_refusal(request, valid, plan, decision))
+                raise to_error(plan)
             try:
-                return survey, facts, plan, await asyncio.to_thread(survey.fetch, self.cache, plan.model)
+                cached = await asyncio.to_thread(lookup.fetch, plan.model)
             except Damaged as damage:  # without these vectors the decision may be another
                 await self.cache.remove(damage.rows)
+                continue
+            return Planned(lookup=lookup, facts=facts, plan=plan, decision=decision, cached=cached)
         raise StoreError("Cached vectors change faster than they can be read.", "Try again.")
 
-    async def _carry_out(
-        self, plan: Plan, asked: Request, facts: Facts, survey: Survey, work: Work, decision: str
-    ) -> tuple[int | None, Delivery]:
-        """Make the missing vectors; returns the request's number, where the books had to know it first."""
-        total = len(survey.intake.digests)
+    async def _execute(self, planned: Planned, request: Request, work: Work) -> Delivery:
+        """Make the missing vectors: on this machine, or by paid calls; where a provider fails, by another one.
+
+        Hold, send, check, store and settle are `PaidRequest.run` and the calls that it sends (dispatch/).
+
+        Raises:
+            BudgetExceeded, Refused, StoreBusy: the request is not `partial`, and nothing was spent.
+            StoreFull: the vectors could not be kept, so nothing was spent.
+        """
+        total = len(planned.lookup.valid.digests)
         known = total - len(work.units)
 
         def progress(done: int) -> None:
-            asked.progress(max(0, min(total, known + done)), total)
+            request.progress(max(0, min(total, known + done)), total)
 
         if not work.units:
-            return None, Delivery()
-        if plan.route == "local":
-            return None, await self._carrier.locally(plan, asked, work, progress)
+            return Delivery()
+        if planned.plan.route == "local":
+            return await embed_locally(
+                self.providers[planned.plan.model.provider], self.cache, planned.plan.model, request.role, work.units,
+                cancelled=request.cancelled.is_set, progress=progress,
+            )  # fmt: skip
+        request.number = await self.usage.begin(
+            policy=request.policy.name, version=request.policy.version, collection=request.collection,
+            role=request.role,
+        )  # fmt: skip
+        await self.cache.require_room()
+        deadline = time.monotonic() + REQUEST_S
+        done = Delivery()
+        units: Sequence[Unit] = work.units
+        tried: list[str] = []
+        plan: Plan | None = planned.plan
+        while plan is not None:
+            route = self._route(plan.model, request, planned.lookup, deadline)
+            paid = PaidRequest(route, _purpose(plan, request), partial=request.ask.partial, progress=progress)
+            try:
+                done.add(await paid.run(units), plan.model)
+            except (Refused, StoreBusy):
+                if not tried:
+                    raise
+                break  # the first route has spent something; its errors stand
+            tried.append(plan.model.provider)
+            units = [u for u in work.units if u.digest in done.failed and done.failed[u.digest].falls_over]
+            plan = await self._fallback(planned, request, tried) if units and not request.cancelled.is_set() else None
+        return done
 
-        async def otherwise(tried: Collection[str]) -> Plan | None:
-            """Another plan for the same space, past the providers that failed."""
-            ask = replace(asked.ask, pinned_space=plan.model.space)
-            facts = await self._facts(survey, asked.policy, ask, exact=False)
-            left = tuple(c for c in facts.candidates if c.model.provider not in tried)
-            other = decide(ask, asked.policy, replace(facts, candidates=left), self.catalog.scale)
-            return other if isinstance(other, Plan) and other.route == plan.route else None
+    async def _fallback(self, planned: Planned, request: Request, tried: Collection[str]) -> Plan | None:
+        """Another plan for the same space, without these providers; None where there is none."""
+        ask = replace(request.ask, pinned_space=planned.plan.model.space)
+        facts = await self._facts(planned.lookup, request.policy, ask)
+        left = tuple(c for c in facts.candidates if c.model.provider not in tried)
+        plan = decide(ask, request.policy, replace(facts, candidates=left), self.catalog.scale)
+        return plan if isinstance(plan, Plan) and plan.route == planned.plan.route else None
 
-        who = asked.policy
-        number = await self.usage.begin(
-            policy=who.name, version=who.version, collection=asked.collection, role=asked.role
+    async def _look_up(self, valid: ValidTexts, role: Role, policy: Policy) -> Lookup:
+        coverage = Coverage(self.cache, self.catalog, role=role, long_texts=policy.long_texts)
+        return await asyncio.to_thread(Lookup, valid, coverage, self.catalog, self.estimates)
+
+    async def _facts(self, lookup: Lookup, policy: Policy, ask: Ask, *, exact: bool = False) -> Facts:
+        """`exact`: count the tokens of every model, rather than of those that may serve."""
+
+        def missing(model: Model) -> Missing:
+            may_serve = ask.pinned_space in (None, model.space) and (model.local or not policy.local_only)
+            return lookup.missing(model, exact=exact or (may_serve and self.configured(model)), row_by_row=ask.partial)
+
+        return await self.facts.build(policy, missing)
+
+    # ---- parts ----
+
+    def _route(self, model: Model, request: Request, lookup: Lookup, deadline: float) -> Route:
+        usd = rate(model, self._today())
+
+        def price(tokens: int) -> int:
+            if usd is None:  # decide() never plans a paid call without a price
+                raise Refused(f"The price of {model.id} is not known.", "Add it to the catalog.")
+            return price_tokens(tokens, usd)
+
+        return Route(
+            model=model,
+            role=request.role,
+            provider=self.providers[model.provider],
+            limiter=self.limiters[model.provider],
+            ledger=self.ledger,
+            cache=self.cache,
+            price=price,
+            stored=partial(lookup.coverage.stored, model),
+            deadline=deadline,
+            cancelled=request.cancelled.is_set,
         )
-        try:
-            return number, await self._carrier.paid(
-                plan,
-                asked,
-                work,
-                number,
-                survey=survey,
-                deadline_s=REQUEST_S,
-                otherwise=otherwise,
-                progress=progress,
-            )
-        except RouterError as error:
-            await self._answers.fail(asked, survey, facts, plan, decision, number, error)
-            raise
 
-    async def _look_up(self, intake: Intake, role: Role, policy: Policy) -> Survey:
-        def read() -> Survey:
-            found = self.cache.lookup(intake.digests)
-            return Survey(intake, found, self.cache.kinds(), self.catalog, role, policy.long_texts, self.estimates)
-
-        return await asyncio.to_thread(read)
-
-    async def _facts(self, survey: Survey, policy: Policy, ask: Ask, *, exact: bool) -> Facts:
-        await self.ledger.judge_pace(policy.name)
-        now = datetime.fromtimestamp(self.clock(), UTC)
-
-        def reckon() -> Facts:
-            return Facts(
-                now=now,
-                candidates=tuple(
-                    survey.candidate(
-                        model,
-                        now=now,
-                        exact=exact or self._may_serve(model, policy, ask),
-                        configured=self.configured(model),
-                        unhealthy=self.limiters[model.provider].unhealthy(),
-                        width=self.limiters[model.provider].width,
-                        row_by_row=ask.partial,
-                    )
-                    for model in self.catalog.models
-                ),
-                budgets=self.ledger.states(policy.name),
-                paid_enabled=self.policies.paid_enabled(),
-            )
-
-        return await asyncio.to_thread(reckon)
-
-    def _may_serve(self, model: Model, policy: Policy, ask: Ask) -> bool:
-        """False where a gate that needs no token count shuts the model out anyway."""
-        if ask.pinned_space is not None and model.space != ask.pinned_space:
-            return False
-        return self.configured(model) and (model.local or not policy.local_only)
-
-    # ---- rooms ----
+    def _today(self) -> date:
+        return datetime.fromtimestamp(self.clock(), UTC).date()
 
     def _policy(self, name: str, long_texts: LongTexts | None) -> Policy:
         policy = self.policies.get(name)
@@ -385,7 +428,7 @@ class Router:
         task.add_done_callback(lambda t: t.cancelled() or t.exception())  # retrieved, even if the caller has gone
         return task
 
-    async def _keep_house(self) -> None:
+    async def _heartbeat(self) -> None:
         """Renew this process's lease, sweep after dead ones, watch the budgets, forget old digests."""
         turns, last, sweep_after, old = 0, self.clock(), 0.0, True
         while True:
@@ -408,6 +451,17 @@ class Router:
             turns += 1
 
 
-async def _take_in(texts: Sequence[str], policy: Policy, ask: Ask) -> Intake:
+async def _validate(texts: Sequence[str], policy: Policy, ask: Ask) -> ValidTexts:
     normalised = policy.normalise and ask.collection is None  # a collection's were normalised when it was filled
-    return await asyncio.to_thread(take_in, texts, normalised=normalised, lenient=ask.partial)
+    return await asyncio.to_thread(validate, texts, normalised=normalised, lenient=ask.partial)
+
+
+def _purpose(plan: Plan, request: Request) -> Purpose:
+    return Purpose(
+        request=request.number or 0,
+        policy=request.policy.name,
+        model=plan.model.id,
+        kind=claim_kind(plan.model, request.role),
+        route=plan.route,
+        collection=request.collection,
+    )

@@ -24,7 +24,8 @@ from router.ingest import extract
 from router.ingest.archives import expand
 from router.ingest.columns import Columns
 from router.ingest.extract import SavedFile
-from router.ingest.files import FileReport, Ingest, Progress, Reading
+from router.ingest.file_report import FileReport
+from router.ingest.files import Ingest, Progress, Reading
 from router.ingest.imports import Imported, import_file
 from router.jobs.errors import current_price
 from router.jobs.estimate import CorpusEstimate, estimate

@@ -24,11 +24,12 @@ _AT_ONCE = 1 << 18
 _AHEAD = 8
 """Characters behind a seam that tell what it is."""
 _FENCE = re.compile(r"^ {0,3}(?:```|~~~)", re.MULTILINE)
+FENCES = "```", "~~~"
 _HEADING = re.compile(r"#{1,6} [^\n]*")
 _SEAMS = (
     re.compile(r"\n(?=[ \t\r]*\n)"),  # before a blank line
     re.compile(r"\n"),
-    re.compile(r"(?<=[.!?…])[\"'”’)\]]*(?=\s)|(?<=[。！？])"),
+    re.compile(r"[.!?…。！？](?:(?<=[。！？])|[\"'”’)\]]*(?=\s))"),
     re.compile(r"(?=\s)"),
 )
 """Where a piece may end, the best first: a paragraph, a line, a sentence, a word."""
@@ -120,13 +121,18 @@ def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
         yield batch
 
 
+def has_fence(text: str) -> bool:
+    """Whether a fence may stand in the text: looking for its lines takes longer."""
+    return any(mark in text for mark in FENCES)
+
+
 class _Text:
     """One text and the places of its tokens: the characters at which they begin, in order."""
 
     def __init__(self, text: str, places: Sequence[int], markdown: bool) -> None:
         self._text = text
         self._places = places
-        self._fences = [match.start() for match in _FENCE.finditer(text)] if markdown else []
+        self._fences = [match.start() for match in _FENCE.finditer(text)] if markdown and has_fence(text) else []
         self._seams = _MARKDOWN_SEAMS if markdown else _SEAMS
         self._markdown = markdown
 

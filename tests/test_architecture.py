@@ -37,11 +37,7 @@ AMBIGUOUS = {"cache": "router", "providers": "router", "jobs": "library"}
 SQL_LEFT = {
     "router/batches/rows.py",
     "router/cli/doctor.py",
-    "router/demo/traffic.py",
-    "router/demo/usage.py",
     "router/erase.py",
-    "router/reporting/replay.py",
-    "router/reporting/replay_budgets.py",
 }
 CYCLES_LEFT = [
     ["pages.components.drilldown", "pages.components.spend_report"],

@@ -13,7 +13,7 @@ from router.domain.errors import RouterError
 from router.domain.policy import validate
 from router.domain.values import Policy
 from router.host import Host
-from router.reporting.replay import Replay, Side, replay
+from router.reporting.replay import Replay, Side
 
 DAYS = 30
 
@@ -32,7 +32,7 @@ def panel(host: Host, saved: Policy | None, draft: Policy | RouterError) -> None
                 validate(draft, [model.id for model in router.catalog.models])
                 now = router.clock()
                 since = now - timedelta(days=DAYS).total_seconds()
-                task = Task(host, lambda _: replay(router, draft, since=since, until=now, of=whose))
+                task = Task(host, lambda _: router.replay(draft, since=since, until=now, of=whose))
                 st.session_state["replayed"] = (draft, whose, task)
         kept = st.session_state.get("replayed")
         if kept is None or kept[:2] != (draft, whose):

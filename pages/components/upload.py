@@ -17,7 +17,7 @@ from pages.components.format import count, estimate, exact_usd, md, plural, seco
 from router.domain.values import Refusal
 from router.host import Host
 from router.ingest.extract import UPLOADS
-from router.ingest.files import FileReport
+from router.ingest.file_report import FileReport
 from router.jobs.estimate import CorpusEstimate
 from router.jobs.quote import CorpusCandidate, CorpusQuote
 from router.library import CollectionInfo

@@ -23,18 +23,12 @@ from router.domain.errors import (
     BadReply,
     BudgetExceeded,
     CallRejected,
-    CallTooLarge,
     KeyRejected,
     NotConfigured,
-    OutcomeUnknown,
-    Overloaded,
     ProviderError,
-    QuotaExhausted,
     RateLimited,
     Refused,
     RouterError,
-    StoreBusy,
-    Unreachable,
 )
 from router.domain.values import Model
 from router.engine import Router
@@ -50,8 +44,6 @@ MOST_UNDER_WAY = 20
 """Batches of one job at a time: a million texts, the most that OpenAI queues."""
 LOOKS = 3
 """Downloads of results that leave finished requests out, before they are taken as they are."""
-_PASSING = (RateLimited, Unreachable, Overloaded, OutcomeUnknown, BadReply, StoreBusy)
-_REFUSED = (CallRejected, CallTooLarge, KeyRejected, NotConfigured, QuotaExhausted)
 __all__ = ["BatchJob", "BatchProgress", "BatchTier", "ChunkText", "Misses"]
 _QUEUE_FULL = "token_limit_exceeded"
 
@@ -170,7 +162,7 @@ class BatchTier:
         counts = await asyncio.to_thread(self._count, rows)
         under_way = [row for row in rows if row.state in UNDER_WAY]
         ended = [row.reason.split("\n")[0] for row in rows if row.reason]
-        if trouble is not None and isinstance(trouble, _PASSING):
+        if trouble is not None and trouble.passes:
             self._troubles[job.id] = self._troubles.get(job.id, 0) + 1
         else:
             self._troubles.pop(job.id, None)
@@ -183,7 +175,7 @@ class BatchTier:
             reason=str(trouble) if trouble is not None else ended[-1] if ended else "",
             moved=moved,
             waiting=waiting,
-            error=None if isinstance(trouble, _PASSING) else trouble,
+            error=None if trouble is None or trouble.passes else trouble,
         )
 
     def _count(self, rows: Sequence[BatchRow]) -> list[tuple[int, int]]:
@@ -247,7 +239,9 @@ class BatchTier:
             return await self._create(again, client)
         except (CallRejected, NotConfigured) as error:  # no such file: another project may have it, and the batch
             raise await give_up(self.rows, again, self._router.catalog.get(row.model), error) from error
-        except _REFUSED as error:  # the next batch meets what stands in every one's way
+        except ProviderError as error:  # the next batch meets what stands in every one's way
+            if error.passes:
+                raise
             return await self._withdraw(again, f"not sent: {error.message}")
         except Refused as error:
             await self._withdraw(again, f"not sent: {error.message}")
@@ -372,8 +366,9 @@ class BatchTier:
             return False, waiting
         try:
             return await self._create(uploaded, client), waiting
-        except (*_REFUSED, Refused) as error:
-            await self._withdraw(uploaded, f"not sent: {error.message}")
+        except (ProviderError, Refused) as error:
+            if not error.passes:
+                await self._withdraw(uploaded, f"not sent: {error.message}")
             raise
 
     # ---- small things ----

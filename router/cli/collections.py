@@ -27,7 +27,7 @@ from router.domain.money import show, to_json
 from router.ingest.columns import Columns
 
 if TYPE_CHECKING:
-    from router.ingest.files import FileReport
+    from router.ingest.file_report import FileReport
     from router.jobs.quote import CorpusQuote
     from router.library import CollectionInfo, Library
     from router.search.search import SearchResult

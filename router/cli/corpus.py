@@ -19,7 +19,7 @@ from router.domain.values import Refusal
 from router.ingest.columns import AS_USUAL, Columns
 
 if TYPE_CHECKING:
-    from router.ingest.files import FileReport
+    from router.ingest.file_report import FileReport
     from router.jobs.estimate import CorpusEstimate
     from router.jobs.quote import CorpusCandidate, CorpusQuote
     from router.library import CollectionInfo, Library

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from router.config import load_settings
-from router.demo.usage import Asked, DemoBooks
+from router.demo.usage import DemoRequest, DemoUsage
 from router.domain.policy import BUILT_IN, parse_budget
 from router.domain.values import Policy, Role
 from router.store.database import Connection, Database
@@ -97,7 +97,7 @@ class _Pool:
 
 
 def write(data: Path, *, now: float, days: int = DAYS, seed: int = SEED) -> bool:
-    """Fill an empty data folder; False, and nothing is done, where there are books already.
+    """Fill an empty data folder; False, and nothing is done, where there is data already.
 
     Args:
         data: the folder of the demo, made if it is missing.
@@ -128,20 +128,20 @@ async def _write(folder: Path, now: float, days: int, seed: int) -> None:
             await policies.save(policy, [m.id for m in catalog.models])
         known = {p.name: p for p in policies.all()}
         assert {p.name for p in BUILT_IN} <= set(known)
-        books = DemoBooks(database, clock, catalog, known)
+        usage = DemoUsage(database, clock, catalog, known)
         traffic = _Traffic(now, days, seed)
         for day in range(days):
-            asked = sorted(traffic.day(day), key=lambda one: one.at)
+            requests = sorted(traffic.day(day), key=lambda one: one.at)
 
-            def enter(conn: Connection, asked: list[Asked] = asked) -> None:
-                for one in asked:
+            def enter(conn: Connection, requests: list[DemoRequest] = requests) -> None:
+                for one in requests:
                     clock.now = one.at
-                    books.enter(conn, one)
+                    usage.add(conn, one)
 
             await database.write(enter)
         clock.now = now
-        await database.write(lambda conn: conn.execute("INSERT INTO settings VALUES ('demo', 'made-up traffic')"))
-        await database.write(lambda conn: conn.execute("DELETE FROM processes"))
+        await policies.set_setting("demo", "made-up traffic")
+        await usage.ledger.leave()
     finally:
         database.close()
 
@@ -159,7 +159,7 @@ class _Traffic:
         last_month = (today.replace(day=1) - timedelta(days=1)).replace(day=1)
         self._busy = (last_month - timedelta(days=1)).month if days > 60 else last_month.month
 
-    def day(self, number: int) -> Iterator[Asked]:
+    def day(self, number: int) -> Iterator[DemoRequest]:
         """The requests of a day, up to now."""
         day = self._first + timedelta(days=number)
         incident = number == self._days - INCIDENT
@@ -175,7 +175,7 @@ class _Traffic:
                 if at < self._now - 120:
                     yield one
 
-    def _asked(self, workload: Workload, pool: _Pool, at: float, progress: float, down: bool) -> Asked:
+    def _asked(self, workload: Workload, pool: _Pool, at: float, progress: float, down: bool) -> DemoRequest:
         dice = self._dice
         least, most = workload.texts
         wanted = int(np.clip(dice.lognormal(np.log((least + most) / 2.4), 0.5), least, most))
@@ -192,7 +192,7 @@ class _Traffic:
         for n in numbers:
             if n not in pool.digests:
                 pool.digests[n] = hashlib.blake2b(f"{about}/{n}".encode(), digest_size=32).digest()
-        return Asked(
+        return DemoRequest(
             at=at,
             policy=workload.policy,
             collection=workload.collection,

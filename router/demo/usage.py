@@ -1,11 +1,10 @@
-"""The books of the demo: a made-up request walked through decision, hold, charge and usage, as the engine would."""
+"""A made-up request of the demo, walked through decision, hold, charge and usage as the engine would."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from decimal import Decimal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +13,9 @@ from router.domain.catalog import Catalog
 from router.domain.decide import decide
 from router.domain.explain import explain
 from router.domain.money import price_tokens
-from router.domain.pricing import price_on
+from router.domain.pricing import rate, saved
 from router.domain.values import (
     Ask,
-    Avoided,
-    CandidateFacts,
     Facts,
     Model,
     Plan,
@@ -31,20 +28,22 @@ from router.domain.values import (
     Unit,
 )
 from router.pipeline.account import to_candidates
-from router.pipeline.trace import SIZE, to_json
-from router.store.balances import ACCOUNT, budget_states, unjudged, used_in
+from router.pipeline.facts import Missing, candidate
+from router.pipeline.trace import SIZE, facts_to_json
+from router.store.balances import budget_states, judge_pace
 from router.store.database import Connection, Database
 from router.store.entries import Purpose, claim_kind
 from router.store.ledger import Ledger
 from router.store.usage import Outcome, close_request, insert_request
 
 LOST = "{} did not answer in time."
+DOWN = "failed 5 times in a row; it is tried again in 21 s"
 _CONFIGURED = ("openai", "cohere", "voyage")
 """Whose keys the people of the demo have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class DemoRequest:
     """A made-up request. `tokens`, `copies`: of each distinct text; `down`: the provider does not answer.
 
     `latency` is a factor around one; `kept`: young enough for its digests to be kept.
@@ -65,139 +64,133 @@ class Asked:
     kept: bool
 
 
-class DemoBooks:
-    """Enters requests, oldest first."""
+class DemoUsage:
+    """Adds requests to the ledger and the usage, oldest first."""
 
     def __init__(
         self, database: Database, clock: Callable[[], float], catalog: Catalog, policies: Mapping[str, Policy]
     ) -> None:
-        self._ledger = Ledger(database, clock)
+        self.ledger = Ledger(database, clock)
         self._catalog = catalog
         self._policies = policies
         self._cache: dict[str, set[bytes]] = {}
         self._failures = 0
         self._looked: set[tuple[str, int]] = set()
 
-    def enter(self, conn: Connection, asked: Asked) -> None:
+    def add(self, conn: Connection, request: DemoRequest) -> None:
         """One request, in the caller's transaction; the clock stands at its time."""
-        policy = self._policies[asked.policy]
-        hour = (policy.name, int(asked.at // 3_600))
+        policy = self._policies[request.policy]
+        hour = (policy.name, int(request.at // 3_600))
         if hour not in self._looked:  # days begin on the hour in the zones of the demo
             self._looked.add(hour)
-            for owner, window, start, day in unjudged(conn, (f"policy/{policy.name}", ACCOUNT), asked.at):
-                used = used_in(conn, owner, window, start)
-                conn.execute("INSERT INTO pace VALUES (?, ?, ?, ?)", (owner, window, day, used))
+            judge_pace(conn, policy.name, request.at)
         ask = Ask(
-            role=asked.role,
-            pinned_space=asked.space,
-            dimensions=asked.dimensions,
-            collection=asked.collection or None,
-            partial=asked.batch,
+            role=request.role,
+            pinned_space=request.space,
+            dimensions=request.dimensions,
+            collection=request.collection or None,
+            partial=request.batch,
         )
-        self._failures = self._failures if asked.down else 0
-        facts = self._facts(conn, asked, policy)
+        self._failures = self._failures if request.down else 0
+        facts = self._facts(conn, request, policy)
         plan = decide(ask, policy, facts, self._catalog.scale)
         decision = explain(plan, ask=ask, policy=policy, facts=facts)
-        number = insert_request(conn, asked.at, policy.name, policy.version, asked.collection, asked.role)
+        number = insert_request(conn, request.at, policy.name, policy.version, request.collection, request.role)
         tokenizer: Tokenizer = "bytes"
-        counts = _counts(asked, tokenizer)
+        counts = _counts(request, tokenizer)
         if isinstance(plan, Refusal):
-            outcome = self._refused(asked, plan, decision)
+            outcome = self._refused(request, plan, decision)
         else:
-            outcome = self._carried_out(conn, asked, policy, plan, number, decision)
-            tokenizer, counts = plan.model.tokenizer, _likely(asked, plan.model)
+            outcome = self._carried_out(conn, request, policy, plan, number, decision)
+            tokenizer, counts = plan.model.tokenizer, _likely(request, plan.model)
         replay, kept = None, ""
-        if asked.kept:
-            replay = (b"".join(asked.digests), counts.astype("<u4").tobytes(), asked.copies.astype("<u4").tobytes())
-            if not asked.batch:  # what a batch knew is not kept: the job's order is older than its request
-                kept = to_json(
+        if request.kept:
+            replay = (b"".join(request.digests), counts.astype("<u4").tobytes(), request.copies.astype("<u4").tobytes())
+            if not request.batch:  # what a batch knew is not kept: the job's order is older than its request
+                kept = facts_to_json(
                     facts,
                     ask,
                     policy.long_texts,
                     tokenizer,
-                    lambda model: self._mask(asked, model).tolist(),
+                    lambda model: self._mask(request, model).tolist(),
                     likely=not isinstance(plan, Refusal),
                 )
         if not isinstance(plan, Refusal) and outcome.status == "done":
-            self._cache.setdefault(claim_kind(plan.model, asked.role), set()).update(asked.digests)
-        route: Route | None = "batch" if asked.batch else None
-        close_request(conn, number, asked.at, policy.name, asked.collection, outcome, replay, facts=kept, route=route)
+            self._cache.setdefault(claim_kind(plan.model, request.role), set()).update(request.digests)
+        route: Route | None = "batch" if request.batch else None
+        close_request(
+            conn, number, request.at, policy.name, request.collection, outcome, replay, facts=kept, route=route
+        )
 
-    def _mask(self, asked: Asked, model: Model) -> NDArray[np.bool_]:
-        cached = self._cache.get(claim_kind(model, asked.role), set())
-        return np.array([digest in cached for digest in asked.digests], dtype=np.bool_)
+    def _mask(self, request: DemoRequest, model: Model) -> NDArray[np.bool_]:
+        cached = self._cache.get(claim_kind(model, request.role), set())
+        return np.array([digest in cached for digest in request.digests], dtype=np.bool_)
 
-    def _facts(self, conn: Connection, asked: Asked, policy: Policy) -> Facts:
-        now = datetime.fromtimestamp(asked.at, UTC)
+    def _facts(self, conn: Connection, request: DemoRequest, policy: Policy) -> Facts:
+        now = datetime.fromtimestamp(request.at, UTC)
         models = self._catalog.models
-        missed = {claim_kind(m, asked.role): ~self._mask(asked, m) for m in models}
-        counts = {tokenizer: _counts(asked, tokenizer) for tokenizer in SIZE}
-        tokens = {m.id: int(counts[m.tokenizer][missed[claim_kind(m, asked.role)]].sum()) for m in models}
-        likely = {m.id: int(_likely(asked, m)[missed[claim_kind(m, asked.role)]].sum()) for m in models}
-        cached = {m.id: int((~missed[claim_kind(m, asked.role)]).sum()) for m in models}
+        missed = {claim_kind(m, request.role): ~self._mask(request, m) for m in models}
+        counts = {tokenizer: _counts(request, tokenizer) for tokenizer in SIZE}
+        tokens = {m.id: int(counts[m.tokenizer][missed[claim_kind(m, request.role)]].sum()) for m in models}
+        likely = {m.id: int(_likely(request, m)[missed[claim_kind(m, request.role)]].sum()) for m in models}
+        cached = {m.id: int((~missed[claim_kind(m, request.role)]).sum()) for m in models}
+        down = request.down and self._failures >= 5
         return Facts(
             now=now,
-            candidates=tuple(self._candidate(asked, m, now, cached[m.id], tokens[m.id], likely[m.id]) for m in models),
-            budgets=budget_states(conn, policy.name, asked.at),
-        )
+            candidates=tuple(
+                candidate(
+                    model,
+                    Missing(
+                        texts=len(request.digests),
+                        missed=len(request.digests) - cached[model.id],
+                        tokens=tokens[model.id],
+                        expected=likely[model.id],
+                    ),
+                    now.date(),
+                    configured=model.local or model.provider in _CONFIGURED,
+                    unhealthy=f"{model.provider} {DOWN}" if down and not model.local else "",
+                    batch=request.batch,
+                )
+                for model in models
+            ),
+            budgets=budget_states(conn, policy.name, request.at),
+        )  # fmt: skip
 
-    def _candidate(
-        self, asked: Asked, model: Model, now: datetime, cached: int, tokens: int, likely: int
-    ) -> CandidateFacts:
-        price = price_on(model, now.date())
-        seconds = likely / model.tokens_per_second
-        down = asked.down and self._failures >= 5 and not model.local
-        return CandidateFacts(
-            model=model,
-            texts=len(asked.digests),
-            cached=cached,
-            tokens=tokens,
-            expected_tokens=likely,
-            seconds=seconds if model.local or not tokens else max(0.5, seconds),
-            configured=model.local or model.provider in _CONFIGURED,
-            unhealthy=f"{model.provider} failed 5 times in a row; it is tried again in 21 s" if down else "",
-            price=None if price is None else price.now,
-            batch_price=price.batch if asked.batch and price is not None else None,
-        )
-
-    def _refused(self, asked: Asked, refusal: Refusal, decision: str) -> Outcome:
-        texts = int(asked.copies.sum())
+    def _refused(self, request: DemoRequest, refusal: Refusal, decision: str) -> Outcome:
+        texts = int(request.copies.sum())
         return Outcome(
             status="refused",
             texts=texts,
-            distinct=len(asked.digests),
-            repeated=texts - len(asked.digests),
+            distinct=len(request.digests),
+            repeated=texts - len(request.digests),
             refused=texts,
-            latency_ms=2.0 * asked.latency,
+            latency_ms=2.0 * request.latency,
             decision=decision,
             candidates=to_candidates(refusal.verdicts),
             error=refusal.reason,
         )
 
     def _carried_out(
-        self, conn: Connection, asked: Asked, policy: Policy, plan: Plan, number: int, decision: str
+        self, conn: Connection, request: DemoRequest, policy: Policy, plan: Plan, number: int, decision: str
     ) -> Outcome:
-        model, texts = plan.model, int(asked.copies.sum())
-        cached = self._mask(asked, model)
+        model, texts = plan.model, int(request.copies.sum())
+        cached = self._mask(request, model)
         misses = int((~cached).sum())
-        counts = _likely(asked, model)
+        counts = _likely(request, model)
         charged = unconfirmed = 0
-        lost = plan.route == "api" and asked.down
+        lost = plan.route == "api" and request.down
         if plan.route in ("api", "batch"):
-            charged, unconfirmed = self._charge(conn, asked, policy, plan, number, ~cached, lost)
-        price = (
-            None if plan.reference is None else price_on(plan.reference, datetime.fromtimestamp(asked.at, UTC).date())
-        )
+            charged, unconfirmed = self._charge(conn, request, policy, plan, number, ~cached, lost)
         common = Outcome(
             status="failed" if lost else "done",
             model=model.id,
             space=model.space,
             dimensions=plan.dimensions,
             texts=texts,
-            distinct=len(asked.digests),
+            distinct=len(request.digests),
             charged=charged,
             unconfirmed=unconfirmed,
-            latency_ms=_latency(plan, misses, int(counts[~cached].sum()), lost) * asked.latency,
+            latency_ms=_latency(plan, misses, int(counts[~cached].sum()), lost) * request.latency,
             decision=decision,
             candidates=to_candidates(plan.verdicts),
         )
@@ -206,16 +199,23 @@ class DemoBooks:
             return replace(common, refused=texts, error=LOST.format(model.provider))
         return replace(
             common,
-            repeated=texts - len(asked.digests),
-            routes=RouteCounts(cache=len(asked.digests) - misses, **({plan.route: misses} if misses else {})),
+            repeated=texts - len(request.digests),
+            routes=RouteCounts(cache=len(request.digests) - misses, **({plan.route: misses} if misses else {})),
             tokens=int(counts.sum()),
-            avoided=_avoided(asked, plan, cached, charged, None if price is None else price.now),
+            avoided=saved(
+                plan,
+                datetime.fromtimestamp(request.at, UTC).date(),
+                cached=int(request.tokens[cached].sum()),
+                repeated=int((request.tokens * (request.copies - 1)).sum()),
+                made=int(request.tokens[~cached].sum()),
+                billed=charged,
+            ),
         )
 
     def _charge(
         self,
         conn: Connection,
-        asked: Asked,
+        request: DemoRequest,
         policy: Policy,
         plan: Plan,
         number: int,
@@ -224,41 +224,40 @@ class DemoBooks:
     ) -> tuple[int, int]:
         """Hold and settle; returns (charged, unconfirmed)."""
         model = plan.model
-        held = _counts(asked, model.tokenizer)
-        units = [Unit(digest=asked.digests[n], text="", tokens=int(held[n])) for n in np.flatnonzero(missed).tolist()]
+        held = _counts(request, model.tokenizer)
+        units = [Unit(digest=request.digests[n], text="", tokens=int(held[n])) for n in np.flatnonzero(missed).tolist()]
         purpose = Purpose(
             request=number,
             policy=policy.name,
             model=model.id,
-            kind=claim_kind(model, asked.role),
+            kind=claim_kind(model, request.role),
             route=plan.route,
-            collection=asked.collection,
+            collection=request.collection,
         )
-        price = price_on(model, datetime.fromtimestamp(asked.at, UTC).date())
-        usd = None if price is None else price.batch if plan.route == "batch" else price.now
+        usd = rate(model, datetime.fromtimestamp(request.at, UTC).date(), batch=plan.route == "batch")
         assert usd is not None  # decide() plans no paid call without a price
-        opened = self._ledger.open_in(
+        opened = self.ledger.open_in(
             conn, [units], purpose, lambda some: price_tokens(sum(u.tokens for u in some), usd),
             stored=lambda digests: set(), sent=True,
         )  # fmt: skip
         (hold,) = opened.holds
-        tokens = 0 if lost else int(asked.tokens[missed].sum())
+        tokens = 0 if lost else int(request.tokens[missed].sum())
         billed, unconfirmed = price_tokens(tokens, usd), hold.amount if lost else 0
-        self._ledger.end_in(
+        self.ledger.end_in(
             conn, hold.id, billed=billed, tokens=tokens, texts=0 if lost else len(units), unconfirmed=unconfirmed,
             reason=LOST.format(model.provider),
         )  # fmt: skip
         return billed, unconfirmed
 
 
-def _counts(asked: Asked, tokenizer: Tokenizer) -> NDArray[np.int64]:
-    counts: NDArray[np.int64] = np.ceil(asked.tokens * SIZE[tokenizer]).astype(np.int64)
+def _counts(request: DemoRequest, tokenizer: Tokenizer) -> NDArray[np.int64]:
+    counts: NDArray[np.int64] = np.ceil(request.tokens * SIZE[tokenizer]).astype(np.int64)
     return counts
 
 
-def _likely(asked: Asked, model: Model) -> NDArray[np.int64]:
+def _likely(request: DemoRequest, model: Model) -> NDArray[np.int64]:
     """A made-up provider's tokenizer that is not at hand bills what cl100k_base makes."""
-    return asked.tokens if model.tokenizer == "bytes" else _counts(asked, model.tokenizer)
+    return request.tokens if model.tokenizer == "bytes" else _counts(request, model.tokenizer)
 
 
 def _latency(plan: Plan, misses: int, tokens: int, lost: bool) -> float:
@@ -268,17 +267,3 @@ def _latency(plan: Plan, misses: int, tokens: int, lost: bool) -> float:
     if plan.route == "cache" or not misses:
         return 6.0
     return 12.0 + 9.0 * misses if plan.route == "local" else 230.0 + tokens / 400
-
-
-def _avoided(asked: Asked, plan: Plan, cached: NDArray[np.bool_], charged: int, price: Decimal | None) -> Avoided:
-    if price is None:
-        return Avoided()
-    smaller = plan.dimensions < plan.model.default_dimensions
-    hits, missed = (price_tokens(int(asked.tokens[mask].sum()), price) for mask in (cached, ~cached))
-    return Avoided(
-        cache=0 if smaller else hits,
-        dimensions=hits if smaller else 0,
-        repeats=price_tokens(int((asked.tokens * (asked.copies - 1)).sum()), price),
-        local=missed if plan.route == "local" else 0,
-        batch=missed - charged if plan.route == "batch" else 0,
-    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from router.dispatch.limiter import Limiter
@@ -10,7 +10,7 @@ from router.domain.errors import RouterError
 from router.domain.values import Model, Role
 from router.providers.base import Floats, Provider
 from router.store.ledger import Ledger, Price
-from router.store.vectors import Cache, Kind
+from router.store.vectors import Cache
 
 
 @dataclass(slots=True)
@@ -38,8 +38,10 @@ class Delivery:
     divided: int = 0
     in_vain: int = 0
 
-    def add(self, later: Delivery) -> None:
-        """Add what came of a later try for the same texts."""
+    def add(self, later: Delivery, model: Model) -> None:
+        """Add what came of a later try for the same texts, by this model."""
+        if later.vectors:
+            self.model = model
         self.vectors.update(later.vectors)
         for digest in later.vectors:
             self.failed.pop(digest, None)
@@ -73,9 +75,9 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """All that a call needs on its way: the model, its provider and limiter, and the books.
+    """All that a call needs: the model, its provider and limiter, the ledger and the cache.
 
-    `fits` tells the kinds of cached vectors that may answer for the model.
+    `stored` tells which of some texts the cache can answer for the model, so that nothing is paid for them.
     """
 
     model: Model
@@ -85,6 +87,6 @@ class Route:
     ledger: Ledger
     cache: Cache
     price: Price
-    fits: Callable[[Kind], bool]
+    stored: Callable[[Sequence[bytes]], set[bytes]]
     deadline: float
     cancelled: Callable[[], bool]

@@ -1,4 +1,4 @@
-"""A limiter is the way to one provider: how many calls at once, how fast, and whether at all.
+"""The limiter of a provider: how many calls at once, how fast, and whether any at all.
 
 It learns. A 429 while other calls are in flight says how many the provider takes: the limiter narrows to those and
 widens again by one after a while (additive increase); a time-out halves it. Rate-limit headers and Retry-After
@@ -13,7 +13,7 @@ import math
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from router.config import Endpoint
@@ -24,13 +24,11 @@ BREAK_AFTER = 5
 BREAK_S = 30.0
 """How long an open breaker stays open before one call may try."""
 HOPELESS_S = 600.0
-"""A provider that asks for a longer pause than this is passed over, not waited for."""
+"""A provider that asks for a longer pause than this is unavailable until then, and not waited for."""
 NEXT_IN_TURN = 4
 """Calls that are made ready while they wait for a place."""
 WIDEN_S = 5.0
 """Seconds without a 429 before the limiter takes one call more; doubles with each widening that failed, to 60."""
-
-
 MOST_RESENDS = 20.0
 RESENDS_A_SUCCESS = 0.2
 """The retry budget: a fifth of the calls that succeed may be sent again, and a first twenty."""
@@ -91,7 +89,7 @@ class Limiter:
         """Wait for a place, then hold it while the call runs. `deadline` is on the limiter's clock.
 
         `ready` is awaited by the few calls that are next in turn, so that a place that falls free is not kept waiting.
-        The ticket goes back with `succeeded` or `failed`.
+        Tell what came of the ticket by `succeeded` or `failed`.
 
         Raises:
             Unreachable: the breaker is open, no place came before the deadline, or the call was cancelled while it
@@ -164,18 +162,19 @@ class Limiter:
             self._open_until = now + BREAK_S
 
     def may_resend(self) -> bool:
-        """Take one from the retry budget: calls that may have been billed are sent again only while most succeed."""
-        if self._resends < 1:
-            return False
+        """True while the retry budget lasts: what may have been billed is sent again only while most calls succeed."""
+        return self._resends >= 1
+
+    def take_resend(self) -> None:
+        """Take one from the retry budget."""
         self._resends -= 1
-        return True
 
     def width(self) -> int:
         """Calls at once, as learned so far."""
         return self._width
 
     def unhealthy(self) -> str:
-        """Why this provider is passed over just now, or ""."""
+        """Why this provider is temporarily unavailable, or ""."""
         left = self._open_until - self._clock()
         pause = self._not_before - self._clock()
         if pause > max(left, HOPELESS_S):
@@ -231,13 +230,8 @@ class Limiter:
     async def _queue(self, timeout: float) -> None:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
-        try:
+        with suppress(TimeoutError):  # `_enter` sees that the deadline has passed, `_wake` that nobody waits
             await asyncio.wait_for(future, timeout)
-        except TimeoutError:
-            pass  # `_enter` sees that the deadline has passed
-        finally:
-            if future in self._waiting:
-                self._waiting.remove(future)
 
     def _wake(self) -> None:
         room = self._room()
@@ -284,7 +278,7 @@ class _Bucket:
         self._per_s = per_minute / 60
 
     def correct(self, remaining: int, sent_at: float, taken_then: int) -> None:
-        """The provider said, of a call sent at `sent_at`, that so much remained; reckon what does by now."""
+        """The provider said, of a call sent at `sent_at`, that so much remained; compute what does by now."""
         if self._per_s:
             now = self._clock()
             self._level = min(self._per_s * 60, remaining + (now - sent_at) * self._per_s) - (self.taken - taken_then)

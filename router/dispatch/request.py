@@ -7,9 +7,11 @@ import contextlib
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from router.dispatch.delivery import Delivery, Route
+from router.dispatch.division import deliver
 from router.dispatch.packing import pack
 from router.dispatch.sender import Sender
 from router.domain.errors import BudgetExceeded, OutcomeUnknown, Refused, StoreBusy
@@ -154,25 +156,20 @@ class PaidRequest:
     async def _open(self, groups: Sequence[Sequence[Unit]]) -> Opened:
         route = self._route
         return await route.ledger.open(
-            groups, self._purpose, price=route.price, stored=self._stored, sent=len(groups) == 1
+            groups, self._purpose, price=route.price, stored=route.stored, sent=len(groups) == 1
         )
 
-    def _stored(self, digests: Sequence[bytes]) -> set[bytes]:
-        """Which of these texts the cache has by now; called under the ledger's write lock, on its thread."""
-        route = self._route
-        numbers = {n for n, kind in route.cache.kinds().items() if kind.variant == "whole" and route.fits(kind)}
-        found = route.cache.lookup(digests)
-        return {digest for number in numbers for digest in found.get(number, ())}
-
     async def _deliver(self, hold: Hold, *, marked: bool) -> None:
-        await self._sender.deliver(hold, marked=marked)
+        await deliver(self._sender, hold, marked=marked)
         self._progress(len(self._sender.delivery.vectors))
 
     async def _wait_for(self, units: Sequence[Unit]) -> list[Unit]:
         """Wait until nobody claims these texts any more; the next round finds them stored, or pays for them."""
+        if not units:
+            return []
         pause = FIRST_POLL_S
-        ledger, kind = self._route.ledger, self._purpose.kind
-        in_batches = ledger.busy(kind, [u.digest for u in units], in_batches=True)
+        busy = partial(asyncio.to_thread, partial(self._route.ledger.busy, self._purpose.kind))
+        in_batches = await busy([u.digest for u in units], in_batches=True)
         if in_batches:
             error = Refused(
                 "This text is being embedded by a batch that is under way, which may take a day.",
@@ -181,7 +178,7 @@ class PaidRequest:
             self._sender.fail([u for u in units if u.digest in in_batches], error)
             units = [u for u in units if u.digest not in in_batches]
         digests = [u.digest for u in units]
-        while digests and ledger.busy(kind, digests):
+        while digests and await busy(digests):
             if time.monotonic() + pause > self._route.deadline or self._route.cancelled():
                 self._sender.fail(units, OutcomeUnknown("Another request is still paying for this text.", "Try again."))
                 return []

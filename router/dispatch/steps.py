@@ -1,63 +1,93 @@
-"""What is done about a call that failed: a pure function of the error and of how often it was tried."""
+"""What is done about a call that failed: functions of the error and of how the call stands, without I/O."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import random
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from router.domain.errors import ProviderError, RateLimited
+from router.domain.errors import ProviderError, RateLimited, Unreachable
 
-Step = Literal["wait", "resend", "divide", "give_up", "stop"]
+Step = Literal["retry", "resend", "divide", "give_up", "expire", "stop"]
 
 MOST_SENDS = 3
 """Sends of one text that may have been billed, where it stands alone from the start."""
 SENDS_OF_SEVERAL = 2
 """Sends of several texts before they are divided: the halves are the third, and spare whoever is not to blame."""
+FIRST_WAIT_S = 0.25
+LONGEST_WAIT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """How often a call was tried, the failure at hand included.
+    """How a call stands.
 
     Attributes:
         texts: how many it holds.
         sends: of these texts that may have been billed, in the call that this one is a part of as well.
-        unreached: sends that never left.
+        limited, unreached: sends that were not billed: refused for the rate, and never left.
+        late: the pause before another send would pass the request's deadline.
+        stopped: the request was cancelled, or an error has closed it.
+        may_resend: the provider's retry budget is not used up.
     """
 
     texts: int
     sends: int = 0
+    limited: int = 0
     unreached: int = 0
+    late: bool = False
+    stopped: bool = False
+    may_resend: bool = True
+
+    def after(self, error: ProviderError) -> Attempt:
+        """With a send counted that failed."""
+        return replace(
+            self,
+            sends=self.sends + (error.billed != "no"),
+            limited=self.limited + isinstance(error, RateLimited),
+            unreached=self.unreached + isinstance(error, Unreachable),
+        )
+
+    def pause_s(self, error: ProviderError) -> float:
+        """Seconds before the next send: random, longer each time, and never less than the provider asked."""
+        if isinstance(error, RateLimited) and error.retry_after is not None:
+            return error.retry_after + random.uniform(0, min(0.25, 0.05 + error.retry_after / 10))
+        tries = self.limited + self.unreached if error.billed == "no" else self.sends
+        return random.uniform(FIRST_WAIT_S / 2, min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(tries, 16)))
 
 
 def next_step(error: ProviderError, attempt: Attempt) -> Step:
-    """The next thing to do about a call that failed.
+    """The next thing to do about a call that failed, with that failure counted in `attempt`.
 
-    `wait` and send it again under its hold; `resend` it under another; `divide` it; `give_up`; or `stop` the request.
+    `retry` it under its hold; `resend` it under another; `divide` it; `give_up`; `expire`: there is no time for another
+    send that would cost nothing; or `stop` the request.
     """
-    several = attempt.texts > 1
+    several, over = attempt.texts > 1, attempt.late or attempt.stopped
     match error.action:
-        case "wait":
-            return "wait" if isinstance(error, RateLimited) or attempt.unreached < MOST_SENDS else "give_up"
+        case "retry":
+            if attempt.unreached >= MOST_SENDS and not isinstance(error, RateLimited):
+                return "give_up"
+            return "expire" if over else "retry"
         case "divide":
             return "divide" if several else "give_up"
+        case "give_up" | "stop":
+            return error.action
         case "resend":
-            return "resend" if attempt.sends < MOST_SENDS else "give_up"
+            most = MOST_SENDS
         case "resend_once":
-            return "resend" if attempt.sends < 2 else "give_up"
+            most = 2
         case "resend_then_divide":
-            if attempt.sends < (SENDS_OF_SEVERAL if several else MOST_SENDS):
-                return "resend"
-            return "divide" if several else "give_up"
-        case "stop":
-            return "stop"
+            most = SENDS_OF_SEVERAL if several else MOST_SENDS
+    if attempt.sends < most and (over or attempt.may_resend):
+        return "give_up" if over else "resend"
+    return "divide" if several and error.action == "resend_then_divide" else "give_up"
 
 
 PAIRS_AT_ONCE = 4
-"""Parts that are sent at once, in pairs, where dividing was seen to help."""
+"""Pairs of parts that are sent at once, where dividing was seen to help."""
 
 
-class Division:
+class DivisionLimit:
     """How far a call that failed is divided.
 
     At most 2 log2(n) parts are sent, which is the way down to a single text and both halves at each step, and two more

@@ -101,7 +101,7 @@ def decide(ask: Ask, policy: Policy, facts: Facts, scale: str = "RTEB-en") -> Pl
     if waived := [o for o in options if o.model.local and o.only_stopped_by("quality")]:
         return choice.plan(_first(waived, criteria), waived, criteria)
     pinned = ask.pinned_space is not None or ask.pinned_model is not None
-    if ask.partial and (pinned or _room(_tightest(facts)) > 0):
+    if ask.partial and (pinned or _tightest(facts).left > 0):
         return choice.plan(_first(eligible, _ECONOMY), eligible, _ECONOMY)
     return choice.refusal(least, _ECONOMY)
 
@@ -232,22 +232,18 @@ def _criteria(policy: Policy, facts: Facts, ask: Ask) -> tuple[Criterion, ...]:
 # ---- money -------------------------------------------------------------------------------------
 
 
-def _room(state: BudgetState) -> int:
-    return state.budget.amount if state.budget.window == "request" else state.left
-
-
 def _hard(facts: Facts) -> list[BudgetState]:
     return [state for state in facts.budgets if state.budget.hard]
 
 
 def _tightest(facts: Facts) -> BudgetState:
     """The hard budget with the least room; only asked where something does not fit, so there is one."""
-    return min(_hard(facts), key=_room)
+    return min(_hard(facts), key=lambda state: state.left)
 
 
 def _missing(option: _Option, facts: Facts) -> int:
     """Nanodollars by which the tightest hard budget is too small for the option; 0 where it fits."""
-    return max(0, max((option.cost - _room(state) for state in _hard(facts)), default=0))
+    return max(0, max((option.cost - state.left for state in _hard(facts)), default=0))
 
 
 # ---- what is handed back -----------------------------------------------------------------------
@@ -383,7 +379,7 @@ class _Choice:
 
     def _way_out(self, wanted: _Option) -> str:
         """What may be done about a budget that is too small, leaving out what would not help."""
-        tight = [state for state in _hard(self.facts) if _room(state) < wanted.cost]
+        tight = [state for state in _hard(self.facts) if state.left < wanted.cost]
         ways = ["raise the account budget" if _tightest(self.facts).owner == "account" else "raise the budget"]
         resets = [s.resets for s in tight if s.resets is not None and s.budget.amount >= wanted.cost]
         if len(resets) == len(tight):

@@ -1,39 +1,39 @@
-"""The error tree. Every error a caller can meet is here, and says who sees it and what they can do.
+"""The error tree: who sees an error, what they can do, and what the program itself does next.
 
-RouterError                    anything the router says no to; `message` is fit for a page
-├── BadInput                   the caller: fix the text, file, name or number that the message points at (exit 2)
-├── Refused                    the caller: the policy, a budget or the kill switch says no; nothing is spent on what is
-│   │                          refused (exit 3)
-│   └── BudgetExceeded         ... and the budget that is too small, with the sums
-├── StoreError                 the operator: the database cannot be written
-│   ├── StoreBusy              ... another program holds the write lock; try again
-│   └── StoreFull              ... the disk is full; make room
-└── ProviderError              what a provider did; `billed` says what is known of the money
-    ├── NotConfigured          the operator: the key is missing, or the address is wrong (not billed)
-    ├── KeyRejected            the operator: the key is wrong or was revoked (not billed)
-    ├── QuotaExhausted         the operator: the account at the provider is out of money (not billed)
-    ├── RateLimited            the dispatcher: wait `retry_after` seconds, then send again (not billed)
-    ├── CallTooLarge           the dispatcher: split the call; never resend it unchanged (not billed)
-    ├── CallRejected           the caller: the provider will not embed this (not billed)
-    ├── Unreachable            the dispatcher: the call never left (not billed)
-    ├── Overloaded             the dispatcher: a 5xx; it may have been billed
-    ├── OutcomeUnknown         the dispatcher: time-out or reset after sending; it may have been billed
-    └── BadReply               the dispatcher: an answer that cannot be trusted; it was or may have been billed
+                         billed   action              falls_over  passes
+RouterError              -        give_up             no          no      anything the router says no to
+├── BadInput             -        give_up             no          no      the caller: fix the text or the file (exit 2)
+├── Refused              -        stop                no          no      a policy or the kill switch says no (exit 3)
+│   └── BudgetExceeded   -        stop                no          no      ... or a budget, with the sums
+├── StoreError           -        stop                no          no      the operator: the database cannot be written
+│   ├── StoreBusy        -        stop                no          yes     ... another program holds the write lock
+│   └── StoreFull        -        stop                no          no      ... the disk is full; make room
+└── ProviderError        no       stop                no          no      what a provider did
+    ├── NotConfigured    no       stop                no          no      no key, or the address is wrong
+    ├── KeyRejected      no       stop                yes         no      401, 403: the key is wrong or was revoked
+    ├── QuotaExhausted   no       stop                yes         no      the account at the provider has no money left
+    ├── RateLimited      no       retry               yes         yes     429
+    ├── CallTooLarge     no       divide              no          no      too many texts or tokens in one call
+    ├── CallRejected     no       divide              no          no      another 4xx: it will not embed this call
+    ├── Unreachable      no       retry               yes         yes     connection refused: the call never left
+    ├── Overloaded       maybe    resend_then_divide  yes         yes     a 5xx; some servers choke on one text
+    ├── OutcomeUnknown   maybe    resend              yes         yes     time-out or reset after sending
+    └── BadReply         maybe    resend              no          yes     an answer that cannot be trusted
+
+`CallRejected` and `BadReply` are given another action where more is known; `BadReply` is `billed` where it says so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 Billed = Literal["no", "maybe", "yes"]
-Action = Literal["wait", "resend", "resend_once", "resend_then_divide", "divide", "stop"]
-"""What the dispatcher does about an error of a provider (`dispatch/steps.py` says when it gives up):
-
-`wait` and send the call again under the same hold, it was not billed; `resend` it under a hold of its own, it may have
-been billed; `resend_once`; resend it and, where that does not help, `divide` it; `divide` it, unchanged it can never
-pass; `stop`, every other call of the request would meet the same."""
+Action = Literal["retry", "resend", "resend_once", "resend_then_divide", "divide", "give_up", "stop"]
+"""`retry` the call under the same hold, it was not billed; `resend` it under another, it may have been billed;
+`resend_once`; resend it and, where that does not help, `divide` it; `divide` it, unchanged it can never pass;
+`give_up`, only this text fails; `stop` the request and its job. `dispatch/steps.py` says how often."""
 
 
 class RouterError(Exception):
@@ -42,14 +42,36 @@ class RouterError(Exception):
     Attributes:
         message: what happened and where, in a sentence that may be shown to anyone.
         hint: what to do about it; empty where the message says it all.
+        action: what the program does next.
+        falls_over: another route to the same space may be tried.
+        passes: it goes by itself: a job waits and goes on.
     """
 
     exit_code = 1
+    action: Action = "give_up"
+    falls_over: bool = False
+    passes: bool = False
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+    def copy(self, *, message: str | None = None, hint: str | None = None) -> Self:
+        """A new error of the same class, its cause and every attribute kept but those given.
+
+        Texts share error objects, so none is changed after it was raised or handed on.
+        """
+        message = self.message if message is None else message
+        new = type(self).__new__(type(self), message)
+        new.__dict__.update(self.__dict__, message=message, hint=self.hint if hint is None else hint)
+        new.__cause__ = self.__cause__
+        return new
+
+    @property
+    def stops_job(self) -> bool:
+        """True where every other text of a job would meet it too, until it passes or a person acts."""
+        return self.action == "stop"
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}".strip()
@@ -65,6 +87,7 @@ class Refused(RouterError):
     """A policy, a budget or the kill switch says no. Shown to the caller; nothing is spent on what is refused."""
 
     exit_code = 3
+    action = "stop"
 
 
 class BudgetExceeded(Refused):
@@ -84,9 +107,13 @@ class BudgetExceeded(Refused):
 class StoreError(RouterError):
     """The databases in the data folder cannot be read or written. Shown to the operator."""
 
+    action = "stop"
+
 
 class StoreBusy(StoreError):
     """Another program has held the write lock for longer than we wait. Try again."""
+
+    passes = True
 
 
 class StoreFull(StoreError):
@@ -98,20 +125,22 @@ class ProviderError(RouterError):
 
     billed: Billed = "no"
     action: Action = "stop"
-    blames_text = False
-    """True where other texts of the same call were answered: it is this text that the server fails on."""
 
 
 class NotConfigured(ProviderError):
-    """There is no key for this provider, or nothing at its address. Shown to the operator; nothing was billed."""
+    """There is no key for this provider, or nothing at its address. Shown to the operator."""
 
 
 class KeyRejected(ProviderError):
     """401 or 403. Shown to the operator; a job pauses until the key is right."""
 
+    falls_over = True
+
 
 class QuotaExhausted(ProviderError):
-    """The provider's account has no money left. Will not pass by itself: never retried."""
+    """The provider's account has no money left. Never retried."""
+
+    falls_over = True
 
 
 class RateLimited(ProviderError):
@@ -122,7 +151,8 @@ class RateLimited(ProviderError):
         headers: the answer's, for the rate limits that it names.
     """
 
-    action: Action = "wait"
+    action = "retry"
+    falls_over = passes = True
 
     def __init__(
         self,
@@ -138,38 +168,42 @@ class RateLimited(ProviderError):
 
 
 class CallTooLarge(ProviderError):
-    """Too many texts or tokens in one call. To be split, never to be resent unchanged."""
+    """Too many texts or tokens in one call. Never resent unchanged."""
 
-    action: Action = "divide"
+    action = "divide"
 
 
 class CallRejected(ProviderError):
-    """Another 4xx: this provider will not embed this call as it is. It is divided, until the text to blame is alone.
-
-    Where nothing of a whole request was answered, `action` is `stop`: it is the set-up that is wrong, and not a text.
+    """Another 4xx. The call is divided until the text to blame is alone. With the action `stop` nothing of a whole
+    request was answered: it is the set-up that is wrong, and not a text.
     """
 
-    action: Action = "divide"
+    def __init__(self, message: str, hint: str = "", *, action: Action = "divide") -> None:
+        super().__init__(message, hint)
+        self.action = action
 
 
 class Unreachable(ProviderError):
     """Connection refused or no such host: the call never left."""
 
-    action: Action = "wait"
+    action = "retry"
+    falls_over = passes = True
 
 
 class Overloaded(ProviderError):
     """A 5xx. The provider may have billed it all the same. One text may be why: some servers choke on it."""
 
-    billed: Billed = "maybe"
-    action: Action = "resend_then_divide"
+    billed = "maybe"
+    action = "resend_then_divide"
+    falls_over = passes = True
 
 
 class OutcomeUnknown(ProviderError):
     """Time-out, reset or a broken body after the call was sent."""
 
-    billed: Billed = "maybe"
-    action: Action = "resend"
+    billed = "maybe"
+    action = "resend"
+    falls_over = passes = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,7 +222,7 @@ class BadReply(ProviderError):
             that is wrong), `resend_then_divide` (a number that is not finite) or `stop` (another model, another size).
     """
 
-    billed: Billed = "maybe"
+    passes = True
 
     def __init__(
         self, message: str, hint: str = "", *, usage: BilledUsage | None = None, action: Action = "resend"
@@ -196,5 +230,4 @@ class BadReply(ProviderError):
         super().__init__(message, hint)
         self.usage = usage
         self.action = action
-        if usage is not None:
-            self.billed = "yes"
+        self.billed = "maybe" if usage is None else "yes"

@@ -8,15 +8,8 @@ from __future__ import annotations
 from datetime import date
 
 from router.domain import money
+from router.domain.policy import THIS_WINDOW
 from router.domain.values import Ask, BudgetState, Facts, Model, Plan, Policy, Refusal, Verdict
-
-_WHEN = {
-    "request": "the per-request",
-    "day": "today's",
-    "week": "this week's",
-    "month": "this month's",
-    "total": "the total",
-}
 
 
 def explain(outcome: Plan | Refusal, *, ask: Ask, policy: Policy, facts: Facts) -> str:
@@ -58,7 +51,7 @@ def sentence(clause: str) -> str:
 
 def budget_name(state: BudgetState) -> str:
     """Which budget: `this month's account budget`, `today's budget`, `the total budget`."""
-    return f"{_WHEN[state.budget.window]} {'account ' if state.owner == 'account' else ''}budget"
+    return f"{THIS_WINDOW[state.budget.window]} {'account ' if state.owner == 'account' else ''}budget"
 
 
 def money_left(state: BudgetState) -> str:
@@ -68,7 +61,7 @@ def money_left(state: BudgetState) -> str:
         whose = "the account lets a request cost" if state.owner == "account" else "a request may cost"
         return f"{whose} {amount} at most"
     plain = state.owner != "account" and window != "total"
-    which = f"{_WHEN[window]} {amount}" if plain else f"{budget_name(state)} of {amount}"
+    which = f"{THIS_WINDOW[window]} {amount}" if plain else f"{budget_name(state)} of {amount}"
     return f"{which} is spent" if state.left == 0 else f"{money.show(state.left)} of {which} is left"
 
 

@@ -32,7 +32,7 @@ above 0.119."""
 _ENGLISH = 0.12
 """Share of the stop words from which on words are taken to be English; other languages have up to 5 %."""
 _MARKS = str.maketrans("", "", "{}()[];=<>_\\/*#&|$\"'`+@")
-_WORD = re.compile(r"[^\W\d_]+")
+_WORD, _ASCII_WORD = re.compile(r"[^\W\d_]+"), re.compile(r"[a-z]+")
 _SCRIPTS: tuple[tuple[TextKind, re.Pattern[str]], ...] = (
     ("cyrillic", re.compile("[\u0400-\u052f]+")),
     (
@@ -59,5 +59,5 @@ def kind_of_text(text: str) -> TextKind:
         return kind if 2 * sizes[kind] >= len(dense) - plain else "other"
     if len(dense) - len(dense.translate(_MARKS)) > _CODE * len(dense):
         return "code"
-    words = _WORD.findall(sample.lower())
-    return "english" if sum(word in STOP_WORDS for word in words) >= _ENGLISH * max(1, len(words)) else "latin"
+    words = (_ASCII_WORD if sample.isascii() else _WORD).findall(sample.lower())
+    return "english" if sum(map(STOP_WORDS.__contains__, words)) >= _ENGLISH * max(1, len(words)) else "latin"

@@ -42,7 +42,13 @@ BUILT_IN: tuple[Policy, ...] = (
     Policy(name="local", local_only=True),
 )
 
-_PER = {"request": "a request", "day": "a day", "week": "a week", "month": "a month", "total": "in total"}
+PER_WINDOW: Mapping[str, str] = {
+    "request": "a request", "day": "a day", "week": "a week", "month": "a month", "total": "in total",
+}  # fmt: skip
+THIS_WINDOW: Mapping[str, str] = {
+    "request": "the per-request", "day": "today's", "week": "this week's", "month": "this month's",
+    "total": "the total",
+}  # fmt: skip
 
 
 # ---- budgets as text ---------------------------------------------------------------------------
@@ -76,7 +82,7 @@ def format_budget(budget: Budget) -> str:
 
 def describe_budget(budget: Budget) -> str:
     """A budget for people: `$5.00 a month`, `$0.25 a day (soft)`."""
-    return f"{money.show(budget.amount)} {_PER[budget.window]}{'' if budget.hard else ' (soft)'}"
+    return f"{money.show(budget.amount)} {PER_WINDOW[budget.window]}{'' if budget.hard else ' (soft)'}"
 
 
 # ---- windows -----------------------------------------------------------------------------------
@@ -211,11 +217,11 @@ def _validate_budgets(budgets: Sequence[Budget], where: str) -> None:
     for budget in budgets:
         _one_of(budget.window, f"The window of a budget {where}", WINDOWS)
         if not 0 <= budget.amount <= MOST:
-            message = f"The budget of {budget.amount} nanodollars {_PER[budget.window]} {where} is out of range."
+            message = f"The budget of {budget.amount} nanodollars {PER_WINDOW[budget.window]} {where} is out of range."
             raise BadInput(message, "Give an amount from zero to a billion dollars.")
         if (budget.window, budget.hard) in seen:
             kind = "hard" if budget.hard else "soft"
-            message = f"There are two {kind} budgets {_PER[budget.window]} {where}."
+            message = f"There are two {kind} budgets {PER_WINDOW[budget.window]} {where}."
             raise BadInput(message, "Keep the one that is meant.")
         seen.add((budget.window, budget.hard))
 

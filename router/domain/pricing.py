@@ -6,7 +6,7 @@ from datetime import date
 from decimal import Decimal
 
 from router.domain.money import price_tokens
-from router.domain.values import Model, Price
+from router.domain.values import Avoided, Model, Plan, Price
 
 _FREE = Price(since=date.min, now=Decimal(0), source="made on this machine", checked=date.min)
 
@@ -25,10 +25,29 @@ def price_on(model: Model, day: date) -> Price | None:
     return held[-1] if held else model.prices[0]
 
 
-def cost(model: Model, tokens: int, *, day: date, batch: bool = False) -> int | None:
-    """Nanodollars for this many tokens on this day, rounded up; None where the price is unknown or not sold."""
-    if model.local:
-        return 0
+def rate(model: Model, day: date, *, batch: bool = False) -> Decimal | None:
+    """USD per million tokens on this day, at once or by the batch tier; None where it is unknown or not sold."""
     price = price_on(model, day)
-    usd = None if price is None else price.batch if batch else price.now
-    return None if usd is None else price_tokens(tokens, usd)
+    return None if price is None else price.batch if batch else price.now
+
+
+def saved(plan: Plan, day: date, *, cached: int, repeated: int, made: int, billed: int = 0) -> Avoided:
+    """What a plan did not spend, by cause, at its reference's normal price; nothing without a reference or a price.
+
+    Args:
+        cached, made: tokens of the distinct texts that the cache had, and of those that `plan.route` made.
+        repeated: tokens of every copy of a text but its first.
+        billed: nanodollars that a batch came to.
+    """
+    usd = None if plan.reference is None else rate(plan.reference, day)
+    if usd is None:
+        return Avoided()
+    hits, rest = price_tokens(cached, usd), price_tokens(made, usd)
+    smaller = plan.dimensions < plan.model.default_dimensions
+    return Avoided(
+        cache=0 if smaller else hits,
+        dimensions=hits if smaller else 0,
+        repeats=price_tokens(repeated, usd),
+        local=rest if plan.route == "local" else 0,
+        batch=max(0, rest - billed) if plan.route == "batch" else 0,
+    )

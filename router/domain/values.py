@@ -234,8 +234,8 @@ class BudgetState:
 
     @property
     def left(self) -> int:
-        """Nanodollars left; never below zero."""
-        return max(0, self.budget.amount - self.used)
+        """Nanodollars that a call may still cost; never below zero. A budget of each request begins anew with each."""
+        return self.budget.amount if self.budget.window == "request" else max(0, self.budget.amount - self.used)
 
     @property
     def expected(self) -> int:

@@ -15,13 +15,14 @@ from itertools import islice
 
 from router.domain.errors import BadInput
 from router.domain.values import Tokenizer
-from router.splitting import Piece, split
+from router.splitting import Piece, has_fence, split
 
 _SECTION_CHUNKS = 8  # chunks in a section, on average; each section wastes about half a chunk at its end
 _SMALLEST_LIMIT = 16  # below it a single character and the markers of its tokenizer might not fit
 _WORD_CHARACTERS = 3
 _WORDLIKE = re.compile(r"[^\W_]")
-_FENCE_OR_BLANK = re.compile(r"^ {0,3}(```|~~~)|\n(?:[ \t]*\r?\n)+", re.MULTILINE)
+_BLANK = re.compile(r"\n(?:[ \t]*\r?\n)+")
+_FENCE_OR_BLANK = re.compile(rf"^ {{0,3}}(```|~~~)|{_BLANK.pattern}", re.MULTILINE)
 _SEAMS = (re.compile(r"\n"), re.compile(r"[.!?]\s+|[。！？]"), re.compile(r"\s+"))
 _HEADING = re.compile(r"#{1,6} [^\n]*\s*")
 
@@ -142,9 +143,9 @@ def _cuts_before(block: str, size: int) -> bool:
 def _blocks(text: str, size: int, markdown: bool) -> Iterator[tuple[int, int]]:
     """Spans of paragraphs; a heading goes with what follows it, a fenced block of code stays whole where it can."""
     begin, fence = 0, ""
-    for seam in _FENCE_OR_BLANK.finditer(text):
-        mark = seam.group(1)
-        if mark:
+    for seam in (_FENCE_OR_BLANK if has_fence(text) else _BLANK).finditer(text):
+        if seam.lastindex:
+            mark = seam[1]
             if markdown:
                 fence = "" if fence == mark else fence or mark
         elif not fence and not (markdown and _HEADING.fullmatch(text, begin, seam.end())):

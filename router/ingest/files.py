@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +16,7 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from router import tokens
 from router.domain.errors import BadInput, RouterError
@@ -24,9 +25,10 @@ from router.ingest import extract
 from router.ingest.chunking import is_near_empty, split_texts
 from router.ingest.columns import AS_USUAL, Columns, Ids
 from router.ingest.extract import FileVerdict, Row
+from router.ingest.file_report import FileReport, Skipped
 from router.ingest.splitter import IN_PROCESS, Splitter
 from router.pipeline.validate import MOST_BYTES, normalise
-from router.store.collections import Corpora
+from router.store.collections import Corpora, Write
 from router.store.models import Collection, NewChunk, Replaced
 
 Wait = Callable[[Any], Any]
@@ -36,41 +38,13 @@ BLOCK_BYTES = 4 << 20
 """... or as soon as they have so many bytes."""
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 """Files, and blocks of rows, that are read at once."""
-MOST_REASONS = 20
 _MOST_LABEL = 200
+THREADS = CORES + 1
+"""Files that are read at once: one more than cores, as one may wait for a process or the disk."""
+GROUP, GROUP_BYTES, GROUP_S = 16, 1 << 20, 1.0
+"""So many documents, bytes of them, or seconds of reading share a commit."""
 Sized = tuple[str, str, int]
 """Label, text, and its tokens by the collection's tokenizer."""
-
-FileState = Literal["added", "unchanged", "failed"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileReport:
-    """What became of one file. `skipped` counts rows without a text that could be embedded; `reason` says why not.
-
-    `reasons` has the first of the skipped rows, at most `MOST_REASONS`; `notes` are sentences on a file that was read:
-    what of it is not in the chunks, or was changed. `source` is as in `DocumentRow`; `replaces` is the version that it
-    takes the place of.
-    """
-
-    name: str
-    state: FileState
-    reason: str = ""
-    chunks: int = 0
-    skipped: int = 0
-    reasons: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    source: str = ""
-    replaces: Replaced | None = None
-
-    @property
-    def from_elsewhere(self) -> bool:
-        """True where it replaces a document that was found in another folder or zip."""
-        return (
-            self.replaces is not None
-            and bool(self.source and self.replaces.source)
-            and (self.source != self.replaces.source)
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,35 +102,73 @@ class Ingest:
     def files(self, verdicts: Sequence[FileVerdict]) -> list[FileReport]:
         """Read every file that can be; a report on each. No file's trouble, foreseen or not, ends the others."""
         self._total = sum(map(size_of, verdicts))
-        # The tokenizers leave the interpreter's lock, and commits of several files share one write to the disk.
-        files, blocks = ThreadPoolExecutor(2 * CORES), ThreadPoolExecutor(CORES)
+        waiting = deque(enumerate(verdicts))
+        # No more threads than that: the tokenizers leave the interpreter's lock, and all else is a fight for it.
+        files, blocks = ThreadPoolExecutor(THREADS), ThreadPoolExecutor(CORES)
         with self._splitter, blocks as self._blocks, files:
-            reports = [report for report in files.map(self._one, verdicts) if report is not None]
+            parts = list(files.map(self._some, [waiting] * THREADS))
         self._progress(self._done, self._total, "")
-        return reports
+        reports = dict(chain.from_iterable(part.items() for part in parts))
+        return [reports[number] for number in sorted(reports)]
 
-    def _one(self, verdict: FileVerdict) -> FileReport | None:
-        """A file's report; None where the reading was cancelled before it."""
-        if self._cancelled():
-            return None
+    def _some(self, waiting: deque[tuple[int, FileVerdict]]) -> dict[int, FileReport]:
+        """Take files until none is left. Small ones are written together, while the next ones are read."""
+        reports: dict[int, FileReport] = {}
+        read: list[_Whole] = []
+        written: list[tuple[_Whole, Future[None]]] = []
+        since = time.monotonic()
+        try:
+            while not self._cancelled() and (taken := _next(waiting)) is not None:
+                number, verdict = taken
+                found = self._one(number, verdict)
+                if isinstance(found, FileReport):
+                    reports[number] = found
+                else:
+                    read.append(found)
+                size = sum(one.size for one in read)
+                if len(read) >= GROUP or size >= GROUP_BYTES or time.monotonic() - since >= GROUP_S:
+                    reports |= self._committed(written)
+                    written = self._write(read)
+                    read, since = [], time.monotonic()
+            return reports | self._committed(written + self._write(read))
+        except BaseException:
+            waiting.clear()  # the other threads are not to go on
+            raise
+
+    def _one(self, number: int, verdict: FileVerdict) -> FileReport | _Whole:
         self._progress(self._done, self._total, verdict.name)
-        report = self._read(verdict)
+        found = self._read(number, verdict)
         with self._lock:
             self._done += size_of(verdict)
-        return report
+        return found
 
-    def _read(self, verdict: FileVerdict) -> FileReport:
+    def _write(self, read: Sequence[_Whole]) -> list[tuple[_Whole, Future[None]]]:
+        return list(zip(read, self._corpora.add_documents([one.write for one in read]), strict=True))
+
+    def _committed(self, written: Sequence[tuple[_Whole, Future[None]]]) -> dict[int, FileReport]:
+        """Reports on documents as soon as they are on the disk, by their numbers."""
+        reports: dict[int, FileReport] = {}
+        for one, commit in written:
+            try:
+                commit.result()
+            except Exception as error:
+                reports[one.number] = self._failed(error, one.about)
+            else:
+                reports[one.number] = self._added(one.about, one.chunks, one.skipped)
+        return reports
+
+    def _read(self, number: int, verdict: FileVerdict) -> FileReport | _Whole:
         reason = verdict.reason
         if verdict.path is not None:
             try:
-                return self._file(verdict.path, verdict.name, verdict.source, _digest(verdict.path))
+                return self._file(number, verdict.path, verdict.name, verdict.source)
             except OSError as error:  # it has gone since it was looked at
                 reason = f"{verdict.name} cannot be read: {error.strerror}."
         self._fail(verdict.name, reason)
         return FileReport(name=verdict.name, state="failed", reason=reason)
 
-    def _file(self, path: Path, name: str, source: str, digest: str) -> FileReport:
-        size = path.stat().st_size
+    def _file(self, number: int, path: Path, name: str, source: str) -> FileReport | _Whole:
+        size, digest = path.stat().st_size, _digest(path)
         there = self._corpora.document(self._collection.id, name)
         if there is not None and there.digest == digest:
             if source and not there.source:
@@ -165,7 +177,7 @@ class Ingest:
                 name=name, state="unchanged", chunks=there.chunks, skipped=there.skipped, source=source,
                 replaces=self._replaced(name),
             )  # fmt: skip
-        skipped = _Skipped()
+        skipped = Skipped()
         document = None
         count = 0
         about: dict[str, Any] = {
@@ -178,10 +190,10 @@ class Ingest:
             following = next(blocks, None)
             if block is None:
                 raise BadInput(f"{name} holds no text{skipped.words()}.", "Leave it out.")
-            if following is None:  # most files: one commit
-                count = len(block)
-                self._corpora.add_document(self._collection.id, block, **about, skipped=skipped.count)
-                return self._added(name, count, skipped, source)
+            if following is None:  # most files
+                write = self._corpora.whole_document(self._collection.id, block, **about, skipped=skipped.count)
+                size = sum(one.bytes for one in block)
+                return _Whole(number=number, about=about, chunks=len(block), size=size, skipped=skipped, write=write)
             document = self._begin(about)
             for part in chain([block, following], blocks):
                 if self._cancelled():
@@ -190,20 +202,26 @@ class Ingest:
                 count += len(part)
                 self._progress(self._done + min(size, skipped.read), self._total, name)
         except Exception as error:
-            if isinstance(error, RouterError) and not isinstance(error, BadInput):
-                raise  # the store's trouble, and no file's
-            reason = extract.why_not(name, error)
-            if document is None:
-                document = self._begin(about)
-            self._run(self._corpora.end_document(document, reason=reason))
-            return FileReport(name=name, state="failed", reason=reason)
+            return self._failed(error, about, document)
         self._run(self._corpora.end_document(document, skipped=skipped.count))
-        return self._added(name, count, skipped, source)
+        return self._added(about, count, skipped)
 
-    def _added(self, name: str, count: int, skipped: _Skipped, source: str) -> FileReport:
+    def _failed(self, error: Exception, about: Mapping[str, Any], document: int | None = None) -> FileReport:
+        if isinstance(error, RouterError) and not isinstance(error, BadInput):
+            raise error  # the store's trouble, and no file's
+        name = about["name"]
+        reason = extract.why_not(name, error)
+        if document is None:
+            document = self._begin(about)
+        self._run(self._corpora.end_document(document, reason=reason))
+        return FileReport(name=name, state="failed", reason=reason)
+
+    def _added(self, about: Mapping[str, Any], count: int, skipped: Skipped) -> FileReport:
+        name = about["name"]
         return FileReport(
             name=name, state="added", chunks=count, skipped=skipped.count, reason=skipped.first,
-            reasons=tuple(skipped.reasons), notes=tuple(skipped.notes), source=source, replaces=self._replaced(name),
+            reasons=tuple(skipped.reasons), notes=tuple(skipped.notes), source=about["source"],
+            replaces=self._replaced(name),
         )  # fmt: skip
 
     def _replaced(self, name: str) -> Replaced | None:
@@ -226,13 +244,13 @@ class Ingest:
 
     def chunks_of_document(self, path: Path, name: str) -> list[NewChunk]:
         """The chunks of a document, of which nothing is written. Raises BadInput where it cannot be read."""
-        return list(self._chunks(path, name, _Skipped()))
+        return list(self._chunks(path, name, Skipped()))
 
     def close(self) -> None:
         """End what was started for `chunks_of` and `chunks_of_document`; `files` does so itself."""
         self._splitter.__exit__(None, None, None)
 
-    def _chunks(self, path: Path, name: str, skipped: _Skipped) -> Iterator[NewChunk]:
+    def _chunks(self, path: Path, name: str, skipped: Skipped) -> Iterator[NewChunk]:
         if self._reading.as_rows(path):
             yield from self._of_rows(path, name, skipped)
             return
@@ -245,7 +263,7 @@ class Ingest:
         skipped.notes += document.notes
         yield from self._split("", text, document.kind == "markdown")
 
-    def _of_rows(self, path: Path, name: str, skipped: _Skipped) -> Iterator[NewChunk]:
+    def _of_rows(self, path: Path, name: str, skipped: Skipped) -> Iterator[NewChunk]:
         """Rows that fit a chunk are taken exactly as they are, so that the cache knows them from elsewhere."""
         ahead: deque[Future[list[NewChunk]]] = deque()
         for rows in self._usable_rows(path, name, skipped):
@@ -255,7 +273,7 @@ class Ingest:
         for block in ahead:
             yield from block.result()
 
-    def _usable_rows(self, path: Path, name: str, skipped: _Skipped) -> Iterator[list[Row]]:
+    def _usable_rows(self, path: Path, name: str, skipped: Skipped) -> Iterator[list[Row]]:
         """Rows with a text, a block at a time."""
         ids = Ids()
         waiting: list[Row] = []
@@ -309,6 +327,25 @@ class Ingest:
             yield from _made(pieces, collection.tokenizer)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Whole:
+    """A document that was read whole, and waits to be written: `number` is its file's, `size` its chunks' bytes."""
+
+    number: int
+    about: Mapping[str, Any]
+    chunks: int
+    size: int
+    skipped: Skipped
+    write: Write
+
+
+def _next(waiting: deque[tuple[int, FileVerdict]]) -> tuple[int, FileVerdict] | None:
+    try:
+        return waiting.popleft()
+    except IndexError:
+        return None
+
+
 def unusable(text: str) -> str:
     """Why a text can never be embedded (`has a NUL character`), or ""."""
     if not text or text.isspace():
@@ -320,28 +357,6 @@ def unusable(text: str) -> str:
     except UnicodeEncodeError:
         return "has half of a surrogate pair, which is not a character"
     return f"is {size:,} bytes long" if size > 4 * MOST_BYTES else ""
-
-
-class _Skipped:
-    """Rows without a text, what else is to be said of the file, and how far the reading has come."""
-
-    def __init__(self) -> None:
-        self.count = self.read = 0
-        self.reasons: list[str] = []
-        self.notes: list[str] = []
-
-    @property
-    def first(self) -> str:
-        return self.reasons[0] if self.reasons else ""
-
-    def add(self, reason: str) -> None:
-        self.count += 1
-        if len(self.reasons) < MOST_REASONS:
-            self.reasons.append(reason)
-
-    def words(self) -> str:
-        """How a file of nothing else is described."""
-        return f": all of its {self.count:,} rows are empty or broken. {self.first[:-1]}" if self.count else ""
 
 
 def _made(pieces: Sequence[Sized], tokenizer: Tokenizer) -> list[NewChunk]:

@@ -10,17 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from router.domain.errors import (
-    BadInput,
-    BudgetExceeded,
-    ProviderError,
-    RateLimited,
-    Refused,
-    RouterError,
-    StoreBusy,
-    StoreError,
-    Unreachable,
-)
+from router.domain.errors import BadInput, BudgetExceeded, ProviderError, Refused, RouterError, StoreBusy, StoreError
 from router.domain.explain import money_left, sentence
 from router.domain.policy import find_zone
 from router.domain.pricing import price_on
@@ -34,13 +24,8 @@ FIRST_PAUSE_S = 15.0
 LONGEST_PAUSE_S = 600.0
 
 
-def _for_somebody(error: RouterError) -> bool:
-    """True where it would meet every other text too, until somebody acts."""
-    return isinstance(error, Refused | StoreError) or (isinstance(error, ProviderError) and error.action == "stop")
-
-
 class Stop(Exception):
-    """A job cannot go on just now."""
+    """A job cannot go on for now."""
 
     def __init__(self, state: JobState, reason: str, wake: float | None = None) -> None:
         super().__init__(reason)
@@ -56,7 +41,7 @@ class Judgement:
     Attributes:
         stop: an error that would meet every other text too, or None.
         failed: texts that failed by themselves, by position: why, and whether for good.
-        passing: an error that passes by itself and cost nothing, or None.
+        passing: an error that passes by itself, or None.
     """
 
     stop: RouterError | None
@@ -70,17 +55,16 @@ def judge(problems: Mapping[int, RouterError]) -> Judgement:
     passing: RouterError | None = None
     failed: dict[int, tuple[str, bool]] = {}
     for at, error in problems.items():
-        if _for_somebody(error):
+        if error.stops_job:
             # The disk before the money: with a full disk nothing that is paid for can be kept.
             if stop is None or isinstance(error, StoreError):
                 stop = error
-        elif isinstance(error, RateLimited | Unreachable):
-            passing = error
-        elif isinstance(error, ProviderError) and error.billed != "no" and not error.blames_text:
-            failed[at] = (str(error), False)
-            passing = error
-        else:
+        elif not error.passes:
             failed[at] = (str(error), True)
+        else:
+            passing = error
+            if isinstance(error, ProviderError) and error.billed != "no":
+                failed[at] = (str(error), False)
     return Judgement(stop=stop, failed=failed, passing=passing)
 
 
@@ -91,8 +75,8 @@ def stop_for(router: Router, job: Job, error: RouterError, pauses: int) -> Stop:
     soon = router.clock() + min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(pauses, 10))
     if isinstance(error, StoreBusy):
         return Stop("waiting", str(error), soon)
-    passed_over = isinstance(error, Refused) and router.limiters[_provider(job)].unhealthy()
-    if passed_over or (isinstance(error, ProviderError) and not _for_somebody(error)):
+    unavailable = isinstance(error, Refused) and router.limiters[_provider(job)].unhealthy()
+    if unavailable or (isinstance(error, ProviderError) and not error.stops_job):
         return Stop("waiting", f"{error} It is tried again by itself.", soon)
     return Stop("paused", str(error))
 
@@ -121,7 +105,7 @@ def current_price(router: Router, model: Model, route: str) -> Decimal | None:
 
 
 def check_price(router: Router, job: Job) -> None:
-    """Raise Stop where the price rose since somebody agreed to it."""
+    """Raise Stop where the price rose since it was agreed to."""
     if job.route == "local":
         return
     price = current_price(router, router.catalog.get(job.model), job.route)

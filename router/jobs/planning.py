@@ -10,7 +10,7 @@ from router.domain.values import Model, Plan, Refusal
 from router.engine import Router
 from router.jobs.errors import current_price
 from router.jobs.quote import PREVIEW, SAMPLE, Census, CorpusQuote, looks_english, quote_of
-from router.pipeline.answer import to_error
+from router.pipeline.results import to_error
 from router.search.vectors import coverage, embedded
 from router.store.collections import Corpora
 from router.store.jobs import Job, JobRoute, JobStore

@@ -7,10 +7,10 @@ upper bound, and what is likely by the text's kind, which is taken to be its doc
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, field
-from datetime import UTC, datetime
 from decimal import Decimal
 
 import numpy as np
@@ -20,24 +20,22 @@ from router.domain.decide import decide
 from router.domain.explain import explain
 from router.domain.kinds import BYTES_A_TOKEN, STOP_WORDS
 from router.domain.money import price_tokens
-from router.domain.pricing import price_on
+from router.domain.pricing import rate
 from router.domain.ratios import Ratios
 from router.domain.values import (
     Ask,
     BudgetState,
-    CandidateFacts,
     Facts,
     Model,
     Plan,
     Policy,
-    Price,
     Refusal,
     Tokenizer,
     Verdict,
 )
 from router.engine import Router
-from router.pipeline.coverage import API_SECONDS
-from router.search.vectors import fitting
+from router.pipeline.coverage import Coverage
+from router.pipeline.facts import Missing
 from router.store.chunks import Chunks
 from router.store.models import TAKEN, Collection, Distinct, Generation, StoredChunk
 from router.tokens import MARKERS, count, count_for
@@ -189,13 +187,13 @@ class Census:
     """What there is of some chunks, and what each model misses. Runs in a worker thread."""
 
     def __init__(self, router: Router, collection: Collection, policy: Policy) -> None:
-        self._router = router
+        self._models = router.catalog.models
+        self._coverage = Coverage(router.cache, router.catalog, long_texts=policy.long_texts)
         self._own = collection.tokenizer
         self.sums = _Sums()
         self.models = {m.id: _Missing() for m in router.catalog.models}
         self._ratios = {m.id: router.estimates.ratios(m) for m in router.catalog.models}
         self._before = {m.id: _before(router, m) for m in router.catalog.models}
-        self._fit = {m.id: fitting(router.cache, router.catalog, m, policy.long_texts) for m in router.catalog.models}
 
     @classmethod
     def of(cls, router: Router, chunks: Chunks, collection: Collection, policy: Policy) -> Census:
@@ -217,6 +215,11 @@ class Census:
         self.sums = _Sums(*whole[:4])
         self.models = {model: _Missing(*whole[4 * n : 4 * n + 4]) for n, model in enumerate(self.models, 1)}
 
+    def missing(self, model: Model) -> Missing:
+        """What a model would have to embed; chunk by chunk, so that over-long ones are no reason to shut it out."""
+        one = self.models[model.id]
+        return Missing(texts=self.sums.distinct, missed=one.texts, tokens=one.tokens, expected=one.expected)
+
     def add(self, page: Sequence[Distinct]) -> None:
         """Count texts, none of which was counted before."""
         sums = self.sums
@@ -225,19 +228,16 @@ class Census:
         page = [one for one in page if not one.near_empty]
         sums.distinct += len(page)
         sums.bytes += sum(one.bytes for one in page)
-        found = self._router.cache.lookup([one.digest for one in page])
-        masks = {n: np.array([one.digest in rows for one in page], dtype=bool) for n, rows in found.items()}
+        found = self._coverage.find([one.digest for one in page])
         counts: dict[Tokenizer, NDArray[np.int64]] = {}
         guesses: dict[str, NDArray[np.int64]] = {}
-        for model in self._router.catalog.models:
+        for model in self._models:
             if model.tokenizer not in counts:
                 counts[model.tokenizer] = np.array(sizes(page, model.tokenizer, self._own), dtype=np.int64)
             before, likely_before = self._before[model.id]
             size = counts[model.tokenizer] + before
-            absent = np.ones(len(page), dtype=bool)
-            for number in self._fit[model.id]:
-                if number in masks:
-                    absent &= ~masks[number]
+            rows = found.rows(model)
+            absent = np.array([one.digest not in rows for one in page]) if rows else np.ones(len(page), dtype=bool)
             entry = self.models[model.id]
             entry.texts += int(absent.sum())
             entry.tokens += int(size[absent].sum())
@@ -271,7 +271,7 @@ async def quote_of(
     english: bool,
 ) -> tuple[tuple[CorpusCandidate, ...], Plan | Refusal, str, Overnight | None]:
     """Every candidate, the decision, its words, and the overnight way, from one census."""
-    policy = router.policies.get(collection.policy)
+    policy = await asyncio.to_thread(router.policies.get, collection.policy)
     named = router.catalog.get(model) if model is not None else None
     ask = Ask(
         pinned_space=pinned.space if pinned else named.space if named else None,
@@ -280,58 +280,25 @@ async def quote_of(
         partial=True,
         collection=collection.name,
     )
-    await router.ledger.judge_pace(policy.name)
-    now = datetime.fromtimestamp(router.clock(), UTC)
-    facts = Facts(
-        now=now,
-        candidates=tuple(_facts(router, m, census, policy, now) for m in router.catalog.models),
-        budgets=router.ledger.states(policy.name),
-        paid_enabled=router.policies.paid_enabled(),
-    )
+    facts = await router.facts.build(policy, census.missing, batch=True)
     outcome = decide(ask, policy, facts, router.catalog.scale)
     candidates = tuple(
-        _candidate(v, census.models[v.model.id], price_on(v.model, now.date()), facts.budgets, queries_a_month, english)
-        for v in outcome.verdicts
+        _candidate(v, census.models[v.model.id], facts, queries_a_month, english) for v in outcome.verdicts
     )
     words = explain(outcome, ask=ask, policy=policy, facts=facts)
     return candidates, outcome, words, None if pinned else _overnight(candidates)
 
 
-def _facts(router: Router, model: Model, census: Census, policy: Policy, now: datetime) -> CandidateFacts:
-    missing = census.models[model.id]
-    price = price_on(model, now.date())
-    limiter = router.limiters[model.provider]
-    seconds = missing.expected / model.tokens_per_second
-    if not model.local and missing.texts:
-        calls = -(-missing.texts // model.limits.texts_per_call)
-        seconds = max(seconds, API_SECONDS * -(-calls // max(1, limiter.width())))
-    return CandidateFacts(
-        model=model,
-        texts=census.sums.distinct,
-        cached=census.sums.distinct - missing.texts,
-        tokens=missing.tokens,
-        expected_tokens=missing.expected,
-        over_long=0,  # chunk by chunk, like the rows of a file: no reason to shut the model out
-        seconds=seconds,
-        configured=router.configured(model),
-        unhealthy=limiter.unhealthy(),
-        price=None if price is None else price.now,
-        batch_price=None if price is None else price.batch,
-    )
-
-
 def _candidate(
     verdict: Verdict,
     missing: _Missing,
-    price: Price | None,
-    budgets: Sequence[BudgetState],
+    facts: Facts,
     queries: int,
     english: bool,
 ) -> CorpusCandidate:
     model = verdict.model
-
-    now = Decimal(0) if model.local else price.now if price else None
-    batch = None if model.local or price is None else price.batch
+    day = facts.now.date()
+    now, batch = rate(model, day), rate(model, day, batch=True)
 
     def cost(tokens: int, usd: Decimal | None) -> int | None:
         return None if usd is None else price_tokens(tokens, usd)
@@ -348,7 +315,7 @@ def _candidate(
         batch_expected=cost(missing.expected, batch),
         year_expected=None if now_expected is None else now_expected + queried,
         over_long=missing.over_long,
-        budgets=tuple(_effect(state, verdict.cost or 0) for state in budgets),
+        budgets=tuple(_effect(state, verdict.cost or 0) for state in facts.budgets),
         warning=_warning(model, missing, english),
     )
 
@@ -366,7 +333,7 @@ def _warning(model: Model, missing: _Missing, english: bool) -> str:
 
 
 def _effect(state: BudgetState, cost: int) -> BudgetEffect:
-    before = state.budget.amount if state.budget.window == "request" else state.left
+    before = state.left
     return BudgetEffect(
         owner=state.owner,
         window=state.budget.window,

@@ -170,7 +170,7 @@ class Worker:
             await self._corpora.switch(job.generation)
         failed = "" if not live.failed else f"{live.failed:,} of {live.total:,} texts could not be embedded."
         await self._renew(job, live)
-        # False: somebody stopped it, or added more; then the next runner finds it.
+        # False: it was stopped, or texts were added; then the next runner finds it.
         await self._jobs.end(job.id, "done", failed, revision=revision)
 
     # ---- now ----
@@ -211,23 +211,18 @@ class Worker:
         def progress(done: int, total: int) -> None:
             live.done = before + done
 
-        try:
-            result = await self._router.embed(
-                texts, policy=job.policy, model=job.model, partial=True, collection=job.collection, progress=progress
-            )
-        except RouterError as error:
-            raise self._stop(job, error) from error
+        result = await self._router.embed(
+            texts, policy=job.policy, model=job.model, partial=True, collection=job.collection, progress=progress
+        )
         live.done = before + len(texts) - len(result.problems)
         if not result.problems:
             self._pauses.pop(job.id, None)
             return
         verdict = judge(result.problems)
-        keys = {at: digest_of(texts[at]) for at in verdict.failed}
-        await self._jobs.note_failures(job.id, {keys[at]: why for at, why in verdict.failed.items()})
-        if verdict.stop is not None:
-            raise self._stop(job, verdict.stop)
-        if len(result.problems) == len(texts) and verdict.passing is not None:
-            raise self._stop(job, verdict.passing)
+        await self._jobs.note_failures(job.id, {digest_of(texts[at]): why for at, why in verdict.failed.items()})
+        stop = verdict.stop or (verdict.passing if len(result.problems) == len(texts) else None)
+        if stop is not None:
+            raise self._stop(job, stop)
         self._pauses.pop(job.id, None)
 
     def _stop(self, job: Job, error: RouterError) -> Stop:

@@ -1,11 +1,10 @@
-"""Counting up a request that was carried out: who answered which text, what it cost, and what was not spent."""
+"""What became of a request: who answered which text, what it cost, what was saved; and the usage's record of it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from decimal import Decimal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,14 +12,16 @@ from numpy.typing import NDArray
 from router.dispatch.delivery import Delivery
 from router.domain.errors import BudgetExceeded, RouterError
 from router.domain.money import price_tokens, to_json
-from router.domain.pricing import price_on
-from router.domain.values import Avoided, Plan, Refusal, RouteCounts, Verdict
-from router.pipeline.coverage import Survey
+from router.domain.pricing import rate, saved
+from router.domain.values import Facts, Plan, Refusal, RouteCounts, Tokenizer, Verdict
 from router.pipeline.expand import Work
+from router.pipeline.lookup import Lookup
+from router.pipeline.request import Planned, Request
 from router.pipeline.results import QuoteLine, Result, TextRoute
-from router.pipeline.validate import Intake
+from router.pipeline.trace import facts_to_json
+from router.pipeline.validate import ValidTexts
 from router.providers.base import Floats
-from router.store.usage import Outcome
+from router.store.usage import Outcome, Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +36,7 @@ class Tally:
         cut: positions of texts that were cut.
     """
 
-    intake: Intake
+    valid: ValidTexts
     tokens: NDArray[np.uint32] = field(repr=False)
     answered: Sequence[TextRoute] = field(repr=False)
     failed: Mapping[int, RouterError]
@@ -43,14 +44,11 @@ class Tally:
     cut: tuple[int, ...]
 
 
-def count_up(intake: Intake, survey: Survey, plan: Plan, work: Work, done: Delivery) -> Tally:
+def count_up(planned: Planned, work: Work, done: Delivery) -> Tally:
     """Who answered which text."""
-    rows = survey.rows(plan.model)
-    misses = survey.misses(plan.model)
-    tokens = np.array([rows[d][1] if d in rows else 0 for d in intake.digests], dtype=np.uint32)
-    survey.mend(plan.model, tokens)
-    tokens[misses] = survey.likely(plan.model, misses)
-    answered: list[TextRoute] = ["cache"] * len(intake.digests)
+    lookup, plan = planned.lookup, planned.plan
+    valid = lookup.valid
+    answered: list[TextRoute] = ["cache"] * len(valid.digests)
     failed: dict[int, RouterError] = dict(work.too_long)
     units = {index: [key] for index, key in work.whole.items()}
     units.update({index: [key for key, _ in parts] for index, parts in work.parts.items()})
@@ -63,17 +61,17 @@ def count_up(intake: Intake, survey: Survey, plan: Plan, work: Work, done: Deliv
             answered[index] = plan.route
     for index in failed:
         answered[index] = "refused"
-    problems: dict[int, RouterError] = dict(intake.problems)
+    problems: dict[int, RouterError] = dict(valid.problems)
     if failed:
-        problems.update({p: failed[i] for p, i in enumerate(intake.places.tolist()) if i in failed})
+        problems.update({p: failed[i] for p, i in enumerate(valid.places.tolist()) if i in failed})
     cut: tuple[int, ...] = ()
     if work.variant == "cut":
-        before = survey.cut(plan.model)
-        which = {i for i, d in enumerate(intake.digests) if (i in work.parts or d in before) and i not in failed}
-        cut = tuple(p for p, i in enumerate(intake.places.tolist()) if i in which) if which else ()
+        before = lookup.found.cut(plan.model)
+        which = {i for i, d in enumerate(valid.digests) if (i in work.parts or d in before) and i not in failed}
+        cut = tuple(p for p, i in enumerate(valid.places.tolist()) if i in which) if which else ()
     return Tally(
-        intake=intake,
-        tokens=tokens,
+        valid=valid,
+        tokens=lookup.tokens(plan.model),
         answered=answered,
         failed=failed,
         problems=dict(sorted(problems.items())),
@@ -83,12 +81,12 @@ def count_up(intake: Intake, survey: Survey, plan: Plan, work: Work, done: Deliv
 
 def routes_in_order(tally: Tally) -> tuple[TextRoute, ...]:
     """How each text asked was answered; every copy after the first is `repeated`."""
-    intake = tally.intake
-    if len(intake.digests) == intake.asked:
+    valid = tally.valid
+    if len(valid.digests) == valid.asked:
         return tuple(tally.answered)
     routes: list[TextRoute] = []
     seen: set[int] = set()
-    for index in intake.places.tolist():
+    for index in valid.places.tolist():
         if index < 0 or tally.answered[index] == "refused":
             routes.append("refused")
         else:
@@ -97,40 +95,15 @@ def routes_in_order(tally: Tally) -> tuple[TextRoute, ...]:
     return tuple(routes)
 
 
-def avoided(tally: Tally, plan: Plan, price: Decimal | None) -> Avoided:
-    """What was not spent, by cause, at `price` USD per million tokens of the reference; nothing without a price."""
-    if price is None:
-        return Avoided()
-    tokens = tally.tokens.astype(np.int64)
-    answered = np.array(tally.answered)
-    copies = tally.intake.copies
-    served = answered != "refused"
-
-    def worth(counts: NDArray[np.int64]) -> int:
-        return price_tokens(int(counts.sum()), price)
-
-    cached = worth(tokens[answered == "cache"])
-    smaller = plan.dimensions < plan.model.default_dimensions
-    return Avoided(
-        cache=0 if smaller else cached,
-        dimensions=cached if smaller else 0,
-        repeats=worth((tokens * (copies - 1))[served]),
-        local=worth(tokens[answered == "local"]),
-    )
-
-
-def to_result(
-    tally: Tally, vectors: Floats, plan: Plan, done: Delivery, decision: str, price: Decimal | None
-) -> Result:
-    """The request's answer; its number in the books is filled in later."""
-    intake = tally.intake
+def to_result(planned: Planned, tally: Tally, vectors: Floats, done: Delivery, day: date) -> Result:
+    """The request's answer; its number in the usage is filled in later."""
+    plan, valid, decision = planned.plan, tally.valid, planned.decision
     model = done.model or plan.model
     if model.id != plan.model.id:
         decision = f"{decision} {plan.model.id} failed, so {model.id} answered."
-    decision = " ".join([decision, *done.remarks()])
     routes = routes_in_order(tally)
-    answered = list(tally.answered)
-    served = [i for i, route in enumerate(answered) if route != "refused"]
+    answered, tokens = np.array(tally.answered), tally.tokens.astype(np.int64)
+    served, cached = answered != "refused", answered == "cache"
     return Result(
         vectors=vectors,
         routes=routes,
@@ -138,31 +111,35 @@ def to_result(
         model=model.id,
         space=model.space,
         dimensions=plan.dimensions,
-        texts=intake.asked,
-        distinct=len(intake.digests),
+        texts=valid.asked,
+        distinct=len(valid.digests),
         repeated=routes.count("repeated"),
-        counts=RouteCounts(
-            cache=answered.count("cache"),
-            local=answered.count("local"),
-            api=answered.count("api"),
-            batch=answered.count("batch"),
-        ),
-        tokens=int(tally.tokens[served].sum()),
+        counts=RouteCounts(**{name: tally.answered.count(name) for name in ("cache", "local", "api", "batch")}),
+        tokens=int(tokens[served].sum()),
         cost=done.charged,
         unconfirmed=done.unconfirmed,
-        avoided=avoided(tally, plan, price),
+        avoided=saved(
+            plan,
+            day,
+            cached=int(tokens[cached].sum()),
+            repeated=int((tokens * (valid.copies - 1))[served].sum()),
+            made=int(tokens[served & ~cached].sum()),
+        ),
         cut=tally.cut,
         exhausted=any(isinstance(e, BudgetExceeded) for e in tally.problems.values()),
-        decision=decision,
+        decision=" ".join([decision, *done.remarks()]),
         plan=plan,
         request=0,
     )
 
 
-def to_outcome(result: Result, status: str, plan: Plan, error: RouterError | None, latency_ms: float) -> Outcome:
-    """The request's row in the books."""
+# ---- the usage's record ----
+
+
+def outcome_of(request: Request, result: Result, error: RouterError | None) -> Outcome:
+    """An answered request; `error` is why the first text without a vector has none."""
     return Outcome(
-        status=status,
+        status="done" if error is None else "partial" if request.ask.partial else "failed",
         model=result.model,
         space=result.space,
         dimensions=result.dimensions,
@@ -175,23 +152,95 @@ def to_outcome(result: Result, status: str, plan: Plan, error: RouterError | Non
         charged=result.cost,
         unconfirmed=result.unconfirmed,
         avoided=result.avoided,
-        latency_ms=latency_ms,
+        latency_ms=request.milliseconds,
         decision=result.decision,
-        candidates=to_candidates(plan.verdicts),
+        candidates=to_candidates(result.plan.verdicts),
         error="" if error is None else error.message,
     )
 
 
-def quote_lines(survey: Survey, outcome: Plan | Refusal, today: date) -> tuple[QuoteLine, ...]:
+def outcome_of_refusal(request: Request, valid: ValidTexts, refusal: Refusal, decision: str) -> Outcome:
+    """A request that was refused before anything was spent."""
+    return Outcome(
+        status="refused",
+        texts=valid.asked,
+        distinct=len(valid.digests),
+        repeated=valid.asked - len(valid.digests) - len(valid.problems),
+        refused=valid.asked,
+        latency_ms=request.milliseconds,
+        decision=decision,
+        candidates=to_candidates(refusal.verdicts),
+        error=refusal.reason,
+    )
+
+
+def outcome_of_failure(request: Request, planned: Planned, error: RouterError) -> Outcome:
+    """A planned request that ended in an error; what it was charged is in the ledger."""
+    plan, valid = planned.plan, planned.lookup.valid
+    return Outcome(
+        status="refused" if isinstance(error, BudgetExceeded) else "failed",
+        model=plan.model.id,
+        space=plan.model.space,
+        dimensions=plan.dimensions,
+        texts=valid.asked,
+        distinct=len(valid.digests),
+        refused=valid.asked,
+        latency_ms=request.milliseconds,
+        decision=planned.decision,
+        candidates=to_candidates(plan.verdicts),
+        error=error.message,
+    )
+
+
+async def record(
+    usage: Usage,
+    request: Request,
+    lookup: Lookup,
+    facts: Facts,
+    outcome: Outcome,
+    *,
+    tokenizer: Tokenizer = "bytes",
+    tokens: NDArray[np.uint32] | None = None,
+) -> int:
+    """Write a request and what its decision knew; returns its number.
+
+    `tokens` are the likely ones of its distinct texts, by the tokenizer of the model that answered; without them the
+    bound stands in that needs no counting.
+    """
+    valid, likely = lookup.valid, tokens is not None
+    if tokens is None:
+        tokens = np.array(lookup.count("bytes", range(len(valid.digests))), dtype=np.uint32)
+    return await usage.record(
+        outcome,
+        policy=request.policy.name,
+        version=request.policy.version,
+        collection=request.collection,
+        role=request.role,
+        request=request.number,
+        replay=(b"".join(valid.digests), tokens.astype("<u4").tobytes(), valid.copies.astype("<u4").tobytes()),
+        facts=facts_to_json(
+            facts,
+            request.ask,
+            request.policy.long_texts,
+            tokenizer,
+            lambda model: [d in lookup.rows(model) for d in valid.digests],
+            likely=likely,
+        ),
+    )
+
+
+# ---- quotes ----
+
+
+def quote_lines(lookup: Lookup, outcome: Plan | Refusal, day: date) -> tuple[QuoteLine, ...]:
     """Each candidate of a quote, with what the texts would come to if nothing were cached or repeated."""
-    copies, everything = survey.intake.copies, range(len(survey.intake.digests))
+    copies, everything = lookup.valid.copies, range(len(lookup.valid.digests))
     lines = []
     for verdict in outcome.verdicts:
         model = verdict.model
-        counts, guesses = survey.most(model, everything), survey.likely(model, everything)
+        counts, guesses = lookup.most(model, everything), lookup.likely(model, everything)
         full, likely = (sum(int(n) * c for n, c in zip(copies, some, strict=True)) for some in (counts, guesses))
-        price = price_on(model, today)
-        usd = None if price is None else price.now
+        usd = rate(model, day)
         lines.append(
             QuoteLine(
                 verdict=verdict,
@@ -206,7 +255,7 @@ def quote_lines(survey: Survey, outcome: Plan | Refusal, today: date) -> tuple[Q
 
 
 def to_candidates(verdicts: Sequence[Verdict]) -> list[dict[str, object]]:
-    """Verdicts as JSON, for the drill-down of a request."""
+    """Verdicts as JSON, for the details of a request."""
     return [
         {
             "model": v.model.id,

@@ -13,7 +13,7 @@ import numpy as np
 from router import splitting, tokens
 from router.domain.errors import BadInput
 from router.domain.values import LongTexts, Model, Role, Unit, Variant
-from router.pipeline.coverage import Survey
+from router.pipeline.lookup import Lookup
 from router.pipeline.validate import digest
 from router.providers.base import Floats
 
@@ -37,12 +37,12 @@ class Work:
     too_long: dict[int, BadInput]
 
 
-def expand(survey: Survey, model: Model, long_texts: LongTexts) -> Work:
+def expand(lookup: Lookup, model: Model, long_texts: LongTexts) -> Work:
     """The units that `model` must embed for its misses."""
-    intake = survey.intake
-    misses = survey.misses(model)
-    counts = survey.most(model, misses)
-    estimates = survey.estimates(model, misses)
+    valid = lookup.valid
+    misses = lookup.misses(model)
+    counts = lookup.most(model, misses)
+    estimates = lookup.estimates(model, misses)
     limit = model.limits.tokens_per_text
     units: dict[bytes, Unit] = {}
     whole: dict[int, bytes] = {}
@@ -50,19 +50,19 @@ def expand(survey: Survey, model: Model, long_texts: LongTexts) -> Work:
     too_long: dict[int, BadInput] = {}
     for index, count, estimate in zip(misses, counts, estimates, strict=True):
         if limit is None or count <= limit:
-            key = intake.digests[index]
+            key = valid.digests[index]
             whole[index] = key
-            units[key] = Unit(digest=key, text=intake.texts[index], tokens=count, estimate=estimate)
+            units[key] = Unit(digest=key, text=valid.texts[index], tokens=count, estimate=estimate)
         elif long_texts == "refuse":
             too_long[index] = BadInput(
                 f"It has {count:,} tokens; {model.id} takes {limit:,}.",
                 "Shorten it, or let the policy split long texts.",
             )
         else:
-            pieces = _pieces(model, survey.role, intake.texts[index], long_texts)
-            lengths = tokens.count_for(model, survey.role, pieces)
+            pieces = _pieces(model, lookup.role, valid.texts[index], long_texts)
+            lengths = tokens.count_for(model, lookup.role, pieces)
             parts[index] = [(digest(p), n) for p, n in zip(pieces, lengths, strict=True)]
-            guesses = survey.guess(model, pieces, lengths)
+            guesses = lookup.estimates_of(model, pieces, lengths)
             for (key, n), piece, guess in zip(parts[index], pieces, guesses, strict=True):
                 units.setdefault(key, Unit(digest=key, text=piece, tokens=n, estimate=guess))
     variant: Variant = "cut" if long_texts == "cut" else "split"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from router.domain.errors import RouterError
+from router.domain.errors import BadInput, BudgetExceeded, Refused, RouterError
 from router.domain.values import Avoided, Plan, Refusal, RouteCounts, Verdict
 from router.providers.base import Floats
 
@@ -29,7 +29,7 @@ class Result:
         cut: positions of the texts that were cut to the model's length, as the policy said.
         exhausted: True where money was why some texts were refused.
         decision: the plan explained in sentences.
-        request: the request's number in the books.
+        request: the request's number in the usage.
     """
 
     vectors: Floats = field(repr=False)
@@ -90,3 +90,13 @@ class Quote:
     def chosen(self) -> str | None:
         """The model that would be chosen, or None where the request would be refused."""
         return self.outcome.model.id if isinstance(self.outcome, Plan) else None
+
+
+def to_error(refusal: Refusal) -> RouterError:
+    """What to raise for a refusal."""
+    message, hint = f"Refused: {refusal.reason}", refusal.hint
+    if refusal.kind == "budget":
+        return BudgetExceeded(message, hint, shortfall=refusal.shortfall)
+    if refusal.kind == "input":
+        return BadInput(message, hint)
+    return Refused(message, hint)

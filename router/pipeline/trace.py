@@ -77,7 +77,7 @@ class Trace:
         return SIZE[tokenizer] / self.size
 
 
-def to_json(
+def facts_to_json(
     facts: Facts,
     ask: Ask,
     long_texts: LongTexts,
@@ -104,8 +104,8 @@ def to_json(
     return json.dumps(values, separators=(",", ":"))
 
 
-def from_json(body: str, texts: int, role: str) -> Trace:
-    """The trace that `to_json` wrote of a request of so many distinct texts."""
+def facts_from_json(body: str, texts: int, role: str) -> Trace:
+    """The trace that `facts_to_json` wrote of a request of so many distinct texts."""
     values = json.loads(body)
     space, model, dimensions, partial, collection = values["pins"]
     return Trace(

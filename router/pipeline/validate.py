@@ -17,7 +17,7 @@ MOST_BYTES = 10_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Intake:
+class ValidTexts:
     """The distinct texts of a request, and where each text asked went.
 
     Attributes:
@@ -50,7 +50,7 @@ def normalise(text: str) -> str:
     return unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n")).strip()
 
 
-def take_in(texts: Sequence[str], *, normalised: bool = False, lenient: bool = False) -> Intake:
+def validate(texts: Sequence[str], *, normalised: bool = False, lenient: bool = False) -> ValidTexts:
     """Check the texts and drop exact repeats, remembering their places.
 
     Args:
@@ -88,7 +88,7 @@ def take_in(texts: Sequence[str], *, normalised: bool = False, lenient: bool = F
             sizes.append(len(data))
         places[position] = index
     copies = np.bincount(places[places >= 0], minlength=len(kept))
-    return Intake(texts=kept, digests=list(seen), sizes=sizes, places=places, copies=copies, problems=problems)
+    return ValidTexts(texts=kept, digests=list(seen), sizes=sizes, places=places, copies=copies, problems=problems)
 
 
 def _bytes(text: object, position: int) -> bytes:
@@ -101,7 +101,7 @@ def _bytes(text: object, position: int) -> bytes:
     except UnicodeEncodeError as exc:
         raise BadInput(
             f"{name} has half of a surrogate pair at character {exc.start + 1}, which is not a character.",
-            "It was probably cut in the middle of an emoji; mend it at its source.",
+            "It was probably cut in the middle of an emoji; fix the source file.",
         ) from None
     if not text or text.isspace():
         raise BadInput(f"{name} is empty.", "Leave it out; an empty text has no meaning to embed.")

@@ -13,22 +13,26 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from router.domain.catalog import Catalog
 from router.domain.decide import decide
 from router.domain.money import price_tokens
 from router.domain.policy import MOST
-from router.domain.pricing import price_on
+from router.domain.pricing import saved
 from router.domain.values import CandidateFacts, Facts, Plan, Policy, Refusal, RouteCounts, Tokenizer
-from router.engine import Router
-from router.pipeline.trace import SIZE, Mask, SeenModel, Trace, from_json
+from router.pipeline.facts import Missing, candidate
+from router.pipeline.trace import SIZE, Mask, SeenModel, Trace, facts_from_json
 from router.reporting.replay_budgets import Budgets
 from router.reporting.replay_difference import Difference
+from router.store.database import Database
+from router.store.history import History
+from router.store.policies import Policies
 
 NO_DIGESTS = "the digests of its texts are not kept (older than 35 days, or it ended before its texts were read)"
 NO_FACTS = "what its decision knew was not kept (a batch of a job, or an earlier version of this program)"
@@ -85,16 +89,30 @@ class Replay:
     left_out: Mapping[str, int]
 
 
-async def replay(router: Router, draft: Policy, *, since: float, until: float, of: str | None = None) -> Replay:
-    """Decide the requests of a policy again under `draft`.
+async def replay(
+    database: Database,
+    catalog: Catalog,
+    policies: Policies,
+    draft: Policy,
+    *,
+    since: float,
+    until: float,
+    of: str | None = None,
+) -> Replay:
+    """Decide the requests of a policy again under `draft`; nothing is written.
 
     Args:
-        router: whose books are read; nothing is written.
         draft: a valid policy; its budgets, zone and goal stand in for those that the requests had.
         since, until: epoch seconds. Digests are kept for 35 days.
         of: whose requests; by default those of the policy of the draft's name.
     """
-    return await asyncio.to_thread(_Replaying(router, draft, of or draft.name, since, until).run)
+    name = of or draft.name
+
+    def run() -> Replay:
+        versions = {p.version: p for p, _, _ in policies.versions(name)}
+        return _Replaying(History(database, name), catalog, versions, draft, name).run(since, until)
+
+    return await asyncio.to_thread(run)
 
 
 @dataclass(slots=True)
@@ -151,37 +169,31 @@ class _Request:
     trace: Trace
 
 
-_COLUMNS = (
-    "id, status, policy_version, role, model, cache, local, api, batch, avoided, error, p.digests, p.tokens, p.counts,"
-    " p.facts"
-)
-
-
 class _Replaying:
-    def __init__(self, router: Router, draft: Policy, of: str, since: float, until: float) -> None:
-        self._router = router
+    def __init__(
+        self, history: History, catalog: Catalog, versions: Mapping[int, Policy], draft: Policy, of: str
+    ) -> None:
+        self._history = history
         self._draft = draft
         self._of = of
-        self._span = (since, until)
-        self._catalog = router.catalog
-        self._models = {m.id: m for m in router.catalog.models}
-        self._versions = {p.version: p for p, _, _ in router.policies.versions(of)}
-        self._difference = Difference(router.catalog.models, router.catalog.scale)
+        self._catalog = catalog
+        self._models = {m.id: m for m in catalog.models}
+        self._versions = versions
+        self._difference = Difference(catalog.models, catalog.scale)
 
-    def run(self) -> Replay:
-        conn = self._router.database.reader()
-        books = Budgets(conn, self._of, self._draft, self._span[0])
+    def run(self, since: float, until: float) -> Replay:
+        budgets = Budgets(self._history, self._of, self._draft, since)
         draft, real = _Sum(), _Sum()
         left_out: Counter[str] = Counter()
         requests = changed = estimated = 0
-        for row in self._rows():
+        for row in self._history.requests(since, until):
             request = self._read(row)
             if isinstance(request, str):
                 left_out[request] += 1
                 continue
-            was = self._really(request, books.charged(row["id"]))
-            end = self._under_draft(request, was, books)
-            books.add(request.trace.now, end.cost - was.cost)
+            was = self._really(request, budgets.charged(row["id"]))
+            end = self._under_draft(request, was, budgets)
+            budgets.add(request.trace.now, end.cost - was.cost)
             real.add(was)
             draft.add(end)
             requests += 1
@@ -195,17 +207,6 @@ class _Replaying:
             real=real.side(),
             left_out=dict(left_out),
         )
-
-    def _rows(self) -> Iterator[Mapping[str, Any]]:
-        """The requests in their order, a few at a time."""
-        cursor = self._router.database.reader().execute(
-            f"SELECT {_COLUMNS} FROM requests q LEFT JOIN replay p ON p.request = q.id"
-            " WHERE q.policy = ? AND q.at >= ? AND q.at < ? ORDER BY q.at, q.id",
-            (self._of, *self._span),
-        )
-        names = [column[0] for column in cursor.description]
-        for row in cursor:
-            yield dict(zip(names, row, strict=True))
 
     def _read(self, row: Mapping[str, Any]) -> _Request | str:
         """The request, or why it is left out."""
@@ -222,7 +223,7 @@ class _Replaying:
             digests=digests,
             tokens=np.frombuffer(row["tokens"], dtype="<u4").astype(np.int64),
             copies=np.frombuffer(row["counts"], dtype="<u4").astype(np.int64),
-            trace=from_json(row["facts"], len(digests), row["role"]),
+            trace=facts_from_json(row["facts"], len(digests), row["role"]),
         )
 
     def _really(self, request: _Request, charged: int) -> _Ending:
@@ -238,7 +239,7 @@ class _Replaying:
 
     # ---- one request ----
 
-    def _under_draft(self, request: _Request, was: _Ending, books: Budgets) -> _Ending:
+    def _under_draft(self, request: _Request, was: _Ending, budgets: Budgets) -> _Ending:
         trace, role = request.trace, request.row["role"]
         then = self._versions.get(request.row["policy_version"], self._draft)
         # A request that asked for another way with long texts than its policy's keeps asking for it.
@@ -249,15 +250,15 @@ class _Replaying:
             for seen in trace.models
             if seen.model in self._models
         }
-        reckoned = {
+        computed = {
             seen.model: self._candidate(request, seen, masks[seen.model], policy, counted=not then.local_only)
             for seen in trace.models
             if seen.model in self._models
         }
         facts = Facts(
             now=trace.now,
-            candidates=tuple(candidate for candidate, _ in reckoned.values()),
-            budgets=books.states(trace),
+            candidates=tuple(candidate for candidate, _ in computed.values()),
+            budgets=budgets.states(trace),
             paid_enabled=trace.paid_enabled,
         )
         ask = trace.ask
@@ -277,7 +278,7 @@ class _Replaying:
         )
         if isinstance(plan, Refusal):
             return _Ending(refused=True)
-        return self._carried_out(request, plan, masks[planned], reckoned[planned], facts)
+        return self._carried_out(request, plan, masks[planned], computed[planned], facts)
 
     def _candidate(
         self, request: _Request, seen: SeenModel, cached: Mask, policy: Policy, *, counted: bool
@@ -294,35 +295,27 @@ class _Replaying:
         if limit and not trace.ask.partial and (not same or policy.long_texts != trace.long_texts):
             over_long = int((request.tokens[missed] * trace.most(model.tokenizer) > limit).sum())
         before = texts - int(seen.cached.sum())
-        price = price_on(model, trace.now.date())
-        candidate = CandidateFacts(
-            model=model,
-            texts=texts,
-            cached=int(cached.sum()),
-            tokens=tokens,
-            expected_tokens=expected,
-            over_long=over_long,
+        missing = Missing(texts=texts, missed=int(missed.sum()), tokens=tokens, expected=expected, over_long=over_long)
+        return candidate(
+            model, missing, trace.now.date(), configured=seen.configured,
+            unhealthy="" if seen.healthy else "it was temporarily unavailable at the time",
             seconds=seen.seconds if same or not before else seen.seconds * int(missed.sum()) / before,
-            configured=seen.configured,
-            unhealthy="" if seen.healthy else "it was passed over at the time",
-            price=None if price is None else price.now,
-        )
-        return candidate, guessed
+        ), guessed  # fmt: skip
 
     def _carried_out(
-        self, request: _Request, plan: Plan, cached: Mask, reckoned: tuple[CandidateFacts, bool], facts: Facts
+        self, request: _Request, plan: Plan, cached: Mask, computed: tuple[CandidateFacts, bool], facts: Facts
     ) -> _Ending:
-        """What a plan would have come to, reckoned from tokens."""
-        candidate, guessed = reckoned
+        """What a plan would have come to, computed from tokens."""
+        facts_of, guessed = computed
         hits, misses = int(cached.sum()), int((~cached).sum())
         cost, cut_short = 0, False
-        if plan.route not in ("cache", "local") and candidate.price is not None:
-            tokens = candidate.expected_tokens
-            if candidate.model.tokenizer == "bytes":
+        if plan.route not in ("cache", "local") and facts_of.price is not None:
+            tokens = facts_of.expected_tokens
+            if facts_of.model.tokenizer == "bytes":
                 guessed = True
                 if not request.trace.likely:  # of version 1: the provider billed the tokens, of which this is a bound
                     tokens = round(tokens / SIZE["bytes"])
-            cost = price_tokens(tokens, candidate.price)
+            cost = price_tokens(tokens, facts_of.price)
             room = _room(facts)
             if cost > room:  # only work that goes call by call is planned past its budget
                 misses, cost, cut_short = misses * room // cost, room, True
@@ -330,21 +323,27 @@ class _Replaying:
         return _Ending(
             model=plan.model.id,
             cost=cost,
-            avoided=self._avoided(request, plan, cached),
+            avoided=self._saved(request, plan, cached),
             cut_short=cut_short,
             estimated=guessed and cost > 0,
             routes=routes,
         )
 
-    def _avoided(self, request: _Request, plan: Plan, cached: Mask) -> int:
-        """As pipeline/account.py reckons it, from the tokens that were recorded."""
-        price = None if plan.reference is None else price_on(plan.reference, request.trace.now.date())
-        if price is None or price.now is None:
-            return 0
+    def _saved(self, request: _Request, plan: Plan, cached: Mask) -> int:
+        """From the tokens that were recorded."""
         known: Tokenizer = request.trace.tokenizer
         scale = SIZE["cl100k_base" if known == "bytes" else known] / request.trace.size
-        free = request.tokens * (request.copies - 1) + request.tokens * (cached | (plan.route == "local"))
-        return price_tokens(round(int(free.sum()) * scale), price.now)
+
+        def tokens(counts: NDArray[np.int64]) -> int:
+            return round(int(counts.sum()) * scale)
+
+        return saved(
+            plan,
+            request.trace.now.date(),
+            cached=tokens(request.tokens[cached]),
+            repeated=tokens(request.tokens * (request.copies - 1)),
+            made=tokens(request.tokens[~cached]),
+        ).total
 
 
 def _room(facts: Facts) -> int:

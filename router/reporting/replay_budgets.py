@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from router.domain.policy import window_bounds
 from router.domain.values import Budget, BudgetState, Policy, Window
 from router.pipeline.trace import SeenBudget, Trace
-from router.store.balances import ACCOUNT, STRETCHES, standing, zone_of
-from router.store.database import Connection
+from router.store.balances import ACCOUNT, STRETCHES, standing
+from router.store.history import History
 
-_SIGNED = "CASE kind WHEN 'struck' THEN -amount ELSE amount END"
 LONGEST = timedelta(days=62)
 """More than a window with an end can reach back."""
 
@@ -27,26 +26,16 @@ class Budgets:
     decision saw, where it looked at that window, else the sum of the charges by then.
     """
 
-    def __init__(self, conn: Connection, policy: str, draft: Policy, since: float) -> None:
-        self._conn = conn
-        self._policy = policy
+    def __init__(self, history: History, policy: str, draft: Policy, since: float) -> None:
+        self._history = history
+        self._owner = f"policy/{policy}"
         self._draft = draft
         self._since = since
-        self._account_zone = zone_of(conn, ACCOUNT)
+        self._account_zone = history.account_zone()
         self._more: Counter[tuple[str, str, datetime]] = Counter()
         self._judged: dict[tuple[str, str, datetime], int] = {}
-        self._pace = {
-            (owner, window, day): used
-            for owner, window, day, used in conn.execute(
-                "SELECT owner, window, day, used FROM pace WHERE owner IN (?, ?)", (f"policy/{policy}", ACCOUNT)
-            )
-        }
-        self._charged: dict[int, int] = dict(
-            conn.execute(
-                f"SELECT request, sum({_SIGNED}) FROM charges WHERE policy = ? AND at >= ? GROUP BY request",
-                (policy, since),
-            ).fetchall()
-        )
+        self._pace = history.pace()
+        self._charged = history.charged(since)
 
     def charged(self, request: int) -> int:
         """Nanodollars that the ledger has for a request, confirmed or not."""
@@ -76,10 +65,6 @@ class Budgets:
         ]
         return (*ours, *theirs)
 
-    @property
-    def _owner(self) -> str:
-        return f"policy/{self._policy}"
-
     def _state(self, owner: str, budget: Budget, now: datetime, zone: str, seen: SeenBudget | None) -> BudgetState:
         if budget.window == "request":
             return standing(owner, budget, now, zone, used=0, judged=None)
@@ -104,21 +89,14 @@ class Budgets:
 
     def _spent(self, start: datetime, now: datetime) -> int:
         """Nanodollars that the policy was really charged from `start` to `now`."""
-        times, sums = self._history
+        times, sums = self._charges
         first, last = np.searchsorted(times, [start.timestamp(), now.timestamp()])
         return int(sums[last] - sums[first])
 
     @cached_property
-    def _history(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    def _charges(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Times of the policy's charges, and what they had come to before each; older ones are one at the beginning."""
         horizon = datetime.fromtimestamp(self._since, UTC) - LONGEST
-        (older,) = self._conn.execute(
-            f"SELECT coalesce(sum({_SIGNED}), 0) FROM charges WHERE policy = ? AND at < ?",
-            (self._policy, horizon.timestamp()),
-        ).fetchone()
-        rows = self._conn.execute(
-            f"SELECT at, {_SIGNED} FROM charges WHERE policy = ? AND at >= ? ORDER BY at",
-            (self._policy, horizon.timestamp()),
-        ).fetchall()
+        older, rows = self._history.charges(horizon.timestamp())
         times = np.array([0.0, *(at for at, _ in rows)])
         return times, np.concatenate([[0], np.cumsum([older, *(amount for _, amount in rows)])])

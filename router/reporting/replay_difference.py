@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from router.domain.catalog import quality
 from router.domain.values import Model
+from router.pipeline.coverage import may_stand_in
 from router.pipeline.trace import Mask, SeenModel
 
 
@@ -17,7 +17,7 @@ class Difference:
     def __init__(self, models: Sequence[Model], scale: str) -> None:
         self._roles = {m.id for m in models if m.roles}
         # Whose vectors may answer for a model: its own, and those of a better member of its space.
-        self._family = {m.id: [o.id for o in models if _answers_for(o, m, scale)] for m in models}
+        self._family = {m.id: [o.id for o in models if may_stand_in(o, m, scale)] for m in models}
         self._extra: dict[tuple[str, str], set[bytes]] = {}
         self._lacking: dict[tuple[str, str], set[bytes]] = {}
 
@@ -68,10 +68,3 @@ def _move(digest: bytes, *, off: set[bytes], to: set[bytes]) -> None:
         off.discard(digest)
     else:
         to.add(digest)
-
-
-def _answers_for(other: Model, model: Model, scale: str) -> bool:
-    if other.id == model.id:
-        return True
-    theirs, ours = quality(other, scale), quality(model, scale)
-    return other.space == model.space and theirs is not None and ours is not None and theirs >= ours

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from router.domain import money
 from router.domain.errors import BudgetExceeded, Refused
-from router.domain.policy import allows, from_dict, window_bounds
+from router.domain.policy import THIS_WINDOW, allows, from_dict, window_bounds
 from router.domain.values import Budget, BudgetState, Policy, Window
 from router.store.database import Connection
 
@@ -115,21 +115,12 @@ def require_room(conn: Connection, scopes: Sequence[Scope], amount: int) -> None
         raise max(refusals, key=lambda refusal: refusal.shortfall)
 
 
-_WINDOW_WORDS = {
-    "request": "the limit a request of",
-    "day": "today's",
-    "week": "this week's",
-    "month": "this month's",
-    "total": "the total of",
-}
-
-
 def exceeded(owner: str, window: str, limit: int, used: int, amount: int) -> BudgetExceeded:
     """The refusal of `amount` nanodollars by a budget, in words."""
     whose = "the account" if owner == ACCOUNT else f"policy '{owner.removeprefix('policy/')}'"
     missing = used + amount - limit
     return BudgetExceeded(
-        f"Refused: {_WINDOW_WORDS[window]} {money.show(limit)} for {whose} has {money.show(max(0, limit - used))} left;"
+        f"Refused: {THIS_WINDOW[window]} {money.show(limit)} for {whose} has {money.show(max(0, limit - used))} left;"
         f" {money.show(missing)} more is needed.",
         "Raise the budget, wait for the next window, or use a local model.",
         shortfall=missing,
@@ -166,9 +157,10 @@ def window_starts(owner: str, zone: str, now: int) -> list[tuple[str, int]]:
     return [(window, int(window_bounds(window, at, zone)[0].timestamp())) for window in STRETCHES]
 
 
-def unjudged(conn: Connection, owners: Sequence[str], now: float) -> list[tuple[str, str, int, int]]:
+def unjudged(conn: Connection, policy: str, now: float) -> list[tuple[str, str, int, int]]:
+    """(owner, window, its start, today's start) of a policy's and the account's windows without a judged pace today."""
     missing = []
-    for owner in owners:
+    for owner in (f"policy/{policy}", ACCOUNT):
         starts = dict(window_starts(owner, zone_of(conn, owner), int(now)))
         for (window,) in conn.execute(
             "SELECT DISTINCT window FROM budgets WHERE owner = ? AND window IN ('day', 'week', 'month')", (owner,)
@@ -179,6 +171,13 @@ def unjudged(conn: Connection, owners: Sequence[str], now: float) -> list[tuple[
             ).fetchone():
                 missing.append((owner, window, starts[window], day))
     return missing
+
+
+def judge_pace(conn: Connection, policy: str, now: float) -> None:
+    """Note how much of each window was used when the day began: `balanced` goes by it."""
+    for owner, window, start, day in unjudged(conn, policy, now):
+        used = used_in(conn, owner, window, start) - excess_in(conn, owner, window, start)
+        conn.execute("INSERT INTO pace VALUES (?, ?, ?, ?)", (owner, window, day, used))
 
 
 def budget_state(conn: Connection, owner: str, budget: Budget, now: datetime) -> BudgetState:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 
 from router.domain.errors import BadInput
@@ -44,6 +45,7 @@ _LOOKED_AT = 5
 """Chunks by which a document's kind of text is told."""
 PATIENCE_S = 600.0
 _MOST_NAME = 80
+Write = Callable[[Connection], None]
 
 
 class Corpora:
@@ -275,7 +277,7 @@ class Corpora:
             lambda conn: _add_chunks(conn, collection, document, now, packed), patience_s=PATIENCE_S
         )
 
-    def add_document(
+    def whole_document(
         self,
         collection: int,
         chunks: Sequence[NewChunk],
@@ -286,11 +288,8 @@ class Corpora:
         size: int,
         source: str,
         skipped: int,
-    ) -> None:
-        """A document that was read whole, in one commit: as `begin_document`, `add_chunks` and `end_document`.
-
-        Waits for the commit in the reading thread: through the event loop it would take four more changes of threads.
-        """
+    ) -> Write:
+        """A document that was read whole, for `add_documents`: as `begin_document`, `add_chunks` and `end_document`."""
         now, packed = self.clock(), _packed(0, chunks)
 
         def write(conn: Connection) -> None:
@@ -298,7 +297,11 @@ class Corpora:
             _add_chunks(conn, collection, document, now, packed)
             conn.execute(_READ, (skipped, document))
 
-        self.database.submit(write, patience_s=PATIENCE_S).result()
+        return write
+
+    def add_documents(self, documents: Sequence[Write]) -> list[Future[None]]:
+        """Write documents, each whole or not at all; what ails one is in its future. They share a commit."""
+        return self.database.submit_all(documents, patience_s=PATIENCE_S)
 
     async def end_document(self, document: int, *, skipped: int = 0, reason: str = "") -> None:
         """The document was read, or (with a reason) could not be: then nothing of it is kept but its name."""

@@ -12,7 +12,7 @@ import queue
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -133,7 +133,7 @@ class Database:
         self._local = threading.local()
         self._all: list[Connection] = []
         self._lock = threading.Lock()
-        self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[list[_Item] | None] = queue.SimpleQueue()
         with suppress(OSError):  # SQLite says better what is wrong
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # its -wal and -shm get the same rights
         try:
@@ -204,9 +204,15 @@ class Database:
             StoreBusy: the lock was not had within `patience_s` seconds; nothing was written.
             StoreFull: the disk is full; nothing was written.
         """
-        item = _Item(fn, time.monotonic() + patience_s)
-        self._queue.put(item)
-        return item.future  # type: ignore[return-value]  # the future carries what fn returns
+        return self.submit_all([fn], patience_s=patience_s)[0]
+
+    def submit_all(
+        self, fns: Sequence[Callable[[Connection], T]], *, patience_s: float = PATIENCE_S
+    ) -> list[Future[T]]:
+        """As `submit` of each; all share a commit."""
+        items = [_Item(fn, time.monotonic() + patience_s) for fn in fns]
+        self._queue.put(items)
+        return [item.future for item in items]  # type: ignore[misc]  # the future carries what fn returns
 
     async def write(self, fn: Callable[[Connection], T], *, patience_s: float = PATIENCE_S) -> T:
         """`submit`, awaited."""
@@ -224,18 +230,18 @@ class Database:
 
     def _run(self) -> None:
         while True:
-            item = self._queue.get()
+            items = self._queue.get()
             group: list[_Item] = []
-            stop = item is None
-            while item is not None:
-                group.append(item)
+            stop = items is None
+            while items is not None:
+                group += items
                 if len(group) >= GROUP:
                     break
                 try:
-                    item = self._queue.get_nowait()
+                    items = self._queue.get_nowait()
                 except queue.Empty:
                     break
-                stop = stop or item is None
+                stop = stop or items is None
             self._commit_group([i for i in group if i.future.set_running_or_notify_cancel()])
             if stop:
                 return

@@ -22,13 +22,12 @@ from router.store.balances import (
     Scope,
     add_to_balances,
     budget_states,
-    excess_in,
+    judge_pace,
     parse_scopes,
     require_permission,
     require_room,
     scopes_of,
     unjudged,
-    used_in,
 )
 from router.store.database import Connection, Database
 from router.store.entries import Hold, Opened, Purpose, append_charge, change, claimed, insert_hold
@@ -416,18 +415,13 @@ class Ledger:
         """Every budget over this policy, its own and the account's, with what its running window has used."""
         return budget_states(self.database.reader(), policy, self.clock())
 
+    def pace_is_due(self, policy: str) -> bool:
+        """True where nobody has judged the pace of this policy's budgets, or the account's, today."""
+        return bool(unjudged(self.database.reader(), policy, self.clock()))
+
     async def judge_pace(self, policy: str) -> None:
         """Note, once a day in the owner's zone, how much of each window was used: `balanced` goes by it."""
-        owners = (f"policy/{policy}", ACCOUNT)
-        if not await asyncio.to_thread(lambda: unjudged(self.database.reader(), owners, self.clock())):
-            return
-
-        def write(conn: Connection) -> None:
-            for owner, window, start, day in unjudged(conn, owners, self.clock()):
-                used = used_in(conn, owner, window, start) - excess_in(conn, owner, window, start)
-                conn.execute("INSERT INTO pace VALUES (?, ?, ?, ?)", (owner, window, day, used))
-
-        await self.database.write(write)
+        await self.database.write(lambda conn: judge_pace(conn, policy, self.clock()))
 
     def totals(self) -> tuple[int, int, int]:
         """All money ever: (settled, unconfirmed, held), in nanodollars."""

@@ -160,11 +160,13 @@ class Policies:
 
     async def set_paid(self, enabled: bool) -> None:
         """Turn paid calls on or off, for every process on this data folder, from the next hold on."""
+        await self.set_setting("paid", "on" if enabled else "off")
 
-        def write(conn: Connection) -> None:
-            conn.execute("INSERT OR REPLACE INTO settings VALUES ('paid', ?)", ("on" if enabled else "off",))
-
-        await self.database.write(write)
+    async def set_setting(self, key: str, value: str) -> None:
+        """Note a setting of the whole data folder."""
+        await self.database.write(
+            lambda conn: conn.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (key, value))
+        )
 
 
 def _set_budgets(conn: Connection, owner: str, budgets: Sequence[Budget]) -> None:

@@ -12,7 +12,6 @@ from router import Router
 from router.demo import write
 from router.demo.traffic import INCIDENT
 from router.reporting import figures
-from router.reporting.replay import replay
 from router.store.database import connect
 from tests.faults.ledger_oracle import audit, audit_folder
 
@@ -108,7 +107,7 @@ async def test_the_cache_fills_and_weeks_have_weekends(router: Router) -> None:
 async def test_its_policies_replay_to_their_own_cost(router: Router) -> None:
     """The demo's replay page tells the truth, too."""
     for policy in router.policies.all():
-        found = await replay(router, policy, since=NOW - 30 * DAY, until=NOW)
+        found = await router.replay(policy, since=NOW - 30 * DAY, until=NOW)
         assert (found.changed, found.draft.cost) == (0, found.real.cost), policy.name
         assert bool(found.left_out) == (policy.name == "nightly")
 

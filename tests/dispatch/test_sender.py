@@ -6,17 +6,28 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from router.dispatch.local import GROUP, embed_locally
-from router.domain.errors import OutcomeUnknown, Refused, StoreFull
+from router.domain.errors import (
+    BadReply,
+    CallRejected,
+    OutcomeUnknown,
+    Overloaded,
+    ProviderError,
+    Refused,
+    StoreFull,
+)
 from router.domain.values import Unit
 from router.engine import Router
 from router.providers.base import EmbedCall, Reply
 from router.sandbox import expected_vectors
+from router.store.entries import Hold
 from tests.faults.ledger_oracle import MODEL, Books, audit
+from tests.faults.paid_helpers import quick_retries
 
 LOCAL = "local/all-MiniLM-L6-v2"
 
@@ -47,6 +58,21 @@ class Stub:
         """Nothing to close."""
 
 
+class Choosy(Stub):
+    """It fails on calls that hold one of some texts, always with the same error object."""
+
+    def __init__(self, bad: set[str], error: ProviderError) -> None:
+        super().__init__()
+        self._bad = bad
+        self._error = error
+
+    async def embed(self, call: EmbedCall) -> Reply:
+        """Fail, or answer."""
+        if self._bad & set(call.texts):
+            raise self._error
+        return await super().embed(call)
+
+
 @asynccontextmanager
 async def routed(folder: Path, stub: Stub) -> AsyncIterator[Router]:
     """A router whose OpenAI is the stub."""
@@ -67,7 +93,7 @@ def _stumble() -> None:
 
 
 @pytest.mark.parametrize("partial", [False, True], ids=["request", "file"])
-async def test_an_error_that_nobody_knows_leaves_no_hold(tmp_path: Path, partial: bool) -> None:
+async def test_an_unknown_error_leaves_no_hold(tmp_path: Path, partial: bool) -> None:
     """It is passed on as it is; the call may have left, so its hold becomes an unconfirmed charge."""
     stub = Stub(_stumble)
     async with routed(tmp_path, stub) as router:
@@ -128,6 +154,55 @@ async def test_what_has_left_is_waited_for_past_the_requests_deadline(
         result = await router.embed(["a"], model=MODEL, policy="quality")
         assert result.cost == quiet(router).settled == 20
         assert quiet(router).unconfirmed == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "hint"),
+    [
+        (CallRejected("400.", "Look."), "Leave the text out, or shorten it"),
+        (Overloaded("500.", "Wait."), "fails on this text and not on others"),
+        (BadReply("NaN.", "Look.", action="resend_then_divide"), "fails on this text and not on others"),
+    ],
+)
+async def test_an_error_that_texts_share_is_not_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: ProviderError, hint: str
+) -> None:
+    """What is found out of one text is said in an error of its own; nobody else who holds the first sees it."""
+
+    quick_retries(monkeypatch)
+    before = dict(vars(error))
+    async with routed(tmp_path, Choosy({"bad"}, error)) as router:
+        result = await router.embed(["a", "b", "bad", "c"], model=MODEL, policy="quality", partial=True)
+        told = result.problems[2]
+    assert list(result.problems) == [2]
+    assert told is not error
+    assert (type(told), told.passes) == (type(error), False)
+    assert hint in told.hint
+    assert vars(error) == before
+
+
+@pytest.mark.parametrize("nth", range(1, 8))
+async def test_a_division_that_the_database_ends_leaves_no_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nth: int
+) -> None:
+    """Whichever of its parts cannot be halved for want of disk: the halves that are held by then are released."""
+    stub = Choosy({str(i) for i in range(0, 32, 3)}, CallRejected("400.", "Look."))
+    async with routed(tmp_path, stub) as router:
+        fail, halved = router.ledger.fail, 0
+
+        async def full_at_last(hold: Hold, reason: str, **how: Any) -> object:
+            nonlocal halved
+            halved += len(how.get("again", ())) == 2
+            if halved < nth:
+                return await fail(hold, reason, **how)
+            await router.ledger.release(hold)
+            raise StoreFull("router.db cannot be written.", "Make room.")
+
+        monkeypatch.setattr(router.ledger, "fail", full_at_last)
+        with pytest.raises(StoreFull):
+            await router.embed([str(i) for i in range(32)], model=MODEL, policy="quality", partial=True)
+        assert halved >= nth
+        quiet(router)
 
 
 def units(n: int) -> list[Unit]:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.domain.pricing import cost, price_on
+from router.domain.money import price_tokens
+from router.domain.pricing import price_on, rate
 from router.domain.values import Limits, Model, Price
 
 FIRST, SECOND = date(2026, 1, 1), date(2026, 6, 1)
@@ -64,6 +65,12 @@ def test_price_changes_on_its_day(day: date, usd: str) -> None:
     assert cost(TWO, 1_000_000, day=day) == int(Decimal(usd) * 10**9)
 
 
+def cost(of: Model, tokens: int, *, day: date, batch: bool = False) -> int | None:
+    """Nanodollars by the rate of the day."""
+    usd = rate(of, day, batch=batch)
+    return None if usd is None else price_tokens(tokens, usd)
+
+
 def test_batch_price_ends_with_its_entry() -> None:
     """A batch price is that of the entry of the day, never one left over from before."""
     assert cost(TWO, 1_000_000, day=SECOND - timedelta(days=1), batch=True) == 10_000_000
@@ -84,7 +91,7 @@ def test_local_model_costs_nothing() -> None:
     assert found is not None
     assert (found.now, found.batch) == (Decimal(0), None)
     assert cost(local, 10**9, day=FIRST) == 0
-    assert cost(local, 10**9, day=FIRST, batch=True) == 0
+    assert cost(local, 10**9, day=FIRST, batch=True) is None
 
 
 def test_two_thousand_tokens_at_two_cents_a_million() -> None:

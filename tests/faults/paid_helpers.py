@@ -77,8 +77,8 @@ def wrong(vectors: Floats, oracle: Floats) -> int:
 
 def quick_retries(patch: pytest.MonkeyPatch) -> None:
     """Retries wait for milliseconds, where their timing is not the point."""
-    patch.setattr("router.dispatch.sender.FIRST_WAIT_S", 0.005)
-    patch.setattr("router.dispatch.sender.LONGEST_WAIT_S", 0.02)
+    patch.setattr("router.dispatch.steps.FIRST_WAIT_S", 0.005)
+    patch.setattr("router.dispatch.steps.LONGEST_WAIT_S", 0.02)
 
 
 @contextmanager

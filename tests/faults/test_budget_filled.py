@@ -123,7 +123,7 @@ async def test_a_cancelled_file_does_not_wait_for_room(sandbox: Sandbox, tmp_pat
         sent = sandbox.bill().requests
         work.cancel()
         await asyncio.gather(work, return_exceptions=True)
-        await asyncio.gather(*router._tasks - {router._house}, return_exceptions=True)
+        await asyncio.gather(*router._tasks - {router._beat}, return_exceptions=True)
         assert sandbox.bill().requests <= sent + 1
         assert_books(router, sandbox)
 

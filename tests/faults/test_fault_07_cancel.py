@@ -69,7 +69,7 @@ async def test_calls_that_have_not_left_are_not_sent(
             gone = len(sandbox.received())
             with pytest.raises(asyncio.CancelledError):
                 await task
-            await until(lambda: not router._tasks - {router._house})
+            await until(lambda: not router._tasks - {router._beat})
             late += max(0, len(sandbox.received()) - gone - WIDTH)
             settled, unconfirmed, held = router.ledger.totals()
             assert (settled - before[0], unconfirmed, held) == (sandbox.bill().nanodollars, 0, 0)
@@ -100,7 +100,7 @@ async def test_a_caller_that_goes_during_a_long_pause_holds_nothing_up(
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            await until(lambda: not router._tasks - {router._house})
+            await until(lambda: not router._tasks - {router._beat})
             assert assert_books(router, sandbox).shown == 0
     assert sandbox.bill().requests <= WIDTH
 
@@ -117,7 +117,7 @@ async def test_a_caller_that_goes_while_the_rate_is_waited_for(sandbox: Sandbox,
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            await until(lambda: not router._tasks - {router._house})
+            await until(lambda: not router._tasks - {router._beat})
             assert assert_books(router, sandbox).held == 0
     assert sandbox.bill().requests <= 1
 

@@ -36,7 +36,7 @@ CHANGES: dict[str, tuple[Callable[[Router], Awaitable[object]], str]] = {
     "deleted": (lambda router: router.policies.delete("cap"), "policy 'cap' was deleted"),
     "local only": (lambda router: save(router, local_only=True), "allows local models only"),
     "not allowed": (lambda router: save(router, allow=("voyage/*", "local/*")), "not on the allow list"),
-    "lowered": (lambda router: save(router, budgets=(Budget(amount=1, window="total"),)), "the total of"),
+    "lowered": (lambda router: save(router, budgets=(Budget(amount=1, window="total"),)), "the total"),
     "account": (lambda router: router.policies.set_account_budgets([Budget(amount=1, window="day")]), "the account"),
     "switched off": (lambda router: router.policies.set_paid(False), "kill switch"),
 }

@@ -18,6 +18,7 @@ from router.cli.rows import read_files
 from router.domain.errors import BadInput, StoreFull
 from router.ingest import archives, extract, readers_rows
 from router.ingest.columns import AS_USUAL
+from router.store.collections import Corpora
 from tests.ingest.makers import archive
 from tests.libraries import opened
 
@@ -93,6 +94,31 @@ async def test_a_file_that_vanishes_costs_only_itself(twenty: Path, tmp_path: Pa
             reports = {r.name: r for r in await here.library.add_files(collection.name, files)}
         assert reports["11.md"].state == "failed"
         assert sum(r.state == "added" for r in reports.values()) == 17
+
+
+async def test_a_document_that_cannot_be_written_costs_only_itself(
+    twenty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that share its commit are written, and the reports keep the order of the files."""
+    real = Corpora.whole_document
+
+    def broken(self: Corpora, *args: Any, **about: Any) -> Any:
+        def write(conn: Any) -> None:
+            real(self, *args, **about)(conn)
+            if about["name"] == "12.md":
+                raise ZeroDivisionError
+
+        return write
+
+    monkeypatch.setattr(Corpora, "whole_document", broken)
+    async with opened(tmp_path / "data") as here:
+        collection = await here.library.create("docs")
+        reports = await here.library.add_files("docs", [twenty])
+        assert [r.name for r in reports] == sorted(r.name for r in reports)
+        assert {r.name for r in reports if r.state == "failed"} == {"07.csv", "12.md", "13.md"}
+        documents = {d.name: d for d in here.library.corpora.documents(collection.id)}
+        assert {r.name: r.chunks for r in reports} == {name: d.chunks for name, d in documents.items()}
+        assert documents["12.md"].state == "failed"
 
 
 def test_an_entry_that_cannot_be_unpacked_costs_only_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

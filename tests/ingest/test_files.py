@@ -13,7 +13,7 @@ import pytest
 
 from router.domain.values import Policy
 from router.ingest.columns import Columns
-from router.ingest.files import FileReport
+from router.ingest.file_report import FileReport
 from router.pipeline.validate import digest
 from tests.ingest import makers
 from tests.libraries import SMALL, Opened, jsonl, opened, texts

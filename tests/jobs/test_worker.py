@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from router.domain.errors import NotConfigured, StoreFull
 from router.jobs.worker import Worker
 from router.sandbox import Fault, Sandbox
 from router.store.jobs import LEASE_S, Job
@@ -153,8 +152,8 @@ async def test_a_provider_that_is_away_is_tried_again_later_by_itself(
     tmp_path: Path, provider: Sandbox, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Longer and longer pauses, nothing failed, and no text twice on the bill."""
-    monkeypatch.setattr("router.dispatch.sender.FIRST_WAIT_S", 0.005)
-    monkeypatch.setattr("router.dispatch.sender.LONGEST_WAIT_S", 0.02)
+    monkeypatch.setattr("router.dispatch.steps.FIRST_WAIT_S", 0.005)
+    monkeypatch.setattr("router.dispatch.steps.LONGEST_WAIT_S", 0.02)
     clock = Clock()
     async with opened(tmp_path / "data", provider, clock=clock) as here:
         provider.faults.add(Fault("refuse", times=None))
@@ -368,11 +367,3 @@ async def test_a_dead_runners_job_is_taken_over(tmp_path: Path, provider: Sandbo
         clock.now += LEASE_S + 1
         await here.worker.run_all()
         assert here.library.job(job.id).state == "done"
-
-
-def test_errors_for_people_are_all_judged() -> None:
-    """Errors that a person must see stop a job, whatever else its block met."""
-    from router.jobs.errors import judge
-
-    verdict = judge({0: NotConfigured("no key"), 1: StoreFull("the disk is full")})
-    assert isinstance(verdict.stop, StoreFull)

@@ -17,7 +17,7 @@ from router.domain.errors import RouterError
 from router.domain.money import NANO, price_tokens
 from router.domain.values import Budget, Policy, RouteCounts
 from router.providers.base import EmbedCall, Reply
-from router.reporting.replay import NO_DIGESTS, NO_FACTS, replay
+from router.reporting.replay import NO_DIGESTS, NO_FACTS
 from router.sandbox import Fault, Sandbox
 from router.store.usage import Outcome
 from router.tokens import count as count_tokens
@@ -126,7 +126,7 @@ async def test_the_policy_in_force_replays_to_what_was_recorded(tmp_path: Path) 
             await record(router, clock)
             spent = refused = cut_short = changed_rows = 0
             for policy in DRAFTS:
-                same = await replay(router, router.policies.get(policy.name), since=START - DAY, until=clock.now + DAY)
+                same = await router.replay(router.policies.get(policy.name), since=START - DAY, until=clock.now + DAY)
                 assert (same.changed, same.estimated, same.left_out) == (0, 0, {}), policy.name
                 assert same.draft == same.real
                 assert same.draft.cost == ledger_sum(router, policy.name)
@@ -159,7 +159,7 @@ async def test_the_recorded_budget_of_then_counts_and_not_that_of_now(tmp_path: 
             await record(router, clock, days=2)
             await router.policies.set_account_budgets([millionths(1, "day")])
             for policy in DRAFTS:
-                same = await replay(router, router.policies.get(policy.name), since=0, until=clock.now + 1)
+                same = await router.replay(router.policies.get(policy.name), since=0, until=clock.now + 1)
                 assert (same.changed, same.draft.cost) == (0, ledger_sum(router, policy.name))
 
 
@@ -181,7 +181,7 @@ async def test_another_model_costs_its_own_price_and_its_cache_fills_by_itself(t
     with Sandbox() as sandbox:
         async with opened(tmp_path, sandbox) as (router, clock):
             saved = await simple(router, clock, PAID, texts(1, 2, 3), texts(2, 3, 4, 4), texts(1, 4))
-            better = await replay(router, replace(saved, goal="quality"), since=START, until=clock.now)
+            better = await router.replay(replace(saved, goal="quality"), since=START, until=clock.now)
             counts = count_tokens("cl100k_base", texts(1, 2, 3, 4))
             prices = {m.id: m.prices[0].now for m in router.catalog.models if m.prices}
             paid = (sum(counts[:3]), counts[3])  # the first request pays for three, the second for one
@@ -202,7 +202,7 @@ async def test_texts_that_were_cached_before_are_cached_in_the_replay(tmp_path: 
             clock.now += 3_600
             since = clock.now
             saved = await simple(router, clock, PAID, texts(1, 2, 3))
-            found = await replay(router, replace(saved, goal="quality"), since=since, until=clock.now)
+            found = await router.replay(replace(saved, goal="quality"), since=since, until=clock.now)
             assert found.real.routes == RouteCounts(api=3)
             assert found.draft.routes == RouteCounts(cache=2, api=1)
 
@@ -215,16 +215,16 @@ async def test_a_larger_budget_refuses_less_and_a_smaller_one_more(tmp_path: Pat
             day = Budget(amount=2 * cost, window="day")
             asked = [texts(n) for n in range(100, 130)]
             saved = await simple(router, clock, replace(PAID, budgets=(day,)), *asked)
-            real = await replay(router, saved, since=0, until=clock.now)
+            real = await router.replay(saved, since=0, until=clock.now)
             assert (real.changed, real.real.cost, real.real.refused) == (0, 4 * cost, 26)  # two days have 30 hours
             for amount, answered in ((0, 0), (1, 2), (3, 6), (99, 30)):
                 draft = replace(saved, budgets=(replace(day, amount=amount * cost),))
-                found = await replay(router, draft, since=0, until=clock.now)
+                found = await router.replay(draft, since=0, until=clock.now)
                 assert (found.draft.routes.api, found.draft.refused) == (answered, 30 - answered)
                 assert found.draft.cost == answered * cost
-            month = await replay(router, replace(saved, budgets=(millionths(0, "month"),)), since=0, until=clock.now)
+            month = await router.replay(replace(saved, budgets=(millionths(0, "month"),)), since=0, until=clock.now)
             assert (month.draft.cost, month.draft.refused) == (0, 30)
-            none = await replay(router, replace(saved, budgets=()), since=0, until=clock.now)
+            none = await router.replay(replace(saved, budgets=()), since=0, until=clock.now)
             assert (none.draft.cost, none.draft.refused, none.estimated) == (30 * cost, 0, 0)
 
 
@@ -236,10 +236,10 @@ async def test_a_window_that_no_decision_looked_at_is_summed_from_the_charges(tm
             cost = ledger_sum(router, "p") // 10
             since = START + 5 * 3_600
             draft = replace(saved, budgets=(Budget(amount=7 * cost, window="month"),))
-            found = await replay(router, draft, since=since, until=clock.now)
+            found = await router.replay(draft, since=since, until=clock.now)
             assert (found.requests, found.draft.routes.api, found.draft.refused) == (5, 2, 3)
             longer = replace(saved, budgets=(Budget(amount=7 * cost, window="total"),))
-            assert (await replay(router, longer, since=since, until=clock.now)).draft.cost == 2 * cost
+            assert (await router.replay(longer, since=since, until=clock.now)).draft.cost == 2 * cost
 
 
 async def test_money_that_ends_half_way_through_a_file_is_told(tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ async def test_money_that_ends_half_way_through_a_file_is_told(tmp_path: Path) -
             await router.embed(texts(*range(20)), policy="p", partial=True)
             spent = ledger_sum(router, "p")
             draft = replace(saved, budgets=(Budget(amount=spent // 2, window="day"),))
-            found = await replay(router, draft, since=0, until=clock.now + 1)
+            found = await router.replay(draft, since=0, until=clock.now + 1)
             assert (found.draft.cost, found.draft.cut_short, found.draft.refused) == (spent // 2, 1, 0)
             assert 0 < found.draft.routes.api <= 10
 
@@ -260,14 +260,14 @@ async def test_a_tokenizer_that_was_not_counted_makes_an_estimate(tmp_path: Path
     with Sandbox() as sandbox:
         async with opened(tmp_path, sandbox) as (router, clock):
             await simple(router, clock, Policy(name="p", local_only=True), texts(1, 2, 3))
-            found = await replay(router, PAID, since=0, until=clock.now)
+            found = await router.replay(PAID, since=0, until=clock.now)
             assert found.estimated == 1
             exact = price_tokens(
                 sum(count_tokens("cl100k_base", texts(1, 2, 3))), router.catalog.get(SMALL).prices[0].now
             )  # type: ignore[arg-type]  # known
             assert abs(found.draft.cost - exact) < exact / 4
             voyage = replace(PAID, allow=("voyage/voyage-4-lite",))
-            assert abs((await replay(router, voyage, since=0, until=clock.now)).draft.cost - exact) < exact / 2
+            assert abs((await router.replay(voyage, since=0, until=clock.now)).draft.cost - exact) < exact / 2
 
 
 @pytest.mark.parametrize("name", ["voyage/voyage-4-lite", "cohere/embed-v4.0"])
@@ -280,10 +280,10 @@ async def test_a_tokenizer_that_is_not_at_hand_replays_to_the_bill(tmp_path: Pat
             used = Policy(name="p", allow=(name,), when_exhausted="refuse")
             saved = await simple(router, clock, used, texts(1, 2, 3), texts(3, 4, 4), texts(1, 2), texts(*range(5, 30)))
             bill = sandbox.bill().nanodollars
-            same = await replay(router, saved, since=START, until=clock.now)
+            same = await router.replay(saved, since=START, until=clock.now)
             assert (same.changed, same.real.cost, same.draft.cost) == (0, bill, bill)
             assert bill == ledger_sum(router, "p")
-            moved = await replay(router, replace(saved, allow=(other,)), since=START, until=clock.now)
+            moved = await router.replay(replace(saved, allow=(other,)), since=START, until=clock.now)
             now, then = (router.catalog.get(one).prices[-1].now for one in (name, other))
             truth = bill * then / now
             assert abs(moved.draft.cost - truth) < truth * 3 / 10
@@ -300,13 +300,11 @@ async def test_what_cannot_be_replayed_is_left_out_and_said(tmp_path: Path) -> N
             replay_only = (b"d" * 32, b"tttt", b"cccc")
             await router.usage.record(Outcome(status="done", model=SMALL), **who, replay=replay_only)  # type: ignore[arg-type]  # its own
             await router.embed(texts(2), policy="local")
-            found = await replay(router, saved, since=0, until=clock.now + 1)
+            found = await router.replay(saved, since=0, until=clock.now + 1)
             assert (found.requests, found.left_out) == (1, {NO_DIGESTS: 1, NO_FACTS: 1})
-            other = await replay(router, replace(saved, name="new"), since=0, until=clock.now + 1)
+            other = await router.replay(replace(saved, name="new"), since=0, until=clock.now + 1)
             assert (other.requests, other.draft.cost) == (0, 0)
-            assert (
-                await replay(router, replace(saved, name="new"), since=0, until=clock.now + 1, of="p")
-            ).requests == 1
+            assert (await router.replay(replace(saved, name="new"), since=0, until=clock.now + 1, of="p")).requests == 1
 
 
 async def test_a_request_that_was_refused_can_be_answered_by_the_draft(tmp_path: Path) -> None:
@@ -314,7 +312,7 @@ async def test_a_request_that_was_refused_can_be_answered_by_the_draft(tmp_path:
     with Sandbox() as sandbox:
         async with opened(tmp_path, sandbox) as (router, clock):
             saved = await simple(router, clock, replace(PAID, min_quality=99.0), texts(1, 2))
-            found = await replay(router, replace(saved, min_quality=None), since=0, until=clock.now)
+            found = await router.replay(replace(saved, min_quality=None), since=0, until=clock.now)
             assert (found.real.refused, found.draft.refused) == (1, 0)
             assert found.draft.routes == RouteCounts(api=2)
             assert found.draft.cost > 0
@@ -332,5 +330,5 @@ async def test_the_exactness_is_not_by_chance(tmp_path: Path, mutant: str) -> No
             await record(router, clock, days=3)
             await router.database.write(lambda conn: conn.execute(mutant.format(blank=blank)))
             policies = [router.policies.get(p.name) for p in DRAFTS]
-            found = [await replay(router, p, since=0, until=clock.now + 1) for p in policies]
+            found = [await router.replay(p, since=0, until=clock.now + 1) for p in policies]
             assert sum(f.changed for f in found) > 0

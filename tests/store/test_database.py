@@ -79,6 +79,15 @@ async def test_writes_that_arrive_together_share_a_commit(database: Database) ->
     watcher.close()
 
 
+async def test_writes_that_are_handed_over_together_share_a_commit(database: Database) -> None:
+    """The writer has nothing else to do, and takes all of them."""
+    seen: list[int] = []
+    futures = database.submit_all([put(str(n)) for n in range(20)])
+    futures[0].add_done_callback(lambda _: seen.append(watcher_count(database.path)))
+    await asyncio.gather(*map(asyncio.wrap_future, futures))
+    assert seen == [20]
+
+
 def watcher_count(path: Path) -> int:
     """How many settings a stranger sees."""
     conn = connect(path, readonly=True)

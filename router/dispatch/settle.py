@@ -1,4 +1,4 @@
-"""How a call that left ends in the books: settled, unconfirmed or released, by what its provider says of the money."""
+"""How a call that left is settled: charged, unconfirmed or released, by what its provider says of the money."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from router.store.ledger import Price
 from router.store.vectors import kind_of
 
 
-async def keep(route: Route, out: Delivery, hold: Hold, vectors: Floats, said: int | None) -> None:
+async def store_and_settle(route: Route, out: Delivery, hold: Hold, vectors: Floats, said: int | None) -> None:
     """Store the vectors of a call, then settle it: a crash between the two over-counts money for a while and loses no
     vector. `said`: the tokens that the provider says it billed.
 
@@ -42,10 +42,11 @@ async def keep(route: Route, out: Delivery, hold: Hold, vectors: Floats, said: i
     out.vectors.update(zip((u.digest for u in units), vectors, strict=True))
 
 
-async def end(
+async def settle_failure(
     route: Route, out: Delivery, hold: Hold, error: ProviderError, again: Sequence[Sequence[Unit]] = ()
 ) -> tuple[Hold, ...] | Refused:
-    """End the hold of a call that failed, by what is known of its money, and take new ones for other calls."""
+    """End the hold of a call that failed, by what is known of its money, and take new ones for the calls `again`; gives
+    those, or why there are none."""
     billed: int | None = 0 if error.billed == "no" else None
     beyond = said = 0
     if isinstance(error, BadReply) and error.usage is not None:
