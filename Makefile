@@ -1,5 +1,6 @@
 # make run     the app on http://127.0.0.1:8501, no key needed        (PORT=..., ROUTER_DATA=...)
 # make demo    the app and a stand-in for the paid providers, on data of its own
+# make check   in under a minute: style, types, layers, documents and the unit tests that start nothing
 # make test    every check: style, types, then the tests, among them the layers and the pages in Chromium
 # make faults  the fault tests with their full counts;  make bench  the speeds side by side
 
@@ -9,6 +10,7 @@ export ROUTER_DATA
 
 # Two processes; tests/conftest.py says which tests stay together.
 PYTEST_ARGS ?= -n 2
+CHECKED ?= tests/domain tests/dispatch tests/pipeline tests/store tests/test_*.py
 FULL_ARGS ?=
 # The tests make a thousand small databases; in memory, where there is enough of it, they wait for no disk.
 SHM := $(shell df -Pk /dev/shm 2>/dev/null | awk '$$6 == "/dev/shm" && $$4 > 4000000 {print $$6}')
@@ -17,7 +19,7 @@ BENCHES ?= first_paint warm_cache local page_while_local sequential paid corpus_
 BIN := .venv/bin
 PY := $(BIN)/python
 
-.PHONY: run demo test lint format faults bench chromium install install-dev clean
+.PHONY: run demo check test lint format faults bench chromium install install-dev clean
 
 run: install
 	$(BIN)/streamlit run app.py --server.port $(PORT)
@@ -26,7 +28,10 @@ demo: export ROUTER_DATA := demo-data
 demo: install
 	$(PY) -m router demo --port $(PORT)
 
-test: export PYTEST_DEBUG_TEMPROOT := $(SHM)
+check test: export PYTEST_DEBUG_TEMPROOT := $(SHM)
+check: lint
+	$(PY) -m pytest $(PYTEST_ARGS) -q -m "not slow and not browser" $(CHECKED)
+
 test: lint chromium
 	$(PY) -m pytest $(PYTEST_ARGS)
 
@@ -42,7 +47,7 @@ format: install-dev
 faults: export FAULTS_REPORT := $(CURDIR)/.faults.txt
 faults: install-dev chromium
 	rm -f $(FAULTS_REPORT)
-	$(PY) -m pytest tests/faults tests/browser/test_frame.py tests/browser/test_ticks.py --full --timeout 3600 $(FULL_ARGS)
+	$(PY) -m pytest tests/faults tests/dispatch/test_budget_filled.py tests/browser/test_frame.py tests/browser/test_ticks.py --full --timeout 3600 $(FULL_ARGS)
 	sort -V $(FAULTS_REPORT)
 
 bench: install-dev chromium

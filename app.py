@@ -1,7 +1,7 @@
-"""The one process on the one port: the pages, the HTTP routes beside them, and the engine's life.
+"""The ASGI app: the pages, the HTTP routes beside them, and the engine, in one process on one port.
 
-`streamlit run app.py` finds `app` here. The script that draws is pages/main.py and not this file, because Streamlit
-would serve a pages/ folder beside its main script without the frame.
+`streamlit run app.py` finds `app` here. The main script is pages/main.py and not this file, because Streamlit would
+serve a pages/ folder beside its main script without the frame.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from router.domain.errors import RouterError
 from router.host import close, host
 
 RESUME_S = 2.0
-"""After the server's start, so that the first page is not kept waiting."""
+"""From the server's start until the engine is opened, so that the first page does not wait for it."""
 
 
 async def healthz(request: Request) -> Response:
-    """200 as soon as the server answers; whether providers can be reached is `python -m router doctor`'s."""
+    """200 as soon as the server answers. `python -m router doctor` checks the providers."""
     return JSONResponse({"status": "ok"})
 
 
 async def overview(request: Request) -> Response:
-    """Streamlit knows its default page as `/` only and calls `/overview` a page not found."""
+    """Streamlit serves its default page at `/` only; `/overview` would be a page not found."""
     query = request.url.query
-    return RedirectResponse(f"/?{query}" if query else "/")  # by path: whatever Host was sent is not repeated
+    return RedirectResponse(f"/?{query}" if query else "/")  # a path, so that the Host header is not repeated
 
 
 @asynccontextmanager
 async def lifespan(app: st.App) -> AsyncIterator[None]:
-    """What lives as long as the server: the engine, opened by the first page or a moment later, and closed here."""
+    """Open the engine soon after the start, unless a page has; close it at the end."""
     resumed = asyncio.create_task(resume())
     yield
     resumed.cancel()
@@ -49,16 +49,16 @@ async def lifespan(app: st.App) -> AsyncIterator[None]:
 
 
 async def resume() -> None:
-    """Open the engine though nobody looks: jobs that a stop or a crash cut off go on by themselves."""
+    """Open the engine without a page, so that jobs that a stop or a crash interrupted are resumed."""
     await asyncio.sleep(RESUME_S)
     try:
         await asyncio.to_thread(host)
-    except RouterError as error:  # the first page says so on the screen
+    except RouterError as error:  # the first page shows it
         logging.getLogger("router").warning("%s", error)
 
 
-def guard() -> None:
-    """End the process where it would listen beyond this machine without sign-in."""
+def check_address() -> None:
+    """Exit if the server would listen beyond this machine without sign-in."""
     address = st.get_option("server.address")
     if why := access.why_not_listen(address, sign_in=access.signs_in(), env=os.environ):
         sys.exit(why)
@@ -67,11 +67,11 @@ def guard() -> None:
 ROUTES = [Route("/healthz", healthz), Route("/overview", overview), Route("/export", download.export)]
 MIDDLEWARE = [Middleware(access.Gate)]
 
-# Streamlit puts this folder on sys.path for each run of a page and takes it away again. An import that another thread
-# is at (torch's, for the local model) walks along sys.path meanwhile, skips an entry, and finds no such module.
+# Streamlit adds this folder to sys.path for each run of a page and removes it again. An import in another thread (of
+# torch, for the local model) that iterates over sys.path at that moment skips an entry and may not find its module.
 PAGES = str(Path(__file__).resolve().parent / "pages")
 if PAGES not in sys.path:
     sys.path.append(PAGES)
 
-guard()  # here and not in `lifespan`, whose end would be logged as a traceback
+check_address()  # not in `lifespan`, where the exit would be logged as a traceback
 app = st.App("pages/main.py", routes=ROUTES, middleware=MIDDLEWARE, lifespan=lifespan)

@@ -1,4 +1,4 @@
-"""Collections: texts that are embedded once, in one space, and searched. `?collection=NAME` opens one."""
+"""Collections: texts that are embedded in one space and can be searched. `?collection=NAME` opens one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import streamlit as st
 
 st.title("Collections")
 
-from pages.components import collection, collection_list, jobs, upload  # noqa: E402  # the title is on the screen before these load
+from pages.components import collection, collection_list, jobs, upload, widgets  # noqa: E402  # after the title, so that it is shown while these load
 from pages.components.format import md  # noqa: E402
 from router.host import host  # noqa: E402
 
@@ -14,24 +14,25 @@ engine = host()
 infos = {info.collection.name: info for info in engine.library.collections()}
 named = st.query_params.get("collection")
 
-if said := st.session_state.pop("said", None):
-    st.success(md(said), icon=":material/check_circle:")
-
+widgets.notice()
 if named in infos:
-    tab = collection_list.head(engine, infos[named])
+    info = infos[named]
+    tab = collection_list.head(info)
     if tab == "Search":
-        collection.search(engine, infos[named])
+        collection.search(engine, info)
     elif tab == "Jobs":
-        jobs.of_collection(engine, infos[named])
+        jobs.of_collection(engine, info)
     elif tab == "Settings":
-        collection.settings(engine, infos[named])
+        collection.settings(engine, info)
     else:
-        upload.add(engine, infos[named])
-        upload.offer(engine, infos[named])
-        collection.documents(engine, infos[named])
+        upload.add(engine, info)
+        upload.offer(engine, info)
+        collection.documents(engine, info)
 else:
     if named is not None:
         st.error(f"There is no collection “{md(named)}”.", icon=":material/block:")
-    st.caption("Documents, cut into chunks that are embedded in one space for life, so that they can be searched.")
+    st.caption(
+        "A collection is a set of documents, cut into chunks, all embedded in one space so they can be searched."
+    )
     collection_list.cards(engine, list(infos.values()))
     collection_list.more(engine)

@@ -1,8 +1,8 @@
 """The frame around every page: page config and navigation. A page is only ever run by `page.run()`.
 
-What the router says no to is shown as words here, whatever page it comes from; so no page may end with st.stop.
-Where people have to sign in, nothing of a page runs before they have.
-It is Streamlit's main script (see app.py), so that no URL can reach a page without passing through here.
+Errors of the router are shown here as messages, whichever page they come from; so no page may end with st.stop. Where
+sign-in is required, nothing of a page runs before it. This is Streamlit's main script (see app.py), so no URL reaches a
+page without passing through here.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LOGO = (
 st.set_page_config(page_title="Embedding Router", page_icon=ICON, layout="wide")
 
 who = access.person()
-inside = who is not None and who.role != "stranger"
+allowed = who is not None and who.role != "stranger"
 page = st.navigation(
     {
         "": [st.Page("overview.py", title="Overview", icon=":material/monitoring:", default=True)],
@@ -42,15 +42,15 @@ page = st.navigation(
             st.Page("connections.py", title="Connections", icon=":material/power:"),
         ],
     },
-    position="sidebar" if inside else "hidden",
+    position="sidebar" if allowed else "hidden",
 )
 st.logo(LOGO, size="large", icon_image=ICON)
 st.set_page_config(page_title=f"{page.title} · Embedding Router")
-above = frame.top()
-if inside:
-    with widgets.in_words():
+above = frame.header()
+if who is not None and allowed:
+    with widgets.errors_shown():
         page.run()
-    with widgets.in_words():
-        frame.foot(who, above)
+    with widgets.errors_shown():
+        frame.footer(who, above)
 else:
-    frame.door(who)
+    frame.sign_in(who)

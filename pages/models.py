@@ -1,4 +1,4 @@
-"""Models: what there is, what it costs, how good it is, and whether its provider answers."""
+"""Models: prices, quality and limits, and the state of each provider."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import streamlit as st
 
 st.title("Models")
 
-from pages.components import access, prices, spend_report, widgets  # noqa: E402  # the title is on the screen before these load
+from pages.components import access, prices, spend_report, widgets  # noqa: E402  # after the title, so that it is shown while these load
 from pages.components.format import md, plural  # noqa: E402
 from router.dispatch.limiter import BREAK_AFTER, BREAK_S  # noqa: E402
 from router.host import host  # noqa: E402
@@ -33,17 +33,13 @@ st.dataframe(
     rows,
     column_config={
         "model": st.column_config.TextColumn("model", pinned=True),
-        "state": st.column_config.MultiselectColumn(
-            "state", options=list(prices.STATES.values()), color=["green", "gray", "gray", "orange", "red", "red"]
-        ),
+        "state": widgets.words_column("state", dict(zip(prices.STATES.values(), prices.COLOURS, strict=True))),
         "now": st.column_config.TextColumn("now", help="USD per million tokens, answered at once.", alignment="right"),
         "was": st.column_config.TextColumn("was", help="The catalog's price, overridden in router.toml."),
         "batch": st.column_config.TextColumn("batch", help="USD per million tokens, within a day.", alignment="right"),
-        "read": st.column_config.TextColumn("read", help="The day on which the price was read."),
+        "read": st.column_config.TextColumn("read", help="The day the price was checked."),
         "price from": st.column_config.TextColumn("price from", width="medium"),
-        "dimensions": st.column_config.TextColumn(
-            "dimensions", help="The full size first; then those it can be cut to."
-        ),
+        "dimensions": st.column_config.TextColumn("dimensions", help="The full size, then the sizes it can be cut to."),
     },
     hide_index=True,
     height="content",
@@ -51,32 +47,36 @@ st.dataframe(
 )
 st.caption(
     f"Prices are dollars per million tokens. Scores are 0 to 100 on English retrieval. {md(catalog.scale)} is"
-    f" {md(catalog.note)}. MTEB-v2-en stands beside it for comparison; no decision reads it. \\* marks what was"
-    " read second-hand, and not at its origin."
+    f" {md(catalog.note)}. MTEB-v2-en is shown for comparison and not used for decisions. \\* marks figures from a"
+    " secondary source."
 )
 
 if overrides:
     st.subheader("Price overrides")
     st.dataframe(prices.overrides(overrides), hide_index=True, alt="Prices that router.toml sets")
-    st.caption("Set under \\[\\[prices\\]\\] in router.toml: the catalog's price → the one that holds from its day on.")
+    st.caption("Set under \\[\\[prices\\]\\] in router.toml: the catalog's price → the price from that day on.")
 
-st.subheader("Likely cost against the bill")
-learned = prices.expected(router.estimates.errors())
+st.subheader("Likely cost compared with the bill")
+learned = prices.expected(router.token_errors())
 if learned:
     st.dataframe(
         learned,
         column_config={
-            "off by": st.column_config.TextColumn("off by", help="Of the bill: the mean of a call's difference."),
+            "off by": st.column_config.TextColumn(
+                "off by", help="The mean difference of a call, as a share of the bill."
+            ),
             "a call within": st.column_config.TextColumn(
                 "a call within", help="The root mean square of the calls' relative differences."
             ),
         },
         hide_index=True,
-        alt="How far the expected cost of each model was off",
+        alt="How far the likely cost of each model was off",
     )
-    st.caption("Models whose tokens only their provider can count. Each call is judged before it is learned from.")
+    st.caption(
+        "Models whose tokens only the provider can count. Each call is compared before the estimate learns from it."
+    )
 else:
-    widgets.empty("No call was billed yet by a model whose tokens only its provider can count.")
+    widgets.empty("No call was billed yet for a model whose tokens only the provider can count.")
 
 if st.toggle("Compare with genai-prices", key="compare", bind="query-params"):
     checked = price_check.crosscheck(catalog, today)
@@ -86,8 +86,8 @@ if st.toggle("Compare with genai-prices", key="compare", bind="query-params"):
         alt="Our prices beside those of genai-prices",
     )  # fmt: skip
     st.caption(
-        f"{verdicts.count('same')} of {plural(len(checked), 'price')} are those of the package genai-prices, a copy of"
-        f" which came with this program; different: {verdicts.count('differs')}. It knows no batch prices."
+        f"{verdicts.count('same')} of {plural(len(checked), 'price')} agree with the installed package genai-prices,"
+        f" {verdicts.count('differs')} differ. It has no batch prices."
     )
 
 st.subheader("Providers")
@@ -98,20 +98,20 @@ st.dataframe(
     column_config={
         "state": st.column_config.TextColumn("state", width="medium"),
         "calls at once": st.column_config.TextColumn(
-            "calls at once", help="In flight, of as many as this provider takes; learned from its refusals."
+            "calls at once", help="In flight, of the most this provider accepts, learned from its refusals."
         ),
         "last error": st.column_config.TextColumn("last error", width="large"),
     },
     hide_index=True,
-    alt="The state of the way to each provider",
+    alt="The state of each provider",
 )
 st.caption(
-    f"After {BREAK_AFTER} failures in a row a provider is left alone for {BREAK_S:.0f} s, then tried by one call."
+    f"After {BREAK_AFTER} failures in a row a provider is paused for {BREAK_S:.0f} s, then tried with one call."
     f" Times in {md(zone)}."
 )
 
 st.subheader("Account budget")
-for state in router.ledger.states(""):
+for state in router.budgets():
     widgets.budget(state, zone)
 paid = router.policies.paid_enabled()
 with st.container(horizontal=True, vertical_alignment="center"):

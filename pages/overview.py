@@ -1,4 +1,4 @@
-"""Overview: what is spent, what was not, and who answered, at a glance."""
+"""Overview: spending, savings and routes at a glance."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import streamlit as st
 
 st.title("Overview")
 
-from pages.components import bars, charts, jobs, start, widgets  # noqa: E402  # the title is on the screen before these load
-from pages.components.format import count, exact_usd, latency, md, percent, usd  # noqa: E402
+from pages.components import bars, charts, jobs, overview_report, tables, widgets  # noqa: E402  # after the title, so that it is shown while these load
+from pages.components.format import ROUTES, count, exact_usd, latency, md, percent, route_shares, usd  # noqa: E402
+from router.domain.values import ROUTES as ROUTE_NAMES  # noqa: E402
 from router.host import host  # noqa: E402
 from router.reporting import figures  # noqa: E402
 
 DAYS = 30
-FEW = 10  # requests, up to which people are still shown where to go
+FEW = 10  # requests, up to which the first steps are still shown
 
 engine = host()
 router = engine.router
@@ -25,81 +26,83 @@ month_first, month_last = figures.window_days("month", now, ZONE)
 since = figures.bounds_of(min(month_first, last - timedelta(days=DAYS - 1)), ZONE)[0]
 everything = figures.totals(router.usage, since=since, until=now)
 
-start.alerts(router)
+overview_report.alerts(router)
 if not everything.requests or "samples" in st.session_state:
-    start.first_steps()
+    overview_report.first_steps()
 else:
     history = figures.days(router.usage, first=last - timedelta(days=DAYS - 1), last=last, zone=ZONE)
     month = figures.totals(router.usage, since=figures.bounds_of(month_first, ZONE)[0], until=now)
-    budget = next((s for s in router.ledger.states("") if s.budget.window == "month"), None)
+    budget = next((s.budget for s in router.budgets() if s.budget.window == "month"), None)
     ahead = figures.forecast(
-        history, spent=month.spent, limit=budget and budget.budget.amount, now=now, window="month", zone=ZONE
+        history, spent=month.spent, limit=budget.amount if budget else None, now=now, window="month", zone=ZONE
     )
     days = [d.day for d in history]
     p95 = figures.p95s(router.usage, history, zone=ZONE)
 
-    start.hint(router)
-    st.caption(f"{last:%B} so far; under each figure the last {DAYS} days. Times in {ZONE}.")
+    overview_report.hint(router)
+    st.caption(f"{last:%B} so far; each sparkline is the last {DAYS} days. Times in {ZONE}.")
     with widgets.figures() as tile:
-        limit = f"of {usd(budget.budget.amount)}" if budget else "no account budget"
+        limit = f"of {usd(budget.amount)}" if budget else "no account budget"
         tile(
             "Spent this month", usd(month.spent), below=limit, series={d.day: d.spent for d in history},
             colour="orange", help=md(exact_usd(month.spent)) if 0 < month.spent < 1_000 else "",
         )  # fmt: skip
         tile(
-            "Avoided", usd(month.avoided.total), below="not spent", series={d.day: d.avoided for d in history},
-            colour="green", help="What cache, repeats, smaller vectors, local models and batch saved.",
+            "Saved", usd(month.avoided.total), below="not spent", series={d.day: d.avoided for d in history},
+            colour="green", help="Saved by cache, repeats, smaller vectors, local models and batch.",
         )  # fmt: skip
         tile(
             "Hit rate", percent(month.hit_rate), below=f"{count(month.cached)} cached",
             series={d.day: d.hit_rate or 0.0 for d in history}, show=percent, colour="green",
-            help="Distinct texts that the cache answered, of all that were answered this month.",
+            help="The share of this month's distinct texts that the cache answered.",
         )  # fmt: skip
         requests = f"{count(month.requests)} request{'s' * (month.requests != 1)}"
         tile(
             "Texts", count(month.asked), below=requests, series={d.day: d.texts for d in history}, show=count,
-            help="Texts that were asked for, repeats included.",
+            help="Texts answered, repeats included.",
         )  # fmt: skip
         tile(
             "p95", latency(month.p95_ms), below="to answer", series=dict(zip(days, p95, strict=True)), show=latency,
-            help="95 of 100 were faster.",
+            help="95 of 100 requests were faster.",
         )  # fmt: skip
         failed = month.errors / month.requests if month.requests else None
         tile(
             "Errors", count(month.errors), below=f"{percent(failed)} of all",
-            series={d.day: start.errors_of(d) for d in history}, show=count, colour="red" if month.errors else "gray",
-            help="Requests of this month that were refused or failed.",
+            series={d.day: sum(s.errors for s in d.groups.values()) for d in history}, show=count,
+            colour="red" if month.errors else "gray", help="Requests of this month that were refused or failed.",
         )  # fmt: skip
 
     if budget:
-        share = month.spent / budget.budget.amount if budget.budget.amount else 1.0
-        st.html(bars.gauge(share, f"{usd(month.spent)} of {usd(budget.budget.amount)} this month", height=8))
-        st.caption(md(start.outlook(month.spent, budget.budget.amount, ahead)))
+        share = month.spent / budget.amount if budget.amount else 1.0
+        st.html(bars.gauge(share, f"{usd(month.spent)} of {usd(budget.amount)} this month", height=8))
+        st.caption(md(overview_report.outlook(month.spent, budget.amount, ahead)))
 
     left, right = st.columns([3, 2], gap="large")
     with left:
-        st.subheader("Spent and avoided, day by day")
-        paid = start.amounts(history, start.spent_of)
-        free = start.amounts(history, start.avoided_of)
-        spent, avoided = sum(d.spent for d in history), sum(d.avoided for d in history)
-        finding = f"In {DAYS} days {usd(spent)} was spent and {usd(avoided)} avoided."
+        st.subheader("Spent and saved, by day")
+        paid = {route: [tables.spent_of(d, route) for d in history] for route in ROUTES}
+        free = {route: [d.groups[route].avoided if route in d.groups else 0 for d in history] for route in ROUTES}
+        paid, free = ({name: values for name, values in one.items() if any(values)} for one in (paid, free))
+        spent, saved = sum(d.spent for d in history), sum(d.avoided for d in history)
+        finding = f"In {DAYS} days {usd(spent)} was spent and {usd(saved)} saved."
         if not (paid or free):
-            finding = f"Nothing was spent, and nothing avoided, in {DAYS} days."
+            finding = f"Nothing was spent or saved in {DAYS} days."
         else:
-            figure = charts.spent_and_avoided(days, paid, free)
+            figure = charts.spent_and_saved(days, paid, free)
             st.plotly_chart(figure, config=charts.CONFIG, key="daily", alt=finding)
-            finding += " Spent stands above the line, avoided hangs below it, hatched."
+            finding += " Spending is above the line, savings are below it, hatched."
         st.caption(md(f"{finding} Days in {ZONE}."))
     with right:
         st.subheader("Where texts were answered")
-        st.html(bars.parts(start.route_shares(history)))
+        texts = {r: sum(d.groups[r].texts for d in history if r in d.groups) for r in ROUTE_NAMES}
+        st.html(bars.parts(route_shares(texts)))
         st.caption(f"Distinct texts of the last {DAYS} days, by route.")
         st.subheader("Budgets of the policies")
-        start.budgets(router)
+        overview_report.budgets(router)
 
-    if engine.library.jobs.all(open_only=True, limit=1):
-        st.subheader("Jobs under way")
-        jobs.running(engine, every_s=2.0, most=10)
+    if engine.library.list_jobs(open_only=True):
+        st.subheader("Open jobs")
+        jobs.running(engine, most=10)
 
     heading = st.empty()
     order = widgets.order()
@@ -110,5 +113,5 @@ else:
         columns=["time", "texts", "answered by", "cost", "why"],
     )  # fmt: skip
     if everything.requests < FEW:
-        st.subheader("What next")
-        start.steps()
+        st.subheader("Next steps")
+        overview_report.steps()

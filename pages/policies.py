@@ -6,11 +6,11 @@ import streamlit as st
 
 st.title("Policies")
 
-from pages.components import policy_editor, replay, widgets  # noqa: E402  # the title is on the screen before these load
+from pages.components import policy_editor, replay, widgets  # noqa: E402  # after the title, so that it is shown while these load
 from pages.components.format import md  # noqa: E402
 from router.host import host  # noqa: E402
 
-NEW = "new policy"  # no policy is called so: the editor refuses the name
+NEW = "new policy"  # no policy has this name: the editor refuses it
 
 engine = host()
 router = engine.router
@@ -18,21 +18,9 @@ named = st.query_params.get("policy")
 policies = {policy.name: policy for policy in router.policies.all()}
 
 
-def open_editor(name: str) -> None:
-    """Show this policy on the next run."""
-    st.query_params["policy"] = name
-
-
-def close_editor() -> None:
-    """Show the list on the next run."""
-    st.query_params.pop("policy", None)
-
-
-if said := st.session_state.pop("said", None):
-    st.success(md(said), icon=":material/check_circle:")
-
+widgets.notice()
 if named is not None and (named in policies or named == NEW):
-    st.button("All policies", icon=":material/arrow_back:", on_click=close_editor)
+    st.button("All policies", icon=":material/arrow_back:", on_click=st.query_params.clear)
     saved = policies.get(named)
     st.subheader(md(named) if saved else "A new policy")
     main, side = st.columns([3, 2], gap="large")
@@ -40,29 +28,31 @@ if named is not None and (named in policies or named == NEW):
         draft = policy_editor.form(router, saved) if saved else policy_editor.new(router)
     with side.container(key="beside"):
         if (kept := policy_editor.review(engine, saved, draft)) is not None:
-            st.session_state["said"] = f"Saved: {kept.name}, version {kept.version}. Its budgets count from now on."
-            open_editor(kept.name)
+            st.session_state["notice"] = f"Saved: {kept.name}, version {kept.version}. Its budgets apply from now on."
+            st.query_params["policy"] = kept.name
             st.rerun()
         replay.panel(engine, saved, draft)
         if saved is not None:
             st.subheader("Budgets now")
-            for state in router.ledger.states(saved.name):
+            for state in router.budgets(saved.name):
                 own = state.owner != "account"
                 zone = saved.timezone if own else router.policies.account_zone()
                 widgets.budget(state, zone, name="" if own else "account")
             policy_editor.history(router, saved.name)
             if policy_editor.delete(engine, saved.name):
-                st.session_state["said"] = f"Deleted: {saved.name}. What it spent stays in the books."
-                close_editor()
+                st.session_state["notice"] = f"Deleted: {saved.name}. Its past spending is kept."
+                st.query_params.clear()
                 st.rerun()
 else:
     if named is not None:
         st.error(f"There is no policy “{md(named)}”.", icon=":material/block:")
-    st.caption("A policy says how good vectors must be, what they may cost, and what happens when the money is gone.")
-    st.button("New policy", icon=":material/add:", type="primary", on_click=open_editor, args=(NEW,))
+    st.caption("A policy sets how good vectors must be, what they may cost, and what happens when the money is gone.")
+    st.button(
+        "New policy", icon=":material/add:", type="primary", on_click=st.query_params.update, args=({"policy": NEW},)
+    )
     for policy, place in widgets.cards(list(policies.values())):
         with place:
-            policy_editor.card(router, policy, open_editor)
+            policy_editor.card(router, policy)
     st.subheader("Account budget")
-    st.caption("Stands over all policies together.")
+    st.caption("The limit for all policies together.")
     policy_editor.account(engine)

@@ -9,12 +9,15 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-from router.domain.catalog import Catalog, merge, override_prices, parse_catalog, parse_toml, read_catalog, shown
+from msgspec import Meta
+
+from router.domain.catalog import Catalog, merge, override_prices, parse_toml, read_catalog
 from router.domain.errors import BadInput
+from router.domain.tables import read, refuse
 from router.prompts import prompts_of
 
 CATALOG_FILE = Path(__file__).with_name("catalog.toml")
@@ -22,12 +25,13 @@ CONFIG_FILE = "router.toml"
 SECRETS_FILE = Path(".streamlit/secrets.toml")
 
 Encoding = Literal["base64", "float"]
+Wire = Literal["openai", "cohere", "voyage", "gemini", "local", "custom"]
 
 
 class _BuiltIn(NamedTuple):
     """An endpoint that needs no configuration but a key."""
 
-    wire: str
+    wire: Wire
     key_variable: str
     url_variable: str
     url: str
@@ -46,7 +50,6 @@ _BUILT_IN = {
         "openai", "OPENROUTER_API_KEY", "OPENROUTER_BASE_URL", "https://openrouter.ai/api/v1", "float"
     ),
 }
-_WIRES = tuple(dict.fromkeys(built_in.wire for built_in in _BUILT_IN.values()))
 _REPLACEABLE = frozenset({"gemini", "mistral", "openrouter"})
 """Built-in endpoints whose names were free once: one of the operator's takes the place of it and of its models."""
 
@@ -88,16 +91,16 @@ class Endpoint:
     """
 
     name: str
-    wire: str
+    wire: Wire = "openai"
     key_variable: str = ""
     key: Secret | None = field(default=None, repr=False)
     base_url: str = ""
     encoding: Encoding = "base64"
-    max_texts_per_call: int | None = None
-    max_in_flight: int = 32
-    requests_per_minute: int | None = None
-    tokens_per_minute: int | None = None
-    timeout_s: float = 60.0
+    max_texts_per_call: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
+    max_in_flight: Annotated[int, Meta(ge=1, le=10_000)] = 32
+    requests_per_minute: Annotated[int, Meta(ge=1, le=1_000_000_000)] | None = None
+    tokens_per_minute: Annotated[int, Meta(ge=1, le=1_000_000_000_000)] | None = None
+    timeout_s: Annotated[float, Meta(ge=0.1, le=86_400)] = 60.0
     device: str = "auto"
     own: bool = False
 
@@ -108,6 +111,26 @@ class Endpoint:
         if built_in is None:
             return f"base_url of [endpoints.{self.name}] in {CONFIG_FILE}"
         return built_in.url_variable
+
+
+_LIMITS = ("max_texts_per_call", "max_in_flight", "requests_per_minute", "tokens_per_minute", "timeout_s")
+_OWN = ("wire", "base_url", "key_variable", "encoding", *_LIMITS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Alerts:
+    webhook: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _File:
+    """`router.toml`."""
+
+    providers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    endpoints: dict[str, dict[str, Any]] = field(default_factory=dict)
+    alerts: _Alerts = _Alerts()
+    models: tuple[dict[str, Any], ...] = ()
+    prices: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,18 +152,13 @@ def load_settings(data: Path | str | None = None, env: Mapping[str, str] | None 
     env = os.environ if env is None else env
     folder = Path(data or env.get("ROUTER_DATA") or "data")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    catalog = parse_catalog(CATALOG_FILE.read_text(encoding="utf-8"), origin=CATALOG_FILE.name)
-    config = _read_toml(folder / CONFIG_FILE)
+    shipped = parse_toml(CATALOG_FILE.read_text(encoding="utf-8"), CATALOG_FILE.name)
+    catalog = read_catalog(shipped, origin=CATALOG_FILE.name)
+    config = read(_read_toml(folder / CONFIG_FILE), _File, CONFIG_FILE, secret=True)
     secrets = _read_toml(SECRETS_FILE)
-    limits, extra = _tables(config, "providers"), _tables(config, "endpoints")
-    models, prices = config.pop("models", None), config.pop("prices", None)
-    webhook = _webhook(config.pop("alerts", {}), env)
-    if config:
-        raise BadInput(
-            f"{CONFIG_FILE}: unknown key '{next(iter(config))}'.",
-            "Known are [providers.NAME], [endpoints.NAME], [alerts], [[models]] and [[prices]].",
-        )
-    endpoints = {"local": _apply(Endpoint(name="local", wire="local"), "providers", limits.pop("local", {}))}
+    limits, extra = dict(config.providers), config.endpoints
+    local = Endpoint(name="local", wire="local")
+    endpoints = {"local": _read_endpoint(limits.pop("local", {}), local, ("device", *_LIMITS))}
     replaced = _REPLACEABLE & set(extra)
     for name, built_in in _BUILT_IN.items():
         if name in replaced:
@@ -153,7 +171,7 @@ def load_settings(data: Path | str | None = None, env: Mapping[str, str] | None 
             base_url=env.get(built_in.url_variable) or built_in.url,
             encoding=built_in.encoding,
         )
-        endpoints[name] = _apply(endpoint, "providers", limits.pop(name, {}))
+        endpoints[name] = _read_endpoint(limits.pop(name, {}), endpoint, _LIMITS)
     catalog = replace(catalog, models=tuple(m for m in catalog.models if m.provider not in replaced))
     if limits:
         raise BadInput(
@@ -166,13 +184,15 @@ def load_settings(data: Path | str | None = None, env: Mapping[str, str] | None 
                 f"{CONFIG_FILE}: an endpoint cannot be called '{name}'.",
                 f"Use small letters, digits, - and _, and none of: {', '.join(endpoints)}.",
             )
-        endpoints[name] = _read_endpoint(name, table, env, secrets)
-    if models is not None:
-        catalog = _add_models(catalog, models, endpoints)
-    if prices is not None:
-        catalog = override_prices(catalog, prices, origin=CONFIG_FILE)
+        endpoint = _read_endpoint(table, Endpoint(name=name, own=True), _OWN)
+        variable = endpoint.key_variable  # a server of one's own, without one, takes any key
+        endpoints[name] = replace(endpoint, key=_find_key(variable, env, secrets) if variable else Secret(NO_KEY))
+    tables = {table["id"]: table for table in shipped["models"]}
+    models = [_prompted(_filled(table, catalog, tables)) for table in config.models]
+    catalog = _add_models(catalog, models, endpoints)
+    catalog = override_prices(catalog, config.prices, origin=CONFIG_FILE)
     _check_batches(catalog, endpoints)
-    return Settings(data=folder, catalog=catalog, endpoints=endpoints, webhook=webhook)
+    return Settings(data=folder, catalog=catalog, endpoints=endpoints, webhook=_webhook(config.alerts, env))
 
 
 def _check_batches(catalog: Catalog, endpoints: Mapping[str, Endpoint]) -> None:
@@ -186,21 +206,12 @@ def _check_batches(catalog: Catalog, endpoints: Mapping[str, Endpoint]) -> None:
             )
 
 
-def _webhook(alerts: Any, env: Mapping[str, str]) -> Secret | None:
+def _webhook(alerts: _Alerts, env: Mapping[str, str]) -> Secret | None:
     """The operator's address for alerts: `ROUTER_WEBHOOK`, else `[alerts] webhook`. It is not repeated in messages."""
-    if not isinstance(alerts, dict) or set(alerts) - {"webhook"}:
-        raise BadInput(f"{CONFIG_FILE}: [alerts] knows one key, webhook.", 'Write webhook = "https://...".')
-    url = env.get("ROUTER_WEBHOOK") or alerts.get("webhook", "")
-    if not isinstance(url, str) or not re.fullmatch(r"(https?://[^/\s]+\S*)?", url):
+    url = env.get("ROUTER_WEBHOOK") or alerts.webhook
+    if not re.fullmatch(r"(https?://[^/\s]+\S*)?", url):
         raise BadInput("The webhook for alerts is not a URL.", f"Set ROUTER_WEBHOOK, or webhook in {CONFIG_FILE}.")
     return Secret(url) if url else None
-
-
-def _tables(config: dict[str, Any], key: str) -> dict[str, dict[str, Any]]:
-    tables = config.pop(key, {})
-    if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
-        raise BadInput(f"{CONFIG_FILE}: '{key}' must hold tables, [{key}.NAME].", "Correct it in that file.")
-    return tables
 
 
 def _find_key(variable: str, env: Mapping[str, str], secrets: Mapping[str, Any]) -> Secret | None:
@@ -208,36 +219,24 @@ def _find_key(variable: str, env: Mapping[str, str], secrets: Mapping[str, Any])
     return Secret(key) if key else None
 
 
-def _read_endpoint(name: str, table: dict[str, Any], env: Mapping[str, str], secrets: Mapping[str, Any]) -> Endpoint:
-    """An endpoint of the operator's. One without `key_variable` (a server of one's own) takes any key."""
-    left = dict(table)
-
-    def take(key: str, default: str | None, pattern: str, form: str) -> str:
-        value = left.pop(key, default)
-        if not isinstance(value, str) or not re.fullmatch(pattern, value):  # not repeated: it may be a key
-            what = "is missing" if value is None else "is not what it should be"
-            raise BadInput(f"{CONFIG_FILE}: [endpoints.{name}] {key} {what}.", f"It is {form}.")
-        return value
-
-    variable = take("key_variable", "", r"([A-Za-z_][A-Za-z0-9_]*)?", "the name of an environment variable")
-    url = take("base_url", None, r"https?://[^/?#@\s]+[^?#@\s]*", "a URL like https://host/v1, without a user or a key")
-    encoding = take("encoding", "base64", "base64|float", "base64 or float")
-    endpoint = Endpoint(
-        name=name,
-        wire=take("wire", "openai", "|".join(_WIRES), f"one of {', '.join(_WIRES)}"),
-        key_variable=variable,
-        key=_find_key(variable, env, secrets) if variable else Secret(NO_KEY),
-        base_url=url,
-        encoding="float" if encoding == "float" else "base64",
-        own=True,
-    )
-    return _apply(endpoint, "endpoints", left)
+def _read_endpoint(table: Mapping[str, Any], usual: Endpoint, keys: tuple[str, ...]) -> Endpoint:
+    """The endpoint with what its table says about these `keys`; an operator's may hold a secret by mistake."""
+    place = f"{CONFIG_FILE}, [{'endpoints' if usual.own else 'providers'}.{usual.name}]"
+    derived = {one.name: getattr(usual, one.name) for one in fields(Endpoint) if one.name not in keys}
+    endpoint = read(table, Endpoint, place, derived=derived, secret=usual.own)
+    for key, pattern, form in (
+        ("base_url", r"https?://[^/?#@\s]+[^?#@\s]*", "a URL like https://host/v1, without a user or a key"),
+        ("key_variable", r"([A-Za-z_][A-Za-z0-9_]*)?", "the name of an environment variable"),
+        ("wire", "(?!local|custom).*", "the wire of a server: openai, cohere, voyage or gemini"),
+        ("device", r"[a-z]+(:\d{1,3})?", "a device: auto, cpu, mps, cuda or cuda:1"),
+    ):
+        if key in keys and usual.own | (key == "device") and not re.fullmatch(pattern, getattr(endpoint, key)):
+            refuse(place, key, f"it must be {form}")
+    return endpoint
 
 
-def _add_models(catalog: Catalog, models: Any, endpoints: Mapping[str, Endpoint]) -> Catalog:
+def _add_models(catalog: Catalog, models: list[dict[str, Any]], endpoints: Mapping[str, Endpoint]) -> Catalog:
     """The catalog with the operator's models, each at an endpoint that there is."""
-    if isinstance(models, list):
-        models = [_prompted(_filled(m, catalog)) if isinstance(m, dict) else m for m in models]
     extra = read_catalog({"models": models}, origin=CONFIG_FILE)
     for model in extra.models:
         if model.provider not in endpoints:
@@ -254,20 +253,14 @@ def _add_models(catalog: Catalog, models: Any, endpoints: Mapping[str, Endpoint]
     return merge(catalog, extra)
 
 
-def _filled(table: Mapping[str, Any], catalog: Catalog) -> dict[str, Any]:
+def _filled(table: dict[str, Any], catalog: Catalog, shipped: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     """A model's table; `like = "ID"` fills in what it leaves out from a model of the catalog, all but prices."""
-    given = dict(table)
-    other = given.pop("like", None)
-    if other is None:
-        return given
-    model = asdict(catalog.get(str(other)))
-    like = {key: model[key] for key in _SHARED}
-    if "prefix" in given or "extra" in given:
-        like.pop("roles")
-    if like["sizes"] != "any":
-        like["sizes"] = list(like["sizes"])
-    like["limits"] = {key: value for key, value in like["limits"].items() if value is not None}
-    return {**like, "scores": list(model["scores"]), **given}
+    if "like" not in table:
+        return table
+    given = {key: value for key, value in table.items() if key != "like"}
+    like = shipped[catalog.get(str(table["like"])).id]
+    told = {"roles"} if "prefix" in given or "extra" in given else set()
+    return {**{key: like[key] for key in _SHARED if key in like and key not in told}, **given}
 
 
 def _prompted(table: dict[str, Any]) -> dict[str, Any]:
@@ -281,36 +274,8 @@ def _prompted(table: dict[str, Any]) -> dict[str, Any]:
 
 _SHARED = (
     "space", "dimensions", "default_dimensions", "sizes", "roles", "tokenizer", "languages", "limits",
-    "prefix", "extra", "usage",
+    "prefix", "extra", "usage", "scores",
 )  # fmt: skip
-_LIMITS: dict[str, tuple[tuple[type, ...], float, float]] = {
-    "max_texts_per_call": ((int,), 1, 1_000_000),
-    "max_in_flight": ((int,), 1, 10_000),
-    "requests_per_minute": ((int,), 1, 1_000_000_000),
-    "tokens_per_minute": ((int,), 1, 1_000_000_000_000),
-    "timeout_s": ((int, float), 0.1, 86_400),
-}
-"""Types, least and most of a limit."""
-_ENDPOINT = ("wire", "base_url", "key_variable", "encoding")
-
-
-def _apply(endpoint: Endpoint, table: str, limits: Mapping[str, Any]) -> Endpoint:
-    for key, value in limits.items():
-        place = f"{CONFIG_FILE}: [{table}.{endpoint.name}] {key}"
-        if key == "device" and endpoint.name == "local":
-            if not isinstance(value, str) or not re.fullmatch(r"[a-z]+(:\d{1,3})?", value):
-                raise BadInput(f"{place} = {shown(value)} is not a device.", "Write auto, cpu, mps, cuda or cuda:1.")
-            endpoint.device = value
-            continue
-        if key not in _LIMITS:
-            known = [*_ENDPOINT, *_LIMITS] if table == "endpoints" else [*_LIMITS]
-            raise BadInput(f"{place} is unknown.", f"Known are: {', '.join(known)}.")
-        types, least, most = _LIMITS[key]
-        if type(value) not in types or not least <= value <= most:  # nor is NaN
-            kind = "a whole number" if types == (int,) else "a number"
-            raise BadInput(f"{place} = {shown(value)} is not {kind} from {least:g} to {most:,}.", "Write it like 8.")
-        setattr(endpoint, key, value)
-    return endpoint
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

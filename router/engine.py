@@ -29,7 +29,8 @@ from router.domain.errors import (
 from router.domain.explain import explain
 from router.domain.money import price_tokens
 from router.domain.pricing import rate
-from router.domain.values import Ask, Facts, LongTexts, Model, Plan, Policy, Refusal, Role, Unit
+from router.domain.ratios import Errors
+from router.domain.values import Ask, BudgetState, Facts, LongTexts, Model, Plan, Policy, Refusal, Role, Unit
 from router.pipeline.account import (
     count_up,
     outcome_of,
@@ -53,6 +54,7 @@ from router.providers.cohere import CohereProvider
 from router.providers.gemini import GeminiProvider
 from router.providers.local import LocalProvider, weights_of
 from router.providers.openai import OpenAIProvider
+from router.providers.own import with_own
 from router.providers.voyage import VoyageProvider
 from router.reporting.alerts import Alerts
 from router.reporting.replay import Replay, replay
@@ -63,6 +65,7 @@ from router.store.entries import Purpose, claim_kind
 from router.store.ledger import LEASE_S, Ledger
 from router.store.migrations import NAMES, migrations
 from router.store.policies import Policies
+from router.store.reconcile import Unconfirmed
 from router.store.usage import Usage
 from router.store.vectors import Cache, Damaged
 
@@ -90,7 +93,12 @@ class Router:
     Made by `Router.open`; belongs to the event loop that it was opened on.
     """
 
-    def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Callable[[], float] = time.time,
+        providers: Mapping[str, Provider] | None = None,
+    ) -> None:
         self.settings = settings
         self.catalog = settings.catalog
         self.clock = clock
@@ -110,6 +118,7 @@ class Router:
             if endpoint.wire in PROVIDERS
         }
         self.providers["local"] = LocalProvider(settings.data, settings.endpoints["local"].device)
+        self.providers.update(providers or {})
         self.facts = FactsBuilder(self.catalog, self.ledger, self.policies, self.limiters, self.configured, clock)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._beat: asyncio.Task[None] | None = None
@@ -122,14 +131,22 @@ class Router:
         *,
         env: Mapping[str, str] | None = None,
         clock: Callable[[], float] = time.time,
+        providers: Mapping[str, Provider] | None = None,
+        models: Sequence[Model] = (),
     ) -> AsyncIterator[Router]:
         """Open the data folder (default: `ROUTER_DATA`, else `data/`), and close it in good order.
 
+        Args:
+            providers: who answers the calls of a provider, by its name: a new one, or instead of the configured one.
+                They are closed with the router.
+            models: beside those of the catalog and of `router.toml`.
+
         Raises:
-            BadInput: `router.toml` cannot be understood.
+            BadInput: `router.toml`, or one of `providers` and `models`, cannot be understood.
             StoreError: the databases cannot be opened.
         """
-        router = cls(load_settings(path, env), clock)
+        settings = with_own(load_settings(path, env), (providers or {}).keys(), models)
+        router = cls(settings, clock, providers)
         await router.start()
         try:
             yield router
@@ -253,7 +270,27 @@ class Router:
             return weights_of(model.name) is not None
         return model.provider in self.providers and self.settings.endpoints[model.provider].key is not None
 
-    # ---- the pipeline: shared/design.md, section 3 ----
+    def budgets(self, policy: str = "") -> tuple[BudgetState, ...]:
+        """Every budget over a policy, its own and the account's, with what its window has used; "": the account's."""
+        return self.ledger.states(policy)
+
+    def totals(self) -> tuple[int, int, int]:
+        """All money ever: (settled, unconfirmed, held), in nanodollars."""
+        return self.ledger.totals()
+
+    def unconfirmed(self) -> list[Unconfirmed]:
+        """The charges that are neither confirmed nor struck, newest first."""
+        return self.ledger.unconfirmed()
+
+    async def reconcile(self, charge: int, *, confirm: bool) -> bool:
+        """Confirm or strike an unconfirmed charge by its invoice; False where there is none, or no longer."""
+        return await self.ledger.reconcile(charge, confirm=confirm)
+
+    def token_errors(self) -> dict[str, Errors]:
+        """How far off the expected tokens of each model were, over the calls that it was billed for."""
+        return self.estimates.errors()
+
+    # ---- the pipeline ----
 
     async def _answer(self, texts: Sequence[str], request: Request) -> Result:
         """All steps of a request, in their order."""

@@ -1,6 +1,6 @@
-"""Taking texts out for good: their chunks, their vectors in every space, their digests in the books.
+"""Taking texts out for good: their chunks, their vectors in every space, their digests in the ledger's file.
 
-What was spent stays in the books; which text it was spent on does not.
+What was spent stays in the ledger; which text it was spent on does not.
 """
 
 from __future__ import annotations
@@ -8,21 +8,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-
-import numpy as np
+from functools import partial
 
 from router import splitting, tokens
-from router.batches.results import RECORD
+from router.domain.catalog import Catalog
 from router.domain.errors import RouterError, StoreBusy
 from router.domain.values import Role
-from router.engine import Router
 from router.pipeline.validate import digest
+from router.store import batches, jobs, usage
 from router.store.collections import Corpora
-from router.store.database import Connection, Database, connect
+from router.store.database import Connection, Database
+from router.store.vectors import Cache
 
 BLOCK = 2_000
 PATIENCE_S = 600.0
-LOG_TRIES = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,9 +36,12 @@ class Erased:
 class Eraser:
     """Deletes across the three files, the vectors first: what a crash leaves undone can be asked for again."""
 
-    def __init__(self, router: Router, corpora: Corpora) -> None:
-        self._router = router
+    def __init__(self, database: Database, cache: Cache, corpora: Corpora, catalog: Catalog) -> None:
+        """`database` is `router.db`."""
+        self._database = database
+        self._cache = cache
         self._corpora = corpora
+        self._catalog = catalog
 
     async def text(self, text: str) -> Erased:
         """Erase one text everywhere, with the pieces that an over-long text was embedded in; not a byte stays on disk.
@@ -48,32 +50,42 @@ class Eraser:
             StoreBusy: it is gone, but a program that reads keeps the old pages in a log; erasing it again ends that.
         """
         key = digest(text)
-        pieces = await asyncio.to_thread(self._pieces, text)
-        vectors = await self._router.cache.erase([key, *pieces])
+        keys = [key, *await asyncio.to_thread(self._pieces, text)]
+        vectors = await self._cache.erase(keys)
         chunks = await self._corpora.erase([key])
-        requests = await self._forget([key, *pieces])
-        for database in (self._router.cache.database, self._corpora.database, self._router.database):
-            await asyncio.to_thread(_empty_log, database)
+
+        def forget(conn: Connection) -> int:
+            jobs.forget_texts(conn, keys)
+            batches.forget_texts(conn, keys)
+            return usage.forget_texts(conn, keys)
+
+        requests = await self._database.write(forget, patience_s=PATIENCE_S)
+        for database in (self._cache.database, self._corpora.database, self._database):
+            if not await asyncio.to_thread(database.empty_log):
+                raise StoreBusy(
+                    f"The text is erased, but {database.path.name} is being read, and its log keeps the old bytes.",
+                    "Erase the text again in a moment.",
+                )
         return Erased(chunks=tuple(chunks), vectors=vectors, requests=requests)
 
     async def documents(self, collection: int, documents: Sequence[str | int]) -> int:
         """Delete the vectors of these documents' texts that nothing else needs. Documents by name or number."""
         wanted = set(documents)
-        numbers = [row.id for row in self._corpora.documents(collection) if wanted & {row.name, row.id}]
-        erased = 0
-        for number in numbers:
-            pages = self._pages(collection, number)
-            while page := await asyncio.to_thread(next, pages, None):
-                alone = self._corpora.chunks.only_here(collection, page, but=numbers)
-                erased += await self._router.cache.erase(alone)
-        return erased
+        rows = await asyncio.to_thread(self._corpora.documents, collection)
+        numbers = [row.id for row in rows if wanted & {row.name, row.id}]
+        return sum([await self._unneeded(collection, number, numbers) for number in numbers])
 
     async def collection(self, collection: int) -> int:
         """Delete the vectors of a collection's texts that no other collection needs."""
+        return await self._unneeded(collection, None, ())
+
+    async def _unneeded(self, collection: int, document: int | None, gone: Sequence[int]) -> int:
+        """Delete the vectors of a collection's (or a document's) texts that only the documents in `gone` need."""
         erased = 0
-        pages = self._pages(collection, None)
+        pages = self._pages(collection, document)
         while page := await asyncio.to_thread(next, pages, None):
-            erased += await self._router.cache.erase(self._corpora.chunks.only_here(collection, page))
+            alone = await asyncio.to_thread(partial(self._corpora.chunks.only_here, collection, page, but=gone))
+            erased += await self._cache.erase(alone)
         return erased
 
     def _pages(self, collection: int, document: int | None) -> Iterator[list[bytes]]:
@@ -85,7 +97,7 @@ class Eraser:
         """The digests of what an over-long text is embedded as, by any model and policy."""
         found: set[bytes] = set()
         roles: tuple[Role, ...] = ("document", "query")
-        ways = {(m.tokenizer, tokens.room(m, role)) for m in self._router.catalog.models for role in roles}
+        ways = {(m.tokenizer, tokens.room(m, role)) for m in self._catalog.models for role in roles}
         for tokenizer, limit in ways:
             if limit is None or tokens.count(tokenizer, [text])[0] <= limit:
                 continue
@@ -95,58 +107,3 @@ class Eraser:
                 continue
             found.update(digest(piece) for piece in pieces if piece.strip())
         return sorted(found)
-
-    async def _forget(self, digests: Sequence[bytes]) -> int:
-        """Clear digests from what is kept for replay, and from batches and jobs that have ended."""
-
-        def write(conn: Connection) -> int:
-            requests = 0
-            for key in digests:
-                rows = conn.execute(
-                    "SELECT request, digests, tokens, counts FROM replay WHERE instr(digests, ?) > 0", (key,)
-                ).fetchall()
-                for request, *kept in rows:
-                    conn.execute(
-                        "UPDATE replay SET digests = ?, tokens = ?, counts = ? WHERE request = ?",
-                        (*_without(key, *kept), request),
-                    )
-                    requests += 1
-                conn.execute("DELETE FROM failures WHERE digest = ?", (key,))
-                ended = conn.execute(
-                    "SELECT id, digests FROM batches WHERE instr(digests, ?) > 0"
-                    " AND state IN ('settled', 'withdrawn', 'closed')",
-                    (key,),
-                ).fetchall()
-                for batch, packed in ended:
-                    records = np.frombuffer(packed, dtype=RECORD).copy()
-                    left = records[[one.tobytes() != key for one in records["digest"]]]
-                    conn.execute("UPDATE batches SET digests = ? WHERE id = ?", (left.tobytes(), batch))
-            return requests
-
-        return await self._router.database.write(write, patience_s=PATIENCE_S)
-
-
-def _empty_log(database: Database) -> None:
-    """Write a file's log into it and cut it to nothing: deleted bytes are in its older pages."""
-    conn = connect(database.path)
-    try:
-        for _ in range(LOG_TRIES):
-            (busy, *_) = conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()  # waits a second for the others
-            if not busy:
-                return
-    finally:
-        conn.close()
-    raise StoreBusy(
-        f"The text is erased, but {database.path.name} is being read, and its log keeps the old bytes.",
-        "Erase the text again in a moment.",
-    )
-
-
-def _without(key: bytes, digests: bytes, counts: bytes, copies: bytes) -> tuple[bytes, bytes, bytes]:
-    """The three columns of a replay row without one text: 32 bytes, and twice 4 bytes, a text."""
-    keep = [at for at in range(len(digests) // 32) if digests[32 * at : 32 * at + 32] != key]
-    return (
-        b"".join(digests[32 * at : 32 * at + 32] for at in keep),
-        b"".join(counts[4 * at : 4 * at + 4] for at in keep),
-        b"".join(copies[4 * at : 4 * at + 4] for at in keep),
-    )

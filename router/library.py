@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from router import tokens
-from router.batches.states import BatchTier
 from router.domain.errors import BadInput
 from router.domain.values import Tokenizer
 from router.engine import Router
@@ -133,6 +132,22 @@ class Library:
         made = await self.corpora.create(name, policy=policy, tokenizer=tokenizer, chunk_tokens=limit, overlap=overlap)
         if chosen is not None:
             await self._planner.pin(made, chosen, dimensions)
+        return made
+
+    async def create_like(self, info: CollectionInfo) -> Collection:
+        """An empty collection as this one of another folder is: its name, policy, chunks and space, to try things out.
+
+        Raises:
+            BadInput: there is one of this name.
+        """
+        own, active = info.collection, info.active
+        made = await self.corpora.create(
+            own.name, policy=own.policy, tokenizer=own.tokenizer, chunk_tokens=own.chunk_tokens, overlap=own.overlap
+        )
+        if active is not None:
+            await self.corpora.add_generation(
+                made.id, model=active.model, space=active.space, dimensions=active.dimensions, state="active"
+            )
         return made
 
     def collections(self) -> list[CollectionInfo]:
@@ -369,9 +384,6 @@ class Library:
 
     async def retry(self, number: int) -> Job:
         """Try the texts of a job that failed again. Raises BadInput where another one runs."""
-        job = await asyncio.to_thread(self.job, number)
-        if job.route == "batch":
-            await BatchTier(self.router).forgive(job)
         return await self.jobs.retry(number)
 
     def failures(self, number: int) -> list[tuple[StoredChunk, str]]:
@@ -450,4 +462,4 @@ class Library:
 
     def _eraser(self) -> Eraser:
         self._searcher.forget()
-        return Eraser(self.router, self.corpora)
+        return Eraser(self.router.database, self.router.cache, self.corpora, self.router.catalog)

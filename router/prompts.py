@@ -36,7 +36,7 @@ def prompts_of(name: str) -> tuple[dict[Role, str], bool]:
     )
     found = by_role(prompts if isinstance(prompts, dict) else {})
     if any(not isinstance(text, str) or not _is_text(text) for text in found.values()):
-        raise BadInput(f"{name}/{CONFIGURATION}: a prompt of it is not a text.", "Mend it, or give `prefix` yourself.")
+        raise BadInput(f"{name}/{CONFIGURATION}: a prompt of it is not a text.", "Fix it, or give `prefix` yourself.")
     return (found if any(found.values()) else {}), two_ways
 
 
@@ -52,7 +52,7 @@ def _read(name: str, file: str) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as exc:
-        raise BadInput(f"{path} cannot be read: {str(exc)[:200]}.", "Mend the file, or fetch the model again.") from exc
+        raise BadInput(f"{path} cannot be read: {str(exc)[:200]}.", "Fix the file, or fetch the model again.") from exc
 
 
 def _path(name: str, file: str) -> Path | None:

@@ -28,8 +28,6 @@ LOCAL = "local/all-MiniLM-L6-v2"
 class FakeLocal:
     """A local model that loads nothing: 384 numbers drawn from the text, and a count of the texts it was given."""
 
-    name = "local"
-
     def __init__(self) -> None:
         self.texts = 0
 
@@ -50,13 +48,6 @@ class FakeLocal:
         """Nothing to close."""
 
 
-def with_fake_local(router: Router) -> FakeLocal:
-    """Put the fake in the local model's place."""
-    fake = FakeLocal()
-    router.providers["local"] = fake
-    return fake
-
-
 # ---- spaces do not mix -------------------------------------------------------------------------
 
 
@@ -65,8 +56,8 @@ async def test_a_local_vector_is_never_served_for_a_paid_model_nor_the_other_way
 ) -> None:
     """The same texts, asked of a local model, then of each paid one, then of the local one: each from its own space."""
     texts = some_texts(5)
-    async with open_router(tmp_path, sandbox) as router:
-        fake = with_fake_local(router)
+    fake = FakeLocal()
+    async with Router.open(tmp_path, env=sandbox.environment, providers={"local": fake}) as router:
         here = np.array([fake.vector(t) for t in texts])
         for name, model in {"local": LOCAL, **PAID, "large": "openai/text-embedding-3-large"}.items():
             result = await router.embed(texts, model=model, policy="quality")
@@ -88,8 +79,8 @@ async def test_a_local_vector_is_never_served_for_a_paid_model_nor_the_other_way
 async def test_falling_back_to_local_poisons_nothing(sandbox: Sandbox, tmp_path: Path) -> None:
     """When the money is gone the local model answers, and says so; with money again, the paid vectors are bought."""
     texts = some_texts(3)
-    async with open_router(tmp_path, sandbox) as router:
-        fake = with_fake_local(router)
+    fake = FakeLocal()
+    async with Router.open(tmp_path, env=sandbox.environment, providers={"local": fake}) as router:
         poor = Policy(name="p", goal="quality", allow=(SMALL, LOCAL), budgets=(Budget(amount=10, window="month"),))
         await router.policies.save(poor, [SMALL, LOCAL])
         fallen = await router.embed(texts, policy="p")

@@ -182,7 +182,7 @@ async def test_an_erased_text_leaves_no_byte_on_disk(
         for text in gone:
             await here.library.erase(text)
         assert left() == set()
-        monkeypatch.setattr("router.erase.LOG_TRIES", 1)
+        monkeypatch.setattr("router.store.database.LOG_TRIES", 1)
         reader = here.router.database.reader()
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM requests").fetchone()

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 
 from router.config import load_settings
 from router.domain import money
-from router.domain.catalog import FIRST_DAY, LAST_DAY, MOST_COUNT, MOST_USD, parse_catalog
+from router.domain.catalog import MOST_USD, parse_catalog
 from router.domain.errors import BadInput
 from router.domain.policy import MOST, from_dict, parse_budget, validate
+from router.domain.tables import FIRST_DAY, LAST_DAY
+from router.domain.values import MOST_COUNT
 
 NUMBERS = st.one_of(
     st.integers(-3, 70_000).map(str),
@@ -120,7 +122,7 @@ def test_numbers_of_a_policy(key: str, value: Any) -> None:
     else:
         error = None
     if error is not None:
-        assert key.replace("min_", "least ") in error.message
+        assert key in error.message or key.replace("min_", "least ") in error.message
         return
     assert policy.min_quality is None or 0 <= policy.min_quality <= 100
     assert 0 <= policy.version < 2**31
@@ -158,7 +160,9 @@ def test_a_short_time_out_is_refused_with_file_and_key(tmp_path: Path) -> None:
     """A nanosecond and a million years, in the message that a person reads."""
     for number in ("1e-9", "3.2e13", "nan"):
         (tmp_path / "router.toml").write_text(f"[providers.openai]\ntimeout_s = {number}\n")
-        with pytest.raises(BadInput, match=r"router\.toml: \[providers\.openai\] timeout_s = .* from 0\.1 to 86,400"):
+        with pytest.raises(
+            BadInput, match=r"router\.toml, \[providers\.openai\], key `timeout_s`: .* of at (least 0\.1|most 86400)"
+        ):
             load_settings(tmp_path, env={})
 
 

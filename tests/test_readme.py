@@ -1,4 +1,4 @@
-"""The README's commands do what it says that they do."""
+"""The README's commands do what it says that they do; its Python example is run by tests/package."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-
-import pytest
 
 from router.config import load_settings
 from router.sandbox import Sandbox
@@ -49,19 +47,6 @@ def test_the_shell_session_prints_what_it_says(tmp_path: Path) -> None:
             ran = run_python(words[1:], env, tmp_path)
             assert ran.returncode == 0, ran.stderr
             assert matches(expected.splitlines(), ran.stdout), f"{command}\n{ran.stdout}"
-
-
-@pytest.mark.slow
-def test_the_python_example_runs(tmp_path: Path) -> None:
-    """The example embeds with the local model and prints shape, routes and cost."""
-    (example,) = blocks("python")
-    env = {**os.environ, "ROUTER_DATA": str(tmp_path), "PYTHONPATH": str(ROOT)}
-    ran = run_python(["-c", example], env, tmp_path)
-    assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.splitlines()[:2] == [
-        "local/all-MiniLM-L6-v2 2",
-        "(3, 384) ('local', 'local', 'repeated') 0",
-    ]
 
 
 def test_the_configuration_example_is_understood(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from router import splitting, tokens
 from router.domain.catalog import parse_catalog
 from router.domain.errors import BadInput, NotConfigured
-from router.domain.pricing import cost
+from router.domain.money import price_tokens
+from router.domain.pricing import rate
 from router.domain.values import Tokenizer
 
 ROOT = Path(__file__).parents[1]
@@ -59,7 +60,9 @@ def test_known_count_and_cost() -> None:
     total = sum(tokens.count("cl100k_base", ["Sample text"] * 1_000))
     catalog = parse_catalog((ROOT / "router" / "catalog.toml").read_text(encoding="utf-8"), origin="catalog.toml")
     assert total == 2_000
-    assert cost(catalog.get("openai/text-embedding-3-small"), total, day=date(2026, 11, 21)) == 40_000
+    usd = rate(catalog.get("openai/text-embedding-3-small"), date(2026, 11, 21))
+    assert usd is not None
+    assert price_tokens(total, usd) == 40_000
 
 
 def test_counts_come_in_order() -> None:

@@ -1,4 +1,4 @@
-"""Work that a page started: it runs on the engine's loop, so a rerun or a closed tab does not end it."""
+"""Tasks that a page starts. They run on the engine's loop, so a rerun or a closed tab does not end them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from typing import Any, Generic, TypeVar
 import streamlit as st
 
 from pages.components.format import md, percent
-from pages.components.widgets import say_no
+from pages.components.widgets import show_error
 from router.domain.errors import RouterError
-from router.domain.values import Role
 from router.host import Host
 from router.pipeline.results import Result
 
@@ -21,10 +20,10 @@ Progress = Callable[..., None]
 
 
 class Task(Generic[T]):
-    """Something under way. Kept in the session's state; the page looks at it on every run."""
+    """A task in progress. The page keeps it in the session's state and looks at it on every run."""
 
     def __init__(self, host: Host, start: Callable[[Progress], Coroutine[Any, Any, T]]) -> None:
-        """`start` makes the coroutine, from a function that it may call with (done, in all, what just now)."""
+        """`start` makes the coroutine; it is given a function to report progress with: (done, total, note)."""
         self.done = 0
         self.total = 0
         self.note = ""
@@ -41,63 +40,54 @@ class Task(Generic[T]):
 
     @property
     def seconds(self) -> float:
-        """How long it took, or has taken so far."""
+        """Its duration, so far or in all."""
         return (self.ended or time.monotonic()) - self.started
 
     @property
     def result(self) -> T | None:
-        """The result, once it is there; None where the router said no."""
+        """Its result; None where it ended in an error of the router. Waits until it has ended."""
         return None if self.error is not None else self.future.result()
 
     @property
     def error(self) -> RouterError | None:
-        """What the router said no with, once it ended so."""
+        """The error of the router that it ended in, if any; any other exception is raised."""
         error = self.future.exception()
         if error is None or isinstance(error, RouterError):
             return error
         raise error
 
 
-class Work(Task[Result]):
-    """One `embed` under way."""
+class Embedding(Task[Result]):
+    """One `Router.embed` in progress."""
 
-    def __init__(
-        self,
-        host: Host,
-        texts: Sequence[str],
-        *,
-        policy: str,
-        role: Role = "document",
-        model: str | None = None,
-        dimensions: int | None = None,
-        ids: Sequence[str] = (),
-    ) -> None:
+    def __init__(self, host: Host, texts: Sequence[str], *, ids: Sequence[str] = (), **options: Any) -> None:
+        """`options` are arguments of `Router.embed`; the ids are 1, 2, ... without any."""
         self.texts = list(texts)
-        self.options: dict[str, Any] = {"policy": policy, "role": role, "model": model, "dimensions": dimensions}
+        self.options = options
         self.ids = list(ids) or [str(n) for n in range(1, len(texts) + 1)]
         super().__init__(host, lambda progress: host.router.embed(self.texts, progress=progress, **self.options))
 
     def is_for(self, texts: Sequence[str], options: Mapping[str, object]) -> bool:
-        """Whether this is what the page asks for now."""
+        """Whether it embeds these texts with these options."""
         return self.texts == list(texts) and self.options == options
 
 
-def wait_for(work: Task[Any], words: str, meanwhile: Callable[[], bool] = lambda: True) -> bool:
-    """Show the progress until the work is done; True where there is a result. A rerun may leave at any time.
+def wait_for(task: Task[Any], words: str, meanwhile: Callable[[], bool] = lambda: True) -> bool:
+    """Show the progress until the task has ended, then its error, if any. True where there is a result.
 
-    `meanwhile` is called again and again until it says that it has shown what it has to show.
+    `meanwhile` is called again and again until it returns True. A rerun of the page may leave at any time.
     """
-    if not work.future.done():
+    if not task.future.done():
         bar = st.progress(0.0, text=words)
         shown = meanwhile()
-        while not wait([work.future], timeout=0.15).done:
-            share = work.done / work.total if work.total else 0.0
-            figures = f": {percent(share)}" if work.total else ""
-            note = f" · {md(work.note)}" if work.note else ""
-            bar.progress(min(1.0, share), text=f"{words}{figures} · {work.seconds:.0f} s{note}")
+        while not wait([task.future], timeout=0.15).done:
+            share = task.done / task.total if task.total else 0.0
+            figures = f": {percent(share)}" if task.total else ""
+            note = f" · {md(task.note)}" if task.note else ""
+            bar.progress(min(1.0, share), text=f"{words}{figures} · {task.seconds:.0f} s{note}")
             shown = shown or meanwhile()
         bar.empty()
-    if work.error is not None:
-        say_no(work.error)
+    if task.error is not None:
+        show_error(task.error)
         return False
     return True

@@ -1,7 +1,6 @@
-"""Bars that stand between text: a budget's gauge, and one bar of several parts. HTML made here from figures only.
+"""Horizontal bars as HTML: a budget's gauge, and one bar divided into parts.
 
-Whatever else goes into them is escaped; a part's figure is always written beside the bar, so nothing is told by
-colour or length alone.
+Text in them is escaped. Every figure is also written beside its bar, so nothing depends on colour or length alone.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ def gauge_hue(share: float) -> str:
 
 
 def gauge(share: float, label: str, *, height: int = 6) -> str:
-    """How much of a budget is used; `label` is read out by screen readers."""
+    """How much of a budget is used (0-1); `label` is for screen readers."""
     width = 100 * min(1.0, max(0.0, share))
     return (
         f'<div role="meter" aria-label="{escape(label)}" aria-valuemin="0" aria-valuemax="100"'
@@ -32,11 +31,11 @@ def gauge(share: float, label: str, *, height: int = 6) -> str:
 
 
 def parts(shares: Sequence[tuple[str, str, float]], *, height: int = 18) -> str:
-    """One bar of several parts: (word, hue, share 0-1), with the shares named under it."""
-    shown = [(word, hue, share) for word, hue, share in shares if share > 0]
+    """One bar of several parts, (word, hue, share 0-1) each, with a legend under it."""
     bar = "".join(
         f'<div style="width:{100 * share:.3f}%;background:{hue}" title="{escape(word)} {percent(share)}"></div>'
-        for word, hue, share in shown
+        for word, hue, share in shares
+        if share > 0
     )
     legend = "".join(
         f'<span style="white-space:nowrap"><span style="display:inline-block;width:10px;height:10px;'

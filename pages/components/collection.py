@@ -1,4 +1,4 @@
-"""What a collection is used for: its documents, search, export, other generations, and taking things away."""
+"""A collection's tabs: documents, search and settings with generations, export and deletion."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import streamlit as st
 
 from pages.components import access, download, ticks, widgets
 from pages.components.background import Task, wait_for
-from pages.components.format import charged, estimate, md, percent, plural, size, when
+from pages.components.format import EXPORTS, cost, estimate, md, percent, plural, size, when
+from pages.components.upload import PREVIEW_HEIGHT
 from router.domain.values import Refusal
 from router.host import Host
 from router.library import CollectionInfo
@@ -17,27 +18,23 @@ from router.search.search import SearchResult
 from router.store.models import DocumentRow, Generation
 
 PAGE = 100
-PREVIEW_HEIGHT = 380
-"""Pixels; what is longer scrolls."""
-NAMED = 8
-"""Documents that are named before they are deleted; the others are counted."""
-FORMATS = {"Parquet": ".parquet", "NPZ": ".npz", "JSON lines": ".jsonl"}
 STATES = {"adding": "being read", "added": "to confirm", "ready": "confirmed", "failed": "not read"}
+COLOURS = ("gray", "orange", "green", "red")
 
 
 # ---- documents ---------------------------------------------------------------------------------
 
 
 def documents(host: Host, info: CollectionInfo) -> None:
-    """The documents; picked ones can be looked into and deleted."""
+    """The documents; ticked ones can be previewed and deleted."""
     name = info.collection.name
     st.subheader("Documents")
-    total = sum(host.library.corpora.counts(info.collection.id, ("ready", "added", "adding", "failed"))[:1])
+    total = host.library.count_documents(name)
     if not total:
         widgets.empty("No document yet. Add some above.", ":material/description:")
         return
     pages = -(-total // PAGE)
-    page = 1 if pages == 1 else int(st.number_input(f"Page, of {pages:,}", 1, pages, 1, key=f"page {name}", width=160))
+    page = 1 if pages == 1 else int(st.number_input(f"Page (of {pages:,})", 1, pages, 1, key=f"page {name}", width=160))
     rows = {row.id: row for row in host.library.documents(name, limit=PAGE, offset=(page - 1) * PAGE)}
     zone = host.router.policies.zone(info.collection.policy)
     columns = ["document", "state", "chunks", "size", "added", *["why"] * any(row.reason for row in rows.values())]
@@ -49,17 +46,15 @@ def documents(host: Host, info: CollectionInfo) -> None:
         column_order=columns,
         column_config={
             "document": st.column_config.TextColumn("document", width="medium"),
-            "state": st.column_config.MultiselectColumn(
-                "state", options=list(STATES.values()), color=["gray", "orange", "green", "red"]
-            ),
+            "state": widgets.words_column("state", dict(zip(STATES.values(), COLOURS, strict=True))),
         },
         alt="The documents of this collection",
     )
-    st.caption(f"Times in {md(zone)}. Tick rows to look into them or to delete them.")
+    st.caption(f"Times in {md(zone)}. Tick a row to see its chunks, or several to delete them.")
     ticked = [rows[number] for number in chosen]
     if len(ticked) == 1:
-        _look_into(host, ticked[0])
-    # Of these documents and no others; see spending.unconfirmed.
+        _preview(host, ticked[0])
+    # The key is of these documents; see spend_report.unconfirmed.
     if ticked and st.button(
         md(f"Delete {_documents(ticked)}"), icon=":material/delete:", key=ticks.key("delete", chosen),
         **access.only_editors(),
@@ -79,11 +74,11 @@ def _document(row: DocumentRow, zone: str) -> dict[str, Any]:
 
 
 def _documents(rows: Sequence[DocumentRow]) -> str:
-    """How many, and how much: `2 documents, 31 chunks`."""
+    """`2 documents, 31 chunks`."""
     return f"{plural(len(rows), 'document')}, {plural(sum(row.chunks for row in rows), 'chunk')}"
 
 
-def _look_into(host: Host, row: DocumentRow) -> None:
+def _preview(host: Host, row: DocumentRow) -> None:
     st.markdown(f"**Chunks of {md(row.name)}**")
     with st.container(border=True, height=PREVIEW_HEIGHT):
         for chunk in host.library.chunks(row.id):
@@ -94,10 +89,9 @@ def _look_into(host: Host, row: DocumentRow) -> None:
 
 
 def _ask_to_delete(host: Host, name: str, rows: Sequence[DocumentRow], shown: str) -> None:
-    """Name the documents, and delete them where the answer is yes."""
+    """Ask before documents are deleted."""
     key = ticks.key(f"vectors of documents {name}", [row.id for row in rows])
-    listed = [f"- {md(row.name)}" for row in rows[:NAMED]] + [f"- and {len(rows) - NAMED:,} more"] * (len(rows) > NAMED)
-    words = "\n".join([f"{_documents(rows)} of **{md(name)}**:", "", *listed, "", "This cannot be taken back."])
+    what = f"{_documents(rows)} of **{md(name)}**:"
 
     def delete() -> str:
         vectors = bool(st.session_state.get(key))
@@ -108,14 +102,14 @@ def _ask_to_delete(host: Host, name: str, rows: Sequence[DocumentRow], shown: st
             said += f" {plural(late, 'document')} had been deleted or replaced elsewhere."
         return said
 
-    title = f"Delete {plural(len(rows), 'document')}"
-    widgets.ask(f"{title}?", words, title, delete, icon=":material/delete:", more=lambda: _vectors_too(key))
+    yes, items = f"Delete {plural(len(rows), 'document')}", [md(row.name) for row in rows]
+    widgets.ask(what, items, yes, delete, icon=":material/delete:", more=lambda: _vectors_too(key))
 
 
 def _vectors_too(key: str) -> bool:
     return st.checkbox(
-        "Their vectors too, where no other document needs them", key=key,
-        help="Otherwise the cache keeps them, and the same text costs nothing when it comes back.",
+        "Also their vectors, where no other document needs them", key=key,
+        help="Otherwise the cache keeps them, and the same texts cost nothing if they are added again.",
     )  # fmt: skip
 
 
@@ -123,12 +117,12 @@ def _vectors_too(key: str) -> bool:
 
 
 def search(host: Host, info: CollectionInfo) -> None:
-    """The nearest chunks, by exact cosine."""
+    """The nearest chunks by exact cosine."""
     if info.active is None:
         widgets.empty(
-            "Nothing is embedded yet, so nothing can be found. Confirm a quote first.", ":material/search_off:"
+            "Nothing is embedded yet, so there is nothing to search. Confirm a quote first.", ":material/search_off:"
         )
-        if st.button("To the documents and their quote", icon=":material/description:"):
+        if st.button("Documents and quote", icon=":material/description:"):
             st.session_state["next tab"] = "Documents"
             st.rerun()
         return
@@ -139,31 +133,27 @@ def search(host: Host, info: CollectionInfo) -> None:
         )  # below one another where it is narrow
         query = first.text_input("Look for", key=f"query {name}", placeholder="How do I cancel an invoice?")
         k = second.number_input("Results", 1, 100, 10, key=f"k {name}")
-        asked = third.form_submit_button(
+        submitted = third.form_submit_button(
             "Search", type="primary", icon=":material/search:", width="stretch", **access.only_editors()
         )
-    if asked and query.strip():
-        st.session_state[f"found {name}"] = Task(host, lambda _: host.library.search(name, query, k=int(k)))
-    task: Task[SearchResult] | None = st.session_state.get(f"found {name}")
+    if submitted and query.strip():
+        st.session_state[f"search task {name}"] = Task(host, lambda _: host.library.search(name, query, k=int(k)))
+    task: Task[SearchResult] | None = st.session_state.get(f"search task {name}")
     if task is None:
         model = host.router.catalog.get(info.active.model)
-        price = "free" if model.local else "a few thousandths of a cent at most, unless it was asked before"
+        price = "free" if model.local else "at most a few thousandths of a cent, or free if it is cached"
         st.caption(f"The query is embedded by {md(info.active.model)}: {price}.")
     elif wait_for(task, "Searching") and (found := task.result) is not None:
         _hits(found)
 
 
 def _hits(found: SearchResult) -> None:
-    cost = "free" if not found.cost + found.unconfirmed else charged(found.cost, found.unconfirmed)
-    missing = f" {plural(found.missing, 'text')} had no vector yet and could not be found." if found.missing else ""
+    price = cost(found.cost, found.unconfirmed)
+    missing = f" {plural(found.missing, 'text')} without a vector yet: not searched." if found.missing else ""
     with st.container(horizontal=True, vertical_alignment="center"):
         widgets.route_badge(found.route)
-        st.caption(
-            md(
-                f"{plural(found.searched, 'text')} compared in {found.space} · query {cost}.{missing} The figure is the"
-                " cosine: 1 is the same direction."
-            )
-        )
+        compared = f"{plural(found.searched, 'text')} compared in {found.space} · query: {price}.{missing}"
+        st.caption(md(f"{compared} Scores are cosines; 1 is the same direction."))
     if not found.hits:
         widgets.empty("Nothing was found.", ":material/search_off:")
     for hit in found.hits:
@@ -178,26 +168,22 @@ def _hits(found: SearchResult) -> None:
 
 
 def settings(host: Host, info: CollectionInfo) -> None:
-    """Its policy, its generations, export, and the end of it."""
+    """Policy, generations, export and deletion."""
     name = info.collection.name
-    names = [policy.name for policy in host.router.policies.all()]
     now = info.collection.policy
-    policy = st.selectbox(
-        "Policy", names, index=names.index(now) if now in names else None, key=f"policy of {name}", width=320,
-        help="Who pays from now on. The space stays.",
-    )  # fmt: skip
+    policy = widgets.policy_box(
+        host.router, begin=now, key=f"policy of {name}", width=320, help="Pays from now on. The space stays the same."
+    )
     if policy and policy != now and st.button("Save the policy", icon=":material/save:", **access.only_editors()):
-        with widgets.in_words():
-            host.run(host.library.set_policy(name, policy))
-            st.session_state["said"] = f"Saved: {policy} pays for {name} from now on."
-            st.rerun()
+        said = f"Saved: {policy} pays for {name} from now on."
+        widgets.run(host, host.library.set_policy(name, policy), notice=said)
     st.subheader(
         "Generations",
-        help="The vectors of one model for all texts. One generation is searched; another can be made beside it, and"
-        " takes its place once it is complete.",
+        help="A generation is one model's vectors for all texts. One is searched; another can be built beside it, and"
+        " replaces it once complete.",
     )
     if info.active is None:
-        widgets.empty("It is in no space yet.", ":material/layers:")
+        widgets.empty("No space yet. The first quote that you confirm sets it.", ":material/layers:")
     else:
         for generation in info.generations:
             _generation(host, name, generation)
@@ -208,18 +194,18 @@ def settings(host: Host, info: CollectionInfo) -> None:
             _export(info)
     st.subheader("Delete")
     with st.popover("Delete the collection", icon=":material/delete:"):
-        st.markdown(f"Delete **{md(name)}** with its {plural(info.documents, 'document')}? Its jobs end.")
+        st.markdown(f"Delete **{md(name)}** with its {plural(info.documents, 'document')}? Its jobs are cancelled.")
         vectors = _vectors_too(f"vectors of {name}")
-        if st.button("Delete it for good", type="primary", key=f"delete {info.collection.id}", **access.only_editors()):
-            with widgets.in_words():
+        if st.button("Delete permanently", type="primary", key=f"delete {info.collection.id}", **access.only_editors()):
+            with widgets.errors_shown():
                 host.run(host.library.delete(name, vectors=vectors))
                 st.query_params.pop("collection", None)
-                st.session_state["said"] = f"Deleted: {name}. What it cost stays in the books."
+                st.session_state["notice"] = f"Deleted: {name}. Its past spending is kept."
                 st.rerun()
 
 
 def _generation(host: Host, name: str, generation: Generation) -> None:
-    looks = {"active": ("searched", "green"), "building": ("being made", "blue"), "former": ("former", "gray")}
+    looks = {"active": ("searched", "green"), "building": ("being built", "blue"), "former": ("former", "gray")}
     word, colour = looks[generation.state]
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(md(f"{generation.model}, {generation.dimensions:,} dimensions"), width="content")
@@ -227,53 +213,47 @@ def _generation(host: Host, name: str, generation: Generation) -> None:
         if generation.state == "building" and st.button(
             "Search it now", key=f"switch {generation.id}", **access.only_editors(help="Even if texts are missing.")
         ):
-            with widgets.in_words():
-                host.run(host.library.switch(name))
-                st.rerun()
+            widgets.run(host, host.library.switch(name))
         if generation.state != "active" and st.button(
             "Drop", key=f"drop {generation.id}", **access.only_editors(help="Its vectors stay in the cache.")
         ):
-            with widgets.in_words():
-                host.run(host.library.drop(generation.id))
-                st.rerun()
+            widgets.run(host, host.library.drop(generation.id))
 
 
 def _improve(host: Host, info: CollectionInfo) -> None:
-    """Another space beside the one that is searched."""
+    """Re-embed in another space beside the one that is searched."""
     assert info.active is not None
     name = info.collection.name
     if any(g.state == "building" for g in info.generations):
         return
     with st.expander("Re-embed in another space", icon=":material/upgrade:"):
-        st.caption("It is searched as it is until the new vectors are complete, then it switches in one step.")
-        others = [m.id for m in host.router.catalog.models if m.id != info.active.model]
-        model = st.selectbox("Model", others, index=None, placeholder="Choose a model", key=f"improve {name}")
+        st.caption("The current vectors are searched until the new ones are complete; then search switches at once.")
+        model = widgets.model_box(
+            host.router, placeholder="Choose a model", without=info.active.model, key=f"improve {name}"
+        )
         if model is None:
             return
-        with widgets.in_words():
+        with widgets.errors_shown():
             quote = host.run(host.library.quote(name, model=model, anew=True))
             line = next(c for c in quote.candidates if c.model.id == model)
             if isinstance(quote.outcome, Refusal):
-                hint = f"{quote.outcome.hint} Which policy pays is chosen above."
-                st.error(f"{md(quote.outcome.reason)} {md(hint)}", icon=":material/block:")
+                hint = f"{quote.outcome.hint} The policy that pays is chosen above."
+                widgets.show_refusal(quote.outcome.reason, hint)
                 return
             if line.warning:
                 st.warning(md(line.warning), icon=":material/warning:")
-            batch = line.batch_cost is not None
+            route: Any = None if line.batch_cost is None else "batch"
             price = estimate(line.now_expected, line.now_cost)
-            if batch:
+            if route:
                 price = f"{estimate(line.batch_expected, line.batch_cost)}, within a day"
             label = f"Re-embed {plural(quote.distinct, 'text')}: {price}"
-            route: Any = "batch" if batch else None
             if st.button(md(label), type="primary", icon=":material/upgrade:", **access.only_editors()):
-                host.run(host.library.improve(name, model, route=route))
-                st.session_state["next tab"] = "Jobs"
-                st.rerun()
+                widgets.run(host, host.library.improve(name, model, route=route), tab="Jobs")
 
 
 def _export(info: CollectionInfo) -> None:
     st.subheader("Export")
-    st.caption("Every embedded chunk with its vector, its document and its text; the space is in the file's metadata.")
+    st.caption("Every embedded chunk with its vector, document and text. The file's metadata names the space.")
     with st.container(horizontal=True):
-        for word, ending in FORMATS.items():
+        for word, ending in EXPORTS.items():
             st.link_button(word, download.link(info.collection.name, ending), icon=":material/download:")

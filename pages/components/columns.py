@@ -1,4 +1,4 @@
-"""Choosing the columns of a table that was uploaded: the same wherever tables are taken."""
+"""The pickers for the columns of an uploaded table."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NUMBERED = "row number"
 
 
 def chooser(upload: Any) -> Columns:
-    """Which columns of a table hold the texts and their ids; as usual where there is nothing to choose."""
+    """The columns of the texts and their ids; the default where there is nothing to choose."""
     ending = Path(upload.name).suffix.lower()
     if ending not in ROWS or ending == ".txt":
         return AS_USUAL
@@ -35,7 +35,7 @@ def chooser(upload: Any) -> Columns:
     one, other = st.columns(2)
     texts = one.multiselect(
         f"Texts of {name}", unique, default=[c for c in usual.texts if c in unique] or unique[:1], key=f"texts {key}",
-        help="Several are joined, each after its name.",
+        help="Several are joined, each with its name before it.",
     )  # fmt: skip
     ids = [NUMBERED, *unique]
     id_ = other.selectbox("Ids", ids, index=ids.index(usual.id) if usual.id in unique else 0, key=f"ids {key}")
@@ -43,8 +43,8 @@ def chooser(upload: Any) -> Columns:
 
 
 def _found(upload: Any, ending: str) -> list[str]:
-    """The columns that there are; read once an upload."""
-    kept: dict[str, list[str]] = st.session_state.setdefault("columns of uploads", {})
+    """The table's columns; read once for each upload."""
+    kept: dict[str, list[str]] = st.session_state.setdefault("upload columns", {})
     if upload.file_id not in kept:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"table{ending}"
@@ -53,6 +53,6 @@ def _found(upload: Any, ending: str) -> list[str]:
             upload.seek(0)
             try:
                 kept[upload.file_id] = columns_of(path)
-            except Exception:  # whatever it is, it is said once the file is read, and the other files are
+            except Exception:  # it is reported when the file is read
                 kept[upload.file_id] = []
     return kept[upload.file_id]

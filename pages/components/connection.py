@@ -1,4 +1,4 @@
-"""Connections' pieces: a provider at a glance, its test, and a key that is taken over and forgotten by the page."""
+"""A provider's card on the Connections page: its state, its test, and a field for a key."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 import streamlit as st
 
 from pages.components import access, widgets
-from pages.components.background import Work, wait_for
-from pages.components.format import charged, estimate, md, plural, seconds
+from pages.components.background import Embedding, wait_for
+from pages.components.format import cost, estimate, md, plural, seconds
 from router.config import Endpoint
 from router.domain.pricing import price_on
 from router.domain.values import Model, Plan
@@ -20,7 +20,7 @@ TITLES = {"openai": "OpenAI", "cohere": "Cohere", "voyage": "Voyage AI", "local"
 
 
 def card(host: Host, endpoint: Endpoint, policy: str) -> None:
-    """One endpoint: configured or not, where it is, its limits, its test, its key."""
+    """One endpoint: its state, address and limits, its test and its key."""
     router = host.router
     models = [model for model in router.catalog.models if model.provider == endpoint.name]
     ready = [model for model in models if router.configured(model)]
@@ -28,19 +28,17 @@ def card(host: Host, endpoint: Endpoint, policy: str) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(f"**{md(TITLES.get(endpoint.name, endpoint.name))}**", width="content")
         if local:
-            badge = (
-                ("installed", ":material/check:", "green") if ready else ("not installed", ":material/close:", "gray")
-            )
+            badge = ("installed", "check", "green") if ready else ("not installed", "close", "gray")
         elif endpoint.key is None:
-            badge = ("no key", ":material/key_off:", "gray")
+            badge = ("no key", "key_off", "gray")
         elif not endpoint.key_variable:
-            badge = ("asks for no key", ":material/check:", "green")
+            badge = ("needs no key", "check", "green")
         else:
-            badge = ("key set", ":material/key:", "green")
-        st.badge(badge[0], icon=badge[1], color=badge[2])
+            badge = ("key set", "key", "green")
+        st.badge(badge[0], icon=f":material/{badge[1]}:", color=badge[2])
     st.caption(md(_about(endpoint, models)))
     if not models:
-        st.caption("No model of the catalog is there; add one as \\[\\[models\\]\\] in router.toml.")
+        st.caption("The catalog has no model of it. Add one under \\[\\[models\\]\\] in router.toml.")
     elif ready:
         _test(host, endpoint.name, ready, policy)
     if not local and endpoint.key_variable:
@@ -48,16 +46,16 @@ def card(host: Host, endpoint: Endpoint, policy: str) -> None:
 
 
 def _about(endpoint: Endpoint, models: list[Model]) -> str:
-    """Where it is and how fast it may be asked."""
+    """Its address, models and limits."""
     if endpoint.wire == "local":
         return f"{plural(len(models), 'model')}, free; nothing leaves this machine."
     limits = [f"{plural(endpoint.max_in_flight, 'call')} at once", f"{endpoint.timeout_s:g} s a call at most"]
-    if endpoint.max_texts_per_call:
-        limits.append(f"{plural(endpoint.max_texts_per_call, 'text')} a call")
-    if endpoint.requests_per_minute:
-        limits.append(f"{plural(endpoint.requests_per_minute, 'request')} a minute")
-    if endpoint.tokens_per_minute:
-        limits.append(f"{plural(endpoint.tokens_per_minute, 'token')} a minute")
+    for most, one, per in (
+        (endpoint.max_texts_per_call, "text", "a call"),
+        (endpoint.requests_per_minute, "request", "a minute"),
+        (endpoint.tokens_per_minute, "token", "a minute"),
+    ):
+        limits += [f"{plural(most, one)} {per}"] if most else []
     return f"{endpoint.base_url} · {plural(len(models), 'model')} · {', '.join(limits)}"
 
 
@@ -65,21 +63,21 @@ def _about(endpoint: Endpoint, models: list[Model]) -> str:
 
 
 def cheapest(router: Router, models: list[Model]) -> Model | None:
-    """The one with the lowest price today; None where no price is known."""
+    """The model with the lowest price today; None where no price is known."""
     today = figures.today(router.clock(), "UTC")
     prices = {model.id: price.now for model in models if (price := price_on(model, today)) and price.now is not None}
     return min((m for m in models if m.id in prices), key=lambda m: prices[m.id], default=None)
 
 
 def _test(host: Host, name: str, ready: list[Model], policy: str) -> None:
-    """One short text through the whole router, its price before and its outcome after."""
+    """A button that embeds one short text, with its price, and then the result."""
     router, model = host.router, cheapest(host.router, ready)
     if model is None:
-        st.caption("No price is known of its models, so nothing is paid for, not even a test.")
+        st.caption("The price of its models is unknown, so they are not used, not even for a test.")
         return
-    # The time makes the text a new one: an answer out of the cache would say nothing of the provider.
+    # The time makes it a new text: an answer from the cache would not test the provider.
     text = f"test {datetime.fromtimestamp(router.clock(), UTC):%H:%M:%S.%f}"
-    with widgets.in_words():
+    with widgets.errors_shown():
         quote = host.run(router.quote([text], policy=policy, model=model.id))
         if not isinstance(quote.outcome, Plan):
             st.caption(f"{md(quote.outcome.reason)} {md(quote.outcome.hint)}")
@@ -89,32 +87,31 @@ def _test(host: Host, name: str, ready: list[Model], policy: str) -> None:
             plan = quote.outcome
             label = f"Test {plan.model.name}: {estimate(plan.expected, plan.cost)}"
             if st.button(md(label), key=f"test {name}", icon=":material/network_check:", **access.only_editors()):
-                st.session_state[f"tested {name}"] = Work(host, [text], policy=policy, model=model.id)
-    work: Work | None = st.session_state.get(f"tested {name}")
+                st.session_state[f"tested {name}"] = Embedding(host, [text], policy=policy, model=model.id)
+    work: Embedding | None = st.session_state.get(f"tested {name}")
     if work is not None and wait_for(work, "Testing") and (result := work.result) is not None:
-        cost = "free" if not result.cost + result.unconfirmed else charged(result.cost, result.unconfirmed)
         took = f"{md(result.model)} answered in {md(seconds(work.seconds))}"
-        st.success(f"{took}: {result.dimensions:,} dimensions, {md(cost)}.", icon=":material/check_circle:")
+        price = md(cost(result.cost, result.unconfirmed))
+        st.success(f"{took}: {result.dimensions:,} dimensions, {price}.", icon=":material/check_circle:")
 
 
 # ---- the key -----------------------------------------------------------------------------------
 
 
 def _key(router: Router, endpoint: Endpoint) -> None:
-    """A field that hands the key to the engine and is empty again."""
+    """A field that hands the key to the engine and is emptied at once, and a button to forget the key."""
     name, field = endpoint.name, f"key {endpoint.name}"
+
+    def put(key: str) -> None:
+        if access.may_change():
+            router.set_key(name, key)
+            st.session_state.pop(f"tested {name}", None)
 
     def take() -> None:
         key = str(st.session_state.pop(field, "") or "").strip()
         st.session_state[field] = ""
-        if key and access.may_change():
-            router.set_key(name, key)
-            st.session_state.pop(f"tested {name}", None)
-
-    def drop() -> None:
-        if access.may_change():
-            router.set_key(name, "")
-            st.session_state.pop(f"tested {name}", None)
+        if key:
+            put(key)
 
     with st.form(f"form {name}", border=False), st.container(horizontal=True, vertical_alignment="bottom"):
         st.text_input(
@@ -123,13 +120,11 @@ def _key(router: Router, endpoint: Endpoint) -> None:
             key=field,
             autocomplete="off",
             placeholder="replaces the key in use" if endpoint.key else f"or set {endpoint.key_variable}",
-            **access.only_editors(
-                help="Kept in memory until the program ends, or another key is added; never written."
-            ),
+            **access.only_editors(help="Kept in memory until the program ends or another key is added; never stored."),
         )
-        st.form_submit_button("Use it", icon=":material/key:", on_click=take, **access.only_editors())
+        st.form_submit_button("Use key", icon=":material/key:", on_click=take, **access.only_editors())
     if endpoint.key is not None:
         st.button(
-            "Forget the key", key=f"forget {name}", type="tertiary", icon=":material/key_off:", on_click=drop,
-            **access.only_editors(help="Until the program starts again; a key in the environment is then read anew."),
+            "Forget the key", key=f"forget {name}", type="tertiary", icon=":material/key_off:", on_click=put,
+            args=("",), **access.only_editors(help="Until the program restarts and reads the environment again."),
         )  # fmt: skip

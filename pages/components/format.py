@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Literal
+from typing import Any, Literal
 
 from router.domain import money
 from router.domain.policy import find_zone
+from router.domain.values import ROUTES as ROUTE_NAMES
 
 Colour = Literal["green", "blue", "orange", "violet", "red", "gray"]
 
@@ -32,10 +34,12 @@ ROUTES = {
     "refused": Look(word="refused", icon=":material/block:", hue="#C0392B", colour="red"),
 }
 AMBER, RED = ROUTES["api"].hue, ROUTES["refused"].hue
+EXPORTS = {"Parquet": ".parquet", "NPZ": ".npz", "JSON lines": ".jsonl"}
+"""The formats in which vectors are downloaded, with the ending of each."""
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~$:&\"'^=@/])")
 _JOINER = "\u2060"
-"""Word joiner, which is not seen: it stands where Streamlit or GitHub's Markdown would find a directive or a link."""
+"""Word joiner, an invisible character that breaks up what Markdown would take for a directive or a link."""
 _UNITS = re.compile(r"(?<=\d) (?=%)|(?<=[<≈]) (?=\$)")
 
 
@@ -62,7 +66,7 @@ def exact_usd(nanodollars: int) -> str:
 
 
 def estimate(expected: int | None, most: int | None) -> str:
-    """An amount before it is spent: `likely $0.0350, at most $0.19`; `≈ $0.0031` where both read the same; `free`."""
+    """A cost before it is spent: `likely $0.0350, at most $0.19`; `≈ $0.0031` where both read the same; `free`."""
     if most is None or expected is None:
         return "price unknown"
     shown = money.show_likely(expected, most)
@@ -70,7 +74,7 @@ def estimate(expected: int | None, most: int | None) -> str:
 
 
 def estimates(name: str, expected: int | None, most: int | None) -> dict[str, str]:
-    """The same as two cells of a table, so that likely stands under likely; the second is empty where it adds nothing.
+    """The same as two cells of a table: `name` and its "at most", which is empty where both read the same.
 
     Old records have only the most.
     """
@@ -81,13 +85,18 @@ def estimates(name: str, expected: int | None, most: int | None) -> dict[str, st
 
 
 def most_of(name: str) -> str:
-    """The name of the column with the most, beside one of what is likely."""
+    """The name of the "at most" column beside a column of likely costs."""
     return f"{name}, at most" if name != "likely" else "at most"
 
 
 def charged(settled: int, unconfirmed: int) -> str:
-    """An amount that was spent, with `?` after it where the provider's word is missing for a part."""
+    """An amount that was spent, with `?` after it where a part is unconfirmed."""
     return usd(settled + unconfirmed) + (" ?" if unconfirmed else "")
+
+
+def cost(settled: int, unconfirmed: int) -> str:
+    """The same of one request, or `free`."""
+    return charged(settled, unconfirmed) if settled + unconfirmed else "free"
 
 
 def count(number: int) -> str:
@@ -104,7 +113,7 @@ def size(number: int) -> str:
 
 
 def percent(share: float | None) -> str:
-    """`84 %`, `0.4 %`, `< 0.1 %`, and a dash where there is nothing to take a share of."""
+    """`84 %`, `0.4 %`, `< 0.1 %`; a dash for None."""
     if share is None:
         return "–"
     value = 100 * share
@@ -121,12 +130,12 @@ def seconds(value: float) -> str:
 
 
 def latency(milliseconds: float) -> str:
-    """`38 ms`, `1.2 s`, and a dash where nothing was measured."""
+    """`38 ms`, `1.2 s`; a dash for zero, which is no measurement."""
     return seconds(milliseconds / 1000) if milliseconds else "–"
 
 
 def when(epoch: float, zone: str) -> str:
-    """`21 Nov 14:03`, in the zone, which the page names once."""
+    """`21 Nov 14:03` in the zone; the page names the zone once."""
     return f"{datetime.fromtimestamp(epoch, find_zone(zone)):%-d %b %H:%M}"
 
 
@@ -136,7 +145,7 @@ def day(value: date) -> str:
 
 
 def moment(start: date) -> str:
-    """A bar's day, or the hour that it begins: `20 November`, `20 November 14:00`."""
+    """A day, or the start of an hour: `20 November`, `20 November 14:00`."""
     return f"{day(start)} {start:%H:%M}" if isinstance(start, datetime) else day(start)
 
 
@@ -151,5 +160,16 @@ def tokens(number: int) -> str:
 
 
 def quality(value: float | None) -> str:
-    """A score, or a dash."""
+    """A score; a dash for None."""
     return "–" if value is None else f"{value:.1f}"
+
+
+def listed(names: Sequence[str], most: int) -> list[str]:
+    """The first names, with `and 3 more` after them where there are others."""
+    return [*names[:most], *([f"and {len(names) - most:,} more"] if names[most:] else [])]
+
+
+def route_shares(texts: Mapping[Any, int]) -> list[tuple[str, str, float]]:
+    """(word, hue, share 0-1) of each route, from the number of distinct texts that it answered."""
+    total = sum(texts.values())
+    return [(ROUTES[r].word, ROUTES[r].hue, texts[r] / total if total else 0.0) for r in ROUTE_NAMES]

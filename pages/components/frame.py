@@ -1,4 +1,4 @@
-"""What stands around every page: the door, the mark of demo money, the month's spend, the switch for paid calls."""
+"""The parts around every page: header, sign-in, and the sidebar's footer with budget, jobs and the kill switch."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from router.domain.values import BudgetState
 from router.host import host
 
 DEMO = "Demo money: the providers are simulated on this machine."
-STOPPED = "Paid calls are stopped. Cache and local models go on. The switch is at the sidebar's foot."
+STOPPED = "Paid calls are stopped. Cache and local models go on. The switch is at the bottom of the sidebar."
 STYLE = Path(__file__).with_name("style.css")
 
 
-def top() -> DeltaGenerator:
-    """Above the page: its style, and what nobody may overlook; the place for what only the engine knows of that."""
+def header() -> DeltaGenerator:
+    """Above the page: the style and the demo's mark. Returns the place for a warning that only the engine can give."""
     st.html(STYLE)
     if os.environ.get("ROUTER_DEMO") == "1":
         st.info(DEMO, icon=":material/science:")
     return st.container()
 
 
-def door(who: access.Person | None) -> None:
-    """Instead of a page: sign in, or why that was not enough."""
+def sign_in(who: access.Person | None) -> None:
+    """In place of a page: the sign-in, or that the person has no access."""
     st.title("Embedding Router")
     if who is None:
         st.markdown("Sign in to see spend, policies and collections.")
@@ -39,29 +39,28 @@ def door(who: access.Person | None) -> None:
         return
     whose = md(who.address) if who.address else "This account, which has no address,"
     st.error(
-        f"{whose} may not use this app. Ask who runs it to put your address under \\[access\\] in its secrets, or sign"
-        " in with another account.",
+        f"{whose} may not use this app. Ask its operator to add your address to \\[access\\], or use another account.",
         icon=":material/block:",
     )
     st.button("Sign out", icon=":material/logout:", on_click=st.logout)
 
 
-def foot(who: access.Person, above: DeltaGenerator) -> None:
-    """At the foot of the sidebar, on every page; `above` the page it is said that paid calls are stopped.
+def footer(who: access.Person, above: DeltaGenerator) -> None:
+    """The bottom of the sidebar and, in `above`, a warning where paid calls are stopped.
 
-    After the page, so that its title does not wait for the engine.
+    Drawn after the page, so that the page's title does not wait for the engine.
     """
     router = host().router
     if not router.policies.paid_enabled():
         above.warning(STOPPED, icon=":material/block:")
     with st.sidebar:
-        states = [s for s in router.ledger.states("") if s.budget.window != "request"]
+        states = [s for s in router.budgets() if s.budget.window != "request"]
         if states:
             most = max(states, key=lambda s: (s.budget.hard, s.budget.window == "month", -s.left))
             _account(most, router.policies.account_zone())
         else:
-            st.caption("No account budget is set. Policies stand under their own budgets alone.")
-        jobs.running(host(), every_s=2.0)
+            st.caption("No account budget is set. Only the policies' own budgets apply.")
+        jobs.running(host())
         _switch(router.policies.paid_enabled())
         if os.environ.get("ROUTER_DEMO") == "1":
             st.badge("demo money", icon=":material/science:", color="violet", help=DEMO)
@@ -76,20 +75,20 @@ def _account(state: BudgetState, zone: str) -> None:
     st.markdown(f"**{md(usd(state.used))}** :small[of {md(describe_budget(state.budget))}]")
     st.html(bars.gauge(share, f"Account budget: {words}"))
     left = "Spent: paid calls are refused." if state.left == 0 else f"{usd(state.left)} left"
-    anew = "" if state.resets is None else f" until {day(state.resets.astimezone(find_zone(zone)).date())}"
-    st.caption(md(left) + md(anew))
+    until = "" if state.resets is None else f" until {day(state.resets.astimezone(find_zone(zone)).date())}"
+    st.caption(md(left + until))
 
 
 def _switch(enabled: bool) -> None:
-    """On and off as the books have it, so that two browsers show the same."""
+    """The kill switch, as the database has it, so that two browsers show the same."""
     st.session_state["paid"] = enabled
     st.toggle(
         "Paid calls",
         key="paid",
         on_change=_set_paid,
         **access.only_editors(
-            help="Off stops every call to a paid provider, of every program on this data folder, from the next call on."
-            " Calls that have left are still booked. Cached texts and local models go on."
+            help="Off stops all further calls to paid providers, by every program that uses this data folder. Calls"
+            " already sent are still charged. Cached texts and local models go on."
         ),
     )
 

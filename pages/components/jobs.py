@@ -1,11 +1,10 @@
-"""A job as people watch it: how far, how fast, what it cost, what stands in its way, and the buttons that steer it.
+"""Jobs: progress, rate, cost, and the buttons that control them.
 
-The live part is a fragment that runs by itself only while its job does, and reads one row a second.
+The live part is a fragment that reruns by itself while its job runs, and reads one row a second.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
 from typing import Any
 
 import streamlit as st
@@ -26,18 +25,19 @@ LOOKS: dict[str, tuple[str, Colour]] = {
     "failed": (":material/block:", "red"),
     "cancelled": (":material/close:", "gray"),
 }
+BUSY = ("queued", "running")
 EVERY_S = 1.0
 WAITING_S = 15.0
 
 
 def badge(job: Job) -> None:
-    """Its state as icon and word."""
+    """A job's state as icon and word."""
     icon, colour = LOOKS[job.state]
     st.badge(job.state, icon=icon, color=colour)
 
 
 def bar(job: Job, *, brief: bool = False) -> None:
-    """How far it is, in a bar and in words; without the rate where there is little room."""
+    """Progress as a bar with words; `brief` leaves out the rate."""
     share = job.done / job.total if job.total else 1.0
     st.progress(min(1.0, share), text=md(words(job, brief=brief)))
 
@@ -47,7 +47,7 @@ def words(job: Job, *, brief: bool = False) -> str:
     parts = [f"{job.done:,} of {plural(job.total, 'text')}"]
     if job.state == "running" and job.rate > 0:
         if not brief:
-            parts.append(_rate(job.rate))
+            parts.append(f"{job.rate:,.0f} a second" if job.rate >= 1 else f"{60 * job.rate:,.0f} a minute")
         if job.seconds_left is not None and job.done + job.failed < job.total:
             parts.append(f"{seconds(job.seconds_left)} left")
     parts.append(f"{usd(job.spent)} spent" if job.spent or job.route != "local" else "free")
@@ -56,21 +56,17 @@ def words(job: Job, *, brief: bool = False) -> str:
     return " · ".join(parts)
 
 
-def _rate(rate: float) -> str:
-    return f"{rate:,.0f} a second" if rate >= 1 else f"{60 * rate:,.0f} a minute"
-
-
-def running(host: Host, *, every_s: float, most: int = 3) -> None:
-    """The open jobs of all collections, in short, with a link to each; looked at again only while one of them runs."""
-    found = host.library.jobs.all(open_only=True)
+def running(host: Host, *, most: int = 3) -> None:
+    """The open jobs of all collections, each with a link; refreshed while one of them runs."""
+    found = host.library.list_jobs(open_only=True)
     if found:
-        busy = any(job.state in ("queued", "running") for job in found)
-        st.fragment(_in_short, run_every=every_s if busy else None)(host, busy, most)
+        busy = any(job.state in BUSY for job in found)
+        st.fragment(_in_short, run_every=2 * EVERY_S if busy else None)(host, busy, most)
 
 
 def _in_short(host: Host, busy: bool, most: int) -> None:
-    found = host.library.jobs.all(open_only=True)
-    if busy and not any(job.state in ("queued", "running") for job in found):
+    found = host.library.list_jobs(open_only=True)
+    if busy and not any(job.state in BUSY for job in found):
         st.rerun()
     for job in found[:most]:
         with st.container(gap="xxsmall"):
@@ -86,14 +82,14 @@ def _in_short(host: Host, busy: bool, most: int) -> None:
 
 
 def of_collection(host: Host, info: CollectionInfo) -> None:
-    """The latest job, live, and those before it."""
-    found = host.library.jobs.all(collection=info.collection.id)
+    """The latest job, live, and the earlier ones."""
+    found = host.library.list_jobs(info.collection.name)
     if not found:
         widgets.empty("No job yet. Add documents and confirm their quote.", ":material/hourglass_empty:")
         return
     live(host, found[0].id)
     if found[1:]:
-        st.subheader("Before")
+        st.subheader("Earlier jobs")
         zone = host.router.policies.zone(info.collection.policy)
         st.dataframe([_row(job, zone) for job in found[1:]], hide_index=True, alt="Earlier jobs of this collection")
         st.caption(f"Times in {md(zone)}.")
@@ -107,16 +103,16 @@ def _row(job: Job, zone: str) -> dict[str, Any]:
         "texts": f"{job.done:,} of {job.total:,}",
         "failed": job.failed,
         "spent": usd(job.spent),
-        "made": when(job.created, zone),
+        "created": when(job.created, zone),
         "ended": when(job.finished, zone) if job.finished else "–",
         "why": job.reason,
     }
 
 
 def live(host: Host, number: int) -> None:
-    """One job. It is looked at again by itself while it runs, and not after."""
+    """One job, refreshed while it runs or waits."""
     job = host.library.job(number)
-    every = EVERY_S if job.state in ("queued", "running") else WAITING_S if job.state == "waiting" else None
+    every = EVERY_S if job.state in BUSY else WAITING_S if job.state == "waiting" else None
     st.fragment(_look, run_every=every)(host, number, job.state)
 
 
@@ -124,10 +120,10 @@ def _look(host: Host, number: int, before: str) -> None:
     try:
         job = host.library.job(number)
     except RouterError as error:
-        widgets.say_no(error)
+        widgets.show_error(error)
         return
     if job.state != before:
-        st.rerun()  # the whole page: its other parts have changed, and the pace of looking too
+        st.rerun()  # the whole page, since its other parts and the refresh rate change too
     with st.container(border=True):
         with st.container(horizontal=True, vertical_alignment="center"):
             st.markdown(f"**Job {job.id}** · {md(job.model)}", width="content")
@@ -135,13 +131,11 @@ def _look(host: Host, number: int, before: str) -> None:
             widgets.route_badge(job.route)
         bar(job)
         if job.reason:
-            box = (
-                st.error if job.state == "failed" else st.warning if job.state in ("paused", "waiting") else st.caption
-            )
-            box(md(job.reason))
+            boxes = {"failed": st.error, "paused": st.warning, "waiting": st.warning}
+            boxes.get(job.state, st.caption)(md(job.reason))
         if job.state == "waiting" and job.wake:
             zone = host.router.policies.zone(job.policy)
-            st.caption(f"It goes on by itself on {md(when(job.wake, zone))} {md(zone)}, or when you resume it.")
+            st.caption(f"It resumes by itself on {md(when(job.wake, zone))} {md(zone)}, or when you resume it.")
         _buttons(host, job)
         if job.failed:
             _failures(host, job)
@@ -149,27 +143,20 @@ def _look(host: Host, number: int, before: str) -> None:
 
 def _buttons(host: Host, job: Job) -> None:
     library = host.library
+    actions = (
+        ("Pause", "pause", job.state in (*BUSY, "waiting"), library.pause, None),
+        ("Resume", "play_arrow", job.state in ("paused", "waiting"), library.resume, None),
+        ("Cancel", "close", job.open, library.cancel, "Vectors already made are kept."),
+        ("Retry failed", "refresh", job.failed and not job.open, library.retry, None),
+    )
     with st.container(horizontal=True):
-        if job.state in ("queued", "running", "waiting"):
-            _act(host, job, "Pause", ":material/pause:", library.pause)
-        if job.state in ("paused", "waiting"):
-            _act(host, job, "Resume", ":material/play_arrow:", library.resume)
-        if job.open:
-            _act(host, job, "Cancel", ":material/close:", library.cancel, help="What it made stays.")
-        elif job.failed:
-            _act(host, job, "Retry failed", ":material/refresh:", library.retry)
+        for label, icon, shown, act, help in actions:
+            # The job's number is in the key, so a late click does nothing to the next job.
+            key, options = f"job {job.id} {label}", access.only_editors(help=help)
+            if shown and st.button(label, icon=f":material/{icon}:", key=key, **options):
+                widgets.run(host, act(job.id))
         if job.state == "done" and st.button("Search it", icon=":material/search:", key="job search"):
             st.session_state["next tab"] = "Search"
-            st.rerun()
-
-
-def _act(
-    host: Host, job: Job, label: str, icon: str, do: Callable[[int], Coroutine[Any, Any, Job]], help: str = ""
-) -> None:
-    # The job's number is in the key: a click that comes late, when the next job stands here, is not on that one.
-    if st.button(label, icon=icon, key=f"job {job.id} {label}", **access.only_editors(help=help or None)):
-        with widgets.in_words():
-            host.run(do(job.id))
             st.rerun()
 
 

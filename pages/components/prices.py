@@ -1,11 +1,8 @@
-"""Rows for the tables of the Models page: the catalog with prices, what they were, and the way to each provider.
-
-No Streamlit here.
-"""
+"""Rows for the tables of the Models page: catalog, price overrides, estimates, providers. No Streamlit here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
 from decimal import Decimal
 
@@ -15,52 +12,38 @@ from router.config import Endpoint
 from router.dispatch.limiter import Health
 from router.domain.pricing import price_on
 from router.domain.ratios import Errors
-from router.domain.values import Model, Price
+from router.domain.values import Model
 from router.reporting.price_check import Checked, Override
 
 STATES = {
     "ready": "ready", "key": "no key", "weights": "not installed", "legacy": "legacy", "retiring": "retires soon",
     "retired": "retired",
 }  # fmt: skip
+COLOURS = ("green", "gray", "gray", "orange", "red", "red")
 OTHER_SCALE = "MTEB-v2-en"
 
 
 def models(
-    shown: Iterable[Model],
+    shown: Sequence[Model],
     *,
     today: date,
     configured: Callable[[Model], bool],
     scale: str,
     overrides: Iterable[Override] = (),
 ) -> list[Record]:
-    """The catalog: what is ready first shown as such, price, scores, limits, and where each was read.
-
-    Where a price was overridden, a column says what it was.
-    """
+    """The catalog: state, price and its source, scores, limits; a column "was" where a price is overridden."""
     old = {o.model: per_million(o.old and o.old.now) for o in overrides if o.new.since <= today}
-    return [
-        _model(
-            model,
-            price_on(model, today),
-            _states(model, configured(model), today),
-            scale,
-            {"was": old.get(model.id, "")} if old else {},
-        )
-        for model in shown
-    ]
+    was = {model.id: {"was": old.get(model.id, "")} if old else {} for model in shown}
+    return [_model(model, configured(model), today, scale, was[model.id]) for model in shown]
 
 
-def _states(model: Model, ready: bool, today: date) -> list[str]:
-    names = ["ready" if ready else "weights" if model.local else "key"]
+def _model(model: Model, ready: bool, today: date, scale: str, was: Record) -> Record:
+    price, limits, hand = price_on(model, today), model.limits, " *"
     end = "retired" if model.retired(today) else "retiring" if model.retiring(today) else "legacy"
-    return [STATES[name] for name in (*names, *([end] if end != "legacy" or model.legacy else []))]
-
-
-def _model(model: Model, price: Price | None, states: list[str], scale: str, was: Record) -> Record:
-    limits, hand = model.limits, " *"
+    states = ["ready" if ready else "weights" if model.local else "key", *[end] * (end != "legacy" or model.legacy)]
     return {
         "model": model.id,
-        "state": states,
+        "state": [STATES[name] for name in states],
         "now": per_million(price and price.now) + (hand if price and price.second_hand else ""),
         **was,
         "batch": "–" if model.local or price is None or price.batch is None
@@ -75,12 +58,12 @@ def _model(model: Model, price: Price | None, states: list[str], scale: str, was
         "texts a call": _limit(limits.texts_per_call),
         "tokens a call": _limit(limits.tokens_per_call),
         "served until": "" if model.retires is None else f"{model.retires:%-d %b %Y}",
-        "price from": price.source if price else "unknown, so it is never paid for",
+        "price from": price.source if price else "unknown, so never used",
     }  # fmt: skip
 
 
 def overrides(rows: Iterable[Override]) -> list[Record]:
-    """The prices that router.toml puts in the place of the catalog's."""
+    """The prices that router.toml overrides."""
 
     def change(old: Decimal | None, new: Decimal | None) -> str:
         return " → ".join("not sold" if price is None else per_million(price) for price in (old, new))
@@ -98,7 +81,7 @@ def overrides(rows: Iterable[Override]) -> list[Record]:
 
 
 def expected(errors: Mapping[str, Errors]) -> list[Record]:
-    """How far off the expected cost was, of models whose tokenizer is not at hand."""
+    """How far off the expected tokens were, for models whose tokenizer is not at hand."""
     return [
         {
             "model": model,
@@ -113,7 +96,7 @@ def expected(errors: Mapping[str, Errors]) -> list[Record]:
 
 
 def crosschecked(rows: Iterable[Checked], overrides: Iterable[Override]) -> list[Record]:
-    """Our prices beside those of genai-prices, what differs first."""
+    """Our prices beside those of genai-prices; those that differ come first."""
     words = {"same": "agrees", "unknown to them": "not in genai-prices", "unknown to us": "we have no price"}
     ours = {o.model for o in overrides}
     return [
@@ -121,14 +104,14 @@ def crosschecked(rows: Iterable[Checked], overrides: Iterable[Override]) -> list
             "model": c.model,
             "ours": per_million(c.ours),
             "genai-prices": "–" if c.theirs is None else per_million(c.ours if c.verdict == "same" else c.theirs),
-            "": words.get(c.verdict, "differs: set in router.toml" if c.model in ours else "differs: look it up"),
+            "": words.get(c.verdict, "differs: set in router.toml" if c.model in ours else "differs: check it"),
         }
         for c in sorted(rows, key=lambda c: c.verdict != "differs")
     ]
 
 
 def per_million(price: Decimal | None) -> str:
-    """A price in dollars per million tokens, as it was read: `$0.02`, `free`."""
+    """A price in dollars per million tokens, with the source's digits: `$0.02`, `free`; None is `unknown`."""
     if price is None:
         return "unknown"
     return f"${price:f}" if price else "free"
@@ -150,7 +133,7 @@ def _limit(number: int | None) -> str:
 
 
 def providers(limiters: Iterable[Health], endpoints: Iterable[Endpoint], *, now: float, zone: str) -> list[Record]:
-    """The way to each paid provider: whether it has a key, whether it is left alone just now, and why."""
+    """Each paid provider: whether it has a key, whether it is temporarily unavailable, and its last error."""
     keyed = {endpoint.name for endpoint in endpoints if endpoint.key is not None}
     return [
         {
@@ -165,11 +148,11 @@ def providers(limiters: Iterable[Health], endpoints: Iterable[Endpoint], *, now:
 
 
 def state_of(limiter: Health, *, configured: bool, now: float, zone: str) -> str:
-    """A provider's state in words."""
+    """A provider's state in words; `now` in epoch seconds."""
     if not configured:
         return "no key"
     if limiter.open_until > now:
-        return f"left alone until {when(limiter.open_until, zone)}"
+        return f"temporarily unavailable, until {when(limiter.open_until, zone)}"
     if limiter.failures_in_row:
-        return "failing, still tried"
+        return "failing, still in use"
     return "ready"

@@ -1,14 +1,15 @@
-"""The last 30 days under a draft, beside what really happened: asked for with a button, reckoned off the page."""
+"""A draft policy replayed on the requests of the last 30 days, beside what happened."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import timedelta
 
 import streamlit as st
 
 from pages.components import bars, widgets
 from pages.components.background import Task, wait_for
-from pages.components.format import ROUTES, md, percent, plural, usd
+from pages.components.format import md, percent, plural, route_shares, usd
 from router.domain.errors import RouterError
 from router.domain.policy import validate
 from router.domain.values import Policy
@@ -19,26 +20,26 @@ DAYS = 30
 
 
 def panel(host: Host, saved: Policy | None, draft: Policy | RouterError) -> None:
-    """The button, and the figures for this draft once they are there."""
+    """The button and, once it has run, the result for this draft."""
     if isinstance(draft, RouterError):
-        return  # what is wrong with it stands above
+        return  # the error is shown above
     router = host.router
     with st.container(border=True):
         st.markdown(f"**Replayed on the last {DAYS} days**")
         names = [policy.name for policy in router.policies.all()]
-        whose = saved.name if saved else st.selectbox("Requests of", names, key="replay of")
+        of = saved.name if saved else st.selectbox("Requests of", names, key="replay of")
         if st.button("Replay", icon=":material/replay:", key="replay"):
-            with widgets.in_words():
+            with widgets.errors_shown():
                 validate(draft, [model.id for model in router.catalog.models])
                 now = router.clock()
                 since = now - timedelta(days=DAYS).total_seconds()
-                task = Task(host, lambda _: router.replay(draft, since=since, until=now, of=whose))
-                st.session_state["replayed"] = (draft, whose, task)
-        kept = st.session_state.get("replayed")
-        if kept is None or kept[:2] != (draft, whose):
+                task = Task(host, lambda _: router.replay(draft, since=since, until=now, of=of))
+                st.session_state["replay task"] = (draft, of, task)
+        kept = st.session_state.get("replay task")
+        if kept is None or kept[:2] != (draft, of):
             st.caption(
-                f"What the requests of {md(whose)} would have come to under this draft: cost, routes, refusals, models."
-                " Nothing is sent and nothing is spent."
+                f"What the requests of {md(of)} would have cost under this draft, with routes, refusals and models."
+                " Nothing is sent or spent."
             )
         elif wait_for(kept[2], "Deciding each request again"):
             _figures(kept[2].result)
@@ -49,8 +50,8 @@ def _figures(found: Replay) -> None:
         cost, _, rest = sentence(found).partition(" instead of ")
         st.markdown(f"**{md(cost)}** instead of {md(rest)}")
         st.html(bars.parts(_routes(found.draft), height=12))
-        changed = f"{found.changed:,} of {plural(found.requests, 'request')} would have come to something else."
-        about = f" {found.estimated:,} rest on estimated token counts." if found.estimated else ""
+        changed = f"{found.changed:,} of {plural(found.requests, 'request')} would have been answered differently."
+        about = f" {found.estimated:,} use estimated token counts." if found.estimated else ""
         st.caption(md(changed + about))
         st.dataframe(_served(found), hide_index=True, alt="Which models would have answered, and which did")
     else:
@@ -72,9 +73,7 @@ def sentence(found: Replay) -> str:
 
 
 def _routes(side: Side) -> list[tuple[str, str, float]]:
-    texts = {route: getattr(side.routes, route) for route in ("cache", "local", "api", "batch")}
-    total = sum(texts.values())
-    return [(ROUTES[r].word, ROUTES[r].hue, n / total if total else 0.0) for r, n in texts.items()]
+    return route_shares(asdict(side.routes))
 
 
 def _served(found: Replay) -> list[dict[str, str]]:

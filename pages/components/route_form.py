@@ -1,4 +1,4 @@
-"""Route a text: the form at the left, and the answer under it."""
+"""Route a text: the form, the quote's summary and button, and the answer."""
 
 from __future__ import annotations
 
@@ -12,9 +12,22 @@ from typing import Any
 import streamlit as st
 
 from pages.components import access, tables, widgets
-from pages.components.background import Work
+from pages.components.background import Embedding
 from pages.components.columns import chooser
-from pages.components.format import ROUTES, charged, estimate, exact_usd, md, plural, seconds, tokens, unbroken, usd
+from pages.components.format import (
+    EXPORTS,
+    ROUTES,
+    charged,
+    estimate,
+    exact_usd,
+    listed,
+    md,
+    plural,
+    seconds,
+    tokens,
+    unbroken,
+    usd,
+)
 from router.domain.values import Plan
 from router.engine import Router
 from router.ingest.columns import Columns, Ids
@@ -25,21 +38,20 @@ from router.search.export import open_writer
 EXAMPLE = "How do I cancel an invoice that was already sent?\nSteps for stopping a paid plan"
 MOST_TEXTS = 50_000
 NAMED = 5
-"""Broken rows that are named; the others are counted."""
-FORMATS = {"Parquet": ".parquet", "NPZ": ".npz", "JSON lines": ".jsonl"}
+"""Unreadable rows that are named; the others are counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """What the form asks for. `options` are arguments of `Router.quote` and `Router.embed`."""
+class Query:
+    """The form's contents. `options` are arguments of `Router.quote` and `Router.embed`."""
 
     texts: list[str] = field(repr=False)
     ids: list[str] = field(repr=False)
     options: Mapping[str, Any]
 
 
-def form(router: Router) -> Asked:
-    """Texts or a file, role, policy, and what is pinned."""
+def form(router: Router) -> Query:
+    """Texts or a file, policy and role, and a fixed model or size."""
     source = st.segmented_control("From", ["Text", "File"], default="Text", required=True, key="source")
     if source == "File":
         texts, ids = _file()
@@ -47,50 +59,44 @@ def form(router: Router) -> Asked:
         body = st.text_area("Texts, one a line", height=190, placeholder=EXAMPLE, key="texts") or ""
         lines = [(str(n), line) for n, line in enumerate(body.split("\n"), 1) if line.strip()]
         ids, texts = [n for n, _ in lines], [line for _, line in lines]
-    names = [policy.name for policy in router.policies.all()]
     one, other = st.columns(2)
-    policy = one.selectbox("Policy", names, index=names.index("default"), key="policy")
+    with one:
+        policy = widgets.policy_box(router, key="policy")
     role = other.selectbox(
-        "Role",
-        ["document", "query"],
-        key="role",
-        help="Some models embed what is searched and what is asked differently.",
+        "Role", ["document", "query"], key="role", help="Some models embed documents and queries differently."
     )
     with st.expander("Model and dimensions"):
-        model = st.selectbox(
-            "Model", [m.id for m in router.catalog.models], index=None, placeholder="The policy chooses", key="model"
-        )
+        model = widgets.model_box(router, key="model")
         dimensions = st.number_input(
             "Dimensions", min_value=1, value=None, step=1, placeholder="The model's own", key="dimensions",
-            help="Fewer are cut from the full vector, where the model allows it; the cache serves every size.",
+            help="Fewer are cut from the full vector, if the model allows it. The cache serves every size.",
         )  # fmt: skip
-    return Asked(
-        texts=texts, ids=ids, options={"policy": policy, "role": role, "model": model, "dimensions": dimensions}
-    )
+    options = {"policy": policy, "role": role, "model": model, "dimensions": dimensions}
+    return Query(texts=texts, ids=ids, options=options)
 
 
 def _file() -> tuple[list[str], list[str]]:
-    """The texts and ids of an uploaded file; empty rows are skipped and counted, broken ones are named."""
+    """The texts and ids of an uploaded file; empty rows are counted, unreadable ones named."""
     upload = st.file_uploader("File", type=[kind.removeprefix(".") for kind in ROWS], key="file", help="A text a row.")
     if upload is None:
         return [], []
     columns = chooser(upload)
     digest = blake2b(upload.getvalue(), digest_size=16).hexdigest()
-    wanted = (upload.name, digest, columns)
-    kept = st.session_state.get("rows")
-    if kept is None or kept[0] != wanted:
-        st.session_state.pop("rows", None)
-        with widgets.in_words():
-            kept = st.session_state["rows"] = (wanted, *_rows(upload.name, upload.getvalue(), columns))
-    if kept is None or kept[0] != wanted:
+    source = (upload.name, digest, columns)
+    kept = st.session_state.get("file rows")
+    if kept is None or kept[0] != source:
+        kept = None
+        with widgets.errors_shown():
+            kept = (source, *_rows(upload.name, upload.getvalue(), columns))
+        st.session_state["file rows"] = kept
+    if kept is None:
         return [], []
     _, texts, ids, skipped, broken = kept
     if broken:
-        some = "; ".join(f"line {line} {problem}" for line, problem in broken[:NAMED])
-        more = f"; and {len(broken) - NAMED:,} more" if broken[NAMED:] else ""
-        st.error(
-            md(f"{plural(len(broken), 'row')} cannot be read, left out: {some}{more}. Correct the file, or go on."),
-            icon=":material/block:",
+        some = "; ".join(listed([f"line {line} {problem}" for line, problem in broken], NAMED))
+        widgets.show_refusal(
+            f"{plural(len(broken), 'row')} cannot be read and will be left out: {some}.",
+            "Fix the source file, or go on.",
         )
     if skipped:
         st.caption(f"{plural(skipped, 'empty row')} skipped.")
@@ -112,7 +118,7 @@ def _rows(name: str, body: bytes, columns: Columns) -> tuple[list[str], list[str
             elif not row.text:
                 skipped += 1
             elif len(texts) == MOST_TEXTS:
-                st.warning(f"Only the first {MOST_TEXTS:,} texts of the file are taken here.", icon=":material/info:")
+                st.warning(f"Only the first {MOST_TEXTS:,} texts of the file are used here.", icon=":material/info:")
                 break
             else:
                 texts.append(row.text)
@@ -121,10 +127,10 @@ def _rows(name: str, body: bytes, columns: Columns) -> tuple[list[str], list[str
 
 
 def confirm(quote: Quote) -> bool:
-    """The quote in words, and the button that spends it; True where it was pressed."""
+    """The quote in words, and the button that embeds; True where it was pressed."""
     line = next((one for one in quote.lines if one.verdict.chosen), quote.lines[0])
     whole = f"{plural(quote.texts, 'text')}, {tokens(quote.tokens)}: {estimate(line.full_expected, line.full_cost)}"
-    whole += " if each was sent."
+    whole += " if each were sent."
     cached, repeats = line.verdict.cached, quote.texts - quote.distinct
     rest = [f"{repeats:,} repeated"] * bool(repeats) + [f"{cached:,} cached"] * bool(cached)
     if rest:
@@ -134,7 +140,7 @@ def confirm(quote: Quote) -> bool:
         whole += f" Without the {' and the '.join(rest)}: {now}."
     st.markdown(md(whole))
     if not isinstance(quote.outcome, Plan):
-        st.error(f"{md(quote.outcome.reason)} {md(quote.outcome.hint)}", icon=":material/block:")
+        widgets.show_refusal(quote.outcome.reason, quote.outcome.hint)
         return False
     st.text(unbroken(quote.decision))
     label = f"Embed {plural(quote.texts, 'text')}: {estimate(quote.outcome.expected, quote.outcome.cost)}"
@@ -146,14 +152,14 @@ def confirm(quote: Quote) -> bool:
 # ---- the answer --------------------------------------------------------------------------------
 
 
-def answer(work: Work) -> None:
-    """Who answered, what it cost, why, the vectors' first numbers, and how alike the texts are."""
+def answer(work: Embedding) -> None:
+    """Routes, cost, decision, the vectors' first numbers, and how alike the texts are."""
     result = work.result
     if result is None:
         return
     widgets.route_badges({name: result.routes.count(name) for name in ROUTES})
     st.markdown(
-        f"Cost **{md(charged(result.cost, result.unconfirmed))}** · avoided **{md(usd(result.avoided.total))}** ·"
+        f"Cost **{md(charged(result.cost, result.unconfirmed))}** · saved **{md(usd(result.avoided.total))}** ·"
         f" {tokens(result.tokens)} · {result.dimensions:,} dimensions · took {md(seconds(work.seconds))}"
     )
     st.text(unbroken(result.decision))
@@ -175,10 +181,10 @@ def answer(work: Work) -> None:
     _downloads(work)
 
 
-def _alike(work: Work) -> None:
+def _alike(work: Embedding) -> None:
     result = work.result
     assert result is not None
-    st.markdown("**How alike** · cosine of each pair, 1 is the same direction")
+    st.markdown("**How alike** · cosine of each pair; 1 is the same direction")
     heads = [f"{n}" for n in range(1, result.texts + 1)]
     rows = [
         {"": f"{n}", "text": text, **dict(zip(heads, row, strict=True))}
@@ -190,27 +196,24 @@ def _alike(work: Work) -> None:
     st.dataframe(rows, column_config=config, hide_index=True, alt="The cosine of each pair of texts")
 
 
-def _downloads(work: Work) -> None:
+def _downloads(work: Embedding) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
-        for name, ending in FORMATS.items():
+        for name, ending in EXPORTS.items():
             st.download_button(
-                name,
-                lambda ending=ending: file_of(work, ending),
-                file_name=f"vectors{ending}",
-                icon=":material/download:",
-                on_click="ignore",
-                key=f"download{ending}",
-            )
+                name, lambda ending=ending: file_of(work, ending), f"vectors{ending}", icon=":material/download:",
+                on_click="ignore", key=f"download{ending}",
+            )  # fmt: skip
 
 
-def file_of(work: Work, ending: str) -> bytes:
+def file_of(work: Embedding, ending: str) -> bytes:
     """The vectors with ids and texts, as a .parquet, .npz or .jsonl file; refused texts are left out."""
     result = work.result
     assert result is not None
     good = [i for i in range(result.texts) if i not in result.problems]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"vectors{ending}"
-        about = {"space": result.space, "model": result.model, "dimensions": result.dimensions}
-        with open_writer(path, **about, with_text=True) as writer:
+        with open_writer(
+            path, space=result.space, model=result.model, dimensions=result.dimensions, with_text=True
+        ) as writer:
             writer.write([work.ids[i] for i in good], [work.texts[i] for i in good], result.vectors[good])
         return path.read_bytes()

@@ -1,7 +1,7 @@
-"""Ticks in a table: they mean what was ticked, not the place where it stood.
+"""Row selection in tables, by the rows' ids and not by their places.
 
-The browser tells a tick as the number of a row. So every list of rows is a widget of its own: a number can only mean
-the row that it was put at. Where the rows have changed since, what is still there keeps its tick, wherever it now is.
+The browser reports a ticked row by its number. So each list of rows is a widget of its own, and a number always refers
+to the list that it was ticked in. When the rows change, those that are still there stay ticked, wherever they are now.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ T = TypeVar("T", bound=Hashable)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Drawn:
-    """The table of a name as it was drawn last: its widget, the rows in it, and after how many actions."""
+    """A table as it was last drawn: its widget's key, the ids of its rows, and how often it was cleared."""
 
     key: str
     ids: Sequence[Any]
@@ -28,7 +28,7 @@ class _Drawn:
 
 
 def key(name: str, ids: Iterable[object]) -> str:
-    """The key of a widget that is about exactly these things, in this order."""
+    """A widget key that is specific to these things in this order."""
     return f"{name} {blake2b(repr(list(ids)).encode(), digest_size=8).hexdigest()}"
 
 
@@ -40,15 +40,15 @@ def table(
     gone: str = "",
     **options: Any,
 ) -> list[T]:
-    """A table of records by their ids; the ids of those that are ticked, in the order of the rows.
+    """Draw a table of records by their ids; returns the ids of the ticked ones, in the order of the rows.
 
-    `gone` is said of each that was ticked and is not in the table any more: "no longer here".
+    `gone` ends the sentence about ticked rows that are not in the table any more: "no longer here".
     """
     before = _drawn(name)
     kept = _ticked(before)
     lost = [one for one in kept if one not in rows]
     if lost and gone:
-        them = "One that was ticked is" if len(lost) == 1 else f"{len(lost):,} that were ticked are"
+        them = "One ticked row is" if len(lost) == 1 else f"{len(lost):,} ticked rows are"
         st.toast(md(f"{them} {gone}."), icon=":material/info:", duration="long")
     ids = list(rows)
     this = _Drawn(key=key(f"{name} {before.turn}", ids), ids=ids, turn=before.turn)
@@ -68,7 +68,7 @@ def table(
 
 
 def clear(name: str) -> None:
-    """Take every tick away: the table of this name is drawn as a new one."""
+    """Untick every row: the table is drawn as a new widget."""
     st.session_state[_place(name)] = _Drawn(key="", ids=(), turn=_drawn(name).turn + 1)
 
 
@@ -82,6 +82,6 @@ def _drawn(name: str) -> _Drawn:
 
 
 def _ticked(drawn: _Drawn) -> list[Any]:
-    """What is ticked in a table; nothing, once it is off the screen."""
+    """The ids of the ticked rows; none where the table is not on the screen."""
     state = st.session_state.get(drawn.key) if drawn.key else None
     return [] if state is None else [drawn.ids[at] for at in sorted(state["selection"]["rows"])]

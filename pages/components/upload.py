@@ -1,7 +1,7 @@
-"""Adding documents, in three steps on one page: files with a verdict on each, what they would cost, and the go-ahead.
+"""Adding documents in three steps on one page: files with a verdict on each, the quote, the confirmation.
 
-An upload is written to the data folder as soon as it is to be read, and deleted when it was. What was read and not
-confirmed waits in the collection, so a closed tab loses nothing.
+An upload is written to the data folder before it is read, and deleted afterwards. Documents that are not confirmed yet
+are kept in the collection, so a closed tab loses nothing.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from router.jobs.quote import CorpusCandidate, CorpusQuote
 from router.library import CollectionInfo
 
 PREVIEW_HEIGHT = 380
-"""Pixels; what is longer scrolls."""
+"""In pixels; longer previews scroll."""
 VERDICTS = {"added": "read", "unchanged": "unchanged", "failed": "not read"}
+COLOURS = ("green", "gray", "red")
 POLICY, NOW, BATCH = "as the policy says", "now", "within a day, at the batch price"
 
 
@@ -32,7 +33,7 @@ POLICY, NOW, BATCH = "as the policy says", "now", "within a day, at the batch pr
 
 
 def add(host: Host, info: CollectionInfo) -> None:
-    """Step one: files, and after they were read a verdict on each."""
+    """Step one: choose files, read them, and show a verdict on each."""
     name = info.collection.name
     task: Task[list[FileReport]] | None = st.session_state.get(f"reading {name}")
     if task is not None and not task.future.done():
@@ -45,20 +46,21 @@ def add(host: Host, info: CollectionInfo) -> None:
         uploads = st.file_uploader(
             "Folder" if folder else "Files", type=list(UPLOADS), key=f"files {name} {turn}{' folder' * folder}",
             accept_multiple_files="directory" if folder else True,
-            **access.only_editors(help="Several at once, or a zip of them. Nothing is paid before you confirm."),
+            **access.only_editors(help="Several at once, or a zip. Nothing is spent before you confirm."),
         )  # fmt: skip
         lines = any(upload.name.lower().endswith(".txt") for upload in uploads) and st.toggle(
-            ".txt files hold a text a line", key=f"lines {name}", help="Else each of them is one document."
+            ".txt files hold a text a line", key=f"lines {name}", help="Otherwise each file is one document."
         )
         chosen = [chooser(upload) for upload in uploads]
         if uploads and st.button(
             f"Read {plural(len(uploads), 'file')}", type="primary", icon=":material/file_open:", **access.only_editors()
         ):
-            with widgets.in_words():
-                inside = _inside([upload.name for upload in uploads]) if folder else [up.name for up in uploads]
-                saved = [host.library.upload(up, inner) for up, inner in zip(uploads, inside, strict=True)]
+            with widgets.errors_shown():
+                names = [upload.name for upload in uploads]
+                paths = _relative(names) if folder else names
+                saved = [host.library.upload(up, path) for up, path in zip(uploads, paths, strict=True)]
                 columns = {str(one.path): chosen[at] for at, one in enumerate(saved)}
-                st.session_state[f"turn {name}"] += 1  # an empty uploader: the memory of these is given back
+                st.session_state[f"turn {name}"] += 1  # a new, empty uploader, which frees the memory of these
                 found: list[CorpusEstimate | str] = []
                 st.session_state[f"estimate {name}"] = found
                 st.session_state[f"reading {name}"] = Task(
@@ -73,7 +75,7 @@ def add(host: Host, info: CollectionInfo) -> None:
 
 
 def _estimate(found: list[CorpusEstimate | str], info: CollectionInfo) -> bool:
-    """What a sample says of files that are being read, once it is there; True then."""
+    """The cost of the files being read, estimated from a sample; False while there is none yet."""
     if not found:
         return False
     (one,) = found
@@ -83,16 +85,16 @@ def _estimate(found: list[CorpusEstimate | str], info: CollectionInfo) -> bool:
     st.markdown(f":gray-badge[estimate] {md(one.words.removeprefix('estimate, '))}\\. The exact quote follows\\.")
     space = info.active.space if info.active else None
     shown = [c for c in one.candidates if space in (None, c.likely.model.space)]
-    widgets.candidates(tables.estimated(shown), alt="What the models would likely cost, estimated from a sample")
+    widgets.candidates(tables.estimated(shown), alt="The likely cost of each model, estimated from a sample")
     st.caption(md(" ".join(one.notes)))
     return True
 
 
-def _inside(names: list[str]) -> list[str]:
-    """The paths of an uploaded folder's files below it: without the folder that all of them are in."""
+def _relative(names: list[str]) -> list[str]:
+    """The paths of an uploaded folder's files, without the folder itself."""
     parts = [name.split("/") for name in names]
-    alone = all(len(part) > 1 for part in parts) and len({part[0] for part in parts}) == 1
-    return ["/".join(part[1:]) for part in parts] if alone else names
+    one_folder = all(len(part) > 1 for part in parts) and len({part[0] for part in parts}) == 1
+    return ["/".join(part[1:]) for part in parts] if one_folder else names
 
 
 def _verdicts(reports: list[FileReport], zone: str) -> None:
@@ -110,12 +112,10 @@ def _verdicts(reports: list[FileReport], zone: str) -> None:
     good = sum(report.state != "failed" for report in reports)
     st.caption(f"{good:,} of {plural(len(reports), 'file')} could be read.")
     config = {
-        "verdict": st.column_config.MultiselectColumn(
-            "verdict", options=list(VERDICTS.values()), color=["green", "gray", "red"]
-        ),
+        "verdict": widgets.words_column("verdict", dict(zip(VERDICTS.values(), COLOURS, strict=True))),
         "why": st.column_config.TextColumn("why", width="large"),
     }
-    st.dataframe(rows, column_order=columns, column_config=config, hide_index=True, alt="What became of each file")
+    st.dataframe(rows, column_order=columns, column_config=config, hide_index=True, alt="The result for each file")
     skipped = [{"file": report.name, "why": why} for report in reports for why in report.reasons]
     if len(skipped) > 1:
         with st.expander(f"The first {plural(len(skipped), 'skipped row')}"):
@@ -134,17 +134,16 @@ def _replaces(report: FileReport, zone: str) -> str:
 
 
 def offer(host: Host, info: CollectionInfo) -> None:
-    """Steps two and three: what embedding would cost by each model, and the button that starts it."""
+    """Steps two and three: the quote for each model, and the button that starts the job."""
     if not info.new_documents and (info.active is not None or not info.documents):
         return
     st.subheader("Before anything is spent")
-    model = route = None
+    model = None
     with st.container(horizontal=True, vertical_alignment="bottom"):
         if info.active is None:
-            ids = [m.id for m in host.router.catalog.models]
-            model = st.selectbox("Model", ids, index=None, placeholder="The policy chooses", key="order model")
+            model = widgets.model_box(host.router, key="order model")
         tier = st.selectbox(
-            "When", [POLICY, NOW, BATCH], key="order when", help="Half the price where the provider has a batch tier."
+            "When", [POLICY, NOW, BATCH], key="order when", help="Batches cost half, if the provider has a batch tier."
         )
         queries = st.number_input("Queries a month", 0, value=1_000, step=1_000, key="order queries")
     route = "batch" if tier == BATCH else "api" if tier == NOW else None
@@ -154,18 +153,17 @@ def offer(host: Host, info: CollectionInfo) -> None:
     _sums(quote)
     chosen = quote.chosen
     if isinstance(quote.outcome, Refusal):
-        st.error(f"{md(quote.outcome.reason)} {md(quote.outcome.hint)}", icon=":material/block:")
+        widgets.show_refusal(quote.outcome.reason, quote.outcome.hint)
     else:
         st.text(unbroken(quote.decision))
     shown, pinned = quote.candidates, ""
     if info.active is not None:
         shown = tuple(c for c in quote.candidates if c.model.space == info.active.space)
-        pinned = f" It is pinned to the space {md(info.active.space)}; other models cannot serve it."
+        pinned = f" The collection is pinned to the space {md(info.active.space)}; other models cannot serve it."
     widgets.candidates(tables.corpus(shown), alt="The models that could embed this collection, with their cost")
-    scale = host.router.catalog
     st.caption(
-        f"Costs are of what is not cached. A year is that and {plural(int(queries), 'query', 'queries')} a month."
-        f" Quality is {md(scale.scale)}, English retrieval, 0 to 100: {md(scale.note)}.{pinned}"
+        f"Costs exclude cached texts. A year adds {plural(int(queries), 'query', 'queries')} a month."
+        f" {widgets.quality_note(host.router.catalog)}{pinned}"
     )
     if chosen is not None:
         _effect(chosen)
@@ -179,19 +177,19 @@ def offer(host: Host, info: CollectionInfo) -> None:
 
 
 def _quote(host: Host, info: CollectionInfo, model: str | None, queries: int) -> CorpusQuote | None:
-    """The quote, read anew when anything that it rests on has changed."""
+    """The quote, computed again when anything that it depends on has changed."""
     router, name = host.router, info.collection.name
     state = (
-        name, model, queries, info.documents, info.chunks, info.new_documents, info.job, router.ledger.totals(),
+        name, model, queries, info.documents, info.chunks, info.new_documents, info.job, router.totals(),
         router.policies.get(info.collection.policy), router.policies.paid_enabled(),
         tuple(router.configured(m) for m in router.catalog.models),
     )  # fmt: skip
-    kept = st.session_state.get("quoted")
+    kept = st.session_state.get("quote")
     if kept is None or kept[0] != state:
         task = Task(host, lambda _: host.library.quote(name, model=model, queries_a_month=queries))
-        if not wait_for(task, "Reckoning"):
+        if not wait_for(task, "Computing the quote"):
             return None
-        kept = st.session_state["quoted"] = (state, task.result)
+        kept = st.session_state["quote"] = (state, task.result)
     return kept[1]
 
 
@@ -202,16 +200,12 @@ def _sums(quote: CorpusQuote) -> None:
     new = f" ({quote.new_documents:,} new)" if quote.new_documents else ""
     needed = next((c.verdict.expected_tokens for c in quote.candidates if c.verdict.chosen), None)
     size = "" if needed is None else f", {count(needed)} tokens to embed"
-    st.markdown(
-        md(
-            f"{plural(quote.documents, 'document')}{new}, {plural(quote.chunks, 'chunk')}{less}:"
-            f" {plural(quote.distinct, 'text')}{size}."
-        )
-    )
+    chunks = f"{plural(quote.documents, 'document')}{new}, {plural(quote.chunks, 'chunk')}{less}"
+    st.markdown(md(f"{chunks}: {plural(quote.distinct, 'text')}{size}."))
 
 
 def _effect(chosen: CorpusCandidate) -> None:
-    """What the choice leaves of each budget."""
+    """How much of each budget would be left."""
     for one in chosen.budgets:
         name = "account" if one.owner == "account" else one.owner.removeprefix("policy/")
         window = {"request": "a request", "total": "in total"}.get(one.window, f"a {one.window}")
@@ -219,10 +213,8 @@ def _effect(chosen: CorpusCandidate) -> None:
         likely, least = usd(one.before - (chosen.verdict.expected or 0)), usd(one.after)
         after = least if likely == least else f"likely {likely}, at least {least}"
         with st.container(gap="xxsmall"):
-            st.caption(
-                f"**{md(name)}** · {md(usd(one.before))} left of {md(usd(one.amount))} {window}, {md(after)}"
-                f" after it{fits}"
-            )
+            left = f"{usd(one.before)} left of {usd(one.amount)} {window}, {after} after it"
+            st.caption(f"**{md(name)}** · {md(left)}{fits}")
             share = 1 - one.after / one.amount if one.amount else 1.0
             st.html(bars.gauge(share, f"{name}: {usd(one.after)} left after it"))
 
@@ -236,7 +228,7 @@ def _confirm(host: Host, info: CollectionInfo, quote: CorpusQuote, model: str | 
             paid = None if chosen.model.local else route
             exact = "" if cost is None else f"{exact_usd(cost)} at most. "
             options = access.only_editors(help=md(f"{exact}Expected to take {seconds(chosen.verdict.seconds)}."))
-            # Of what it says: a click that comes late, when the texts or the price are others, is a click on nothing.
+            # The key is of the label, so a late click, when texts or price have changed, has no effect.
             key = ticks.key("order", (label, paid))
             if st.button(md(label), type="primary", icon=":material/play_arrow:", key=key, **options):
                 _go(host, name, lambda: host.library.confirm(name, model=model, route=paid))
@@ -251,24 +243,24 @@ def _confirm(host: Host, info: CollectionInfo, quote: CorpusQuote, model: str | 
             key = ticks.key("overnight", (label,))
             if st.button(md(label), icon=":material/bedtime:", key=key, **access.only_editors()):
                 _go(host, name, both)
-        if info.new_documents and st.button("Discard them", icon=":material/delete:", **access.only_editors()):
-            with widgets.in_words():
+        if info.new_documents and st.button("Discard new files", icon=":material/delete:", **access.only_editors()):
+            with widgets.errors_shown():
                 gone = host.run(host.library.discard(name))
                 st.session_state.pop(f"reading {name}", None)
-                st.session_state["said"] = f"{plural(gone, 'file')} discarded; nothing was spent."
+                st.session_state["notice"] = f"{plural(gone, 'file')} discarded. Nothing was spent."
                 st.rerun()
 
 
 def _price(chosen: CorpusCandidate, route: str | None) -> tuple[int | None, int | None]:
-    """What it will likely cost by a route, and at most."""
+    """Its likely cost by a route, and the most it can cost."""
     if route == "batch" and chosen.batch_cost is not None:
         return chosen.batch_expected, chosen.batch_cost
     return chosen.verdict.expected, chosen.verdict.cost
 
 
 def _go(host: Host, name: str, start: Any) -> None:
-    """Confirm, and show the job."""
-    with widgets.in_words():
+    """Start the job, and show it."""
+    with widgets.errors_shown():
         host.run(start())
         st.session_state.pop(f"reading {name}", None)
         st.session_state["next tab"] = "Jobs"

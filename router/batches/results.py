@@ -1,58 +1,32 @@
 """The results of a batch: lines in any order, some doubled, unknown, nameless or missing, and what they come to.
 
 A line is one text, named by its digest, so that a result can go to no other text and needs no table to be understood
-after a restart. What was billed is reckoned line by line, as the provider does.
+after a restart. What was billed is computed line by line, as the provider does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 
 from router.domain.errors import BadReply
 from router.domain.kinds import BYTES_A_TOKEN
 from router.domain.usage import believe
-from router.domain.values import Model, Unit
+from router.domain.values import Model
 from router.providers.base import EmbedCall, Floats, check, read_json, to_reply
 from router.providers.batch import RemoteBatch
+from router.store.batches import BatchText, Settlement, line_price
 from router.tokens import MARKERS
 
-RECORD = np.dtype([("digest", "V32"), ("tokens", "<u4"), ("state", "u1")])
-"""A text of a batch as its row keeps it, 37 bytes."""
-Records = NDArray[np.void]
-OPEN, STORED = 0, 1
-"""States of a text: to be tried again (or not answered yet), in the cache. From 2 on it failed for good: the state
-is the number of the line in the row's `reason` that says why, counted from one."""
-MOST_REASONS = 250
 NO_RESULT = "finished by the provider, and no result given"
 MOST_TRIES = 3
 """Batches that a text is sent in before it is reported as failed."""
 GROUP = 256
 LONGEST_LINE = 1 << 20
 _PASSING = (408, 409, 425, 429)
-
-
-def to_records(units: Sequence[Unit]) -> bytes:
-    """The texts of a new batch, packed."""
-    records = np.zeros(len(units), dtype=RECORD)
-    records["digest"] = np.frombuffer(b"".join(u.digest for u in units), dtype="V32")
-    records["tokens"] = [u.tokens for u in units]
-    return records.tobytes()
-
-
-def from_bytes(packed: bytes) -> Records:
-    """The texts of a batch, unpacked."""
-    return np.frombuffer(packed, dtype=RECORD)
-
-
-def digests_of(records: Records) -> list[bytes]:
-    """Their digests, 32 bytes each."""
-    packed = records["digest"].tobytes()
-    return [packed[i : i + 32] for i in range(0, len(packed), 32)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,43 +41,16 @@ class Found:
     vectors: Floats = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settlement:
-    """What an ended batch comes to.
-
-    Attributes:
-        billed, unconfirmed: nanodollars; unconfirmed is for requests that the provider finished, and of which it
-            gave no result.
-        tokens: billed, as the provider said.
-        stored, failed: texts in the cache, and failed for good.
-        confirmed: True where every text is in the cache, and the provider said what it billed for each.
-        records: packed, with each text's state.
-        reason: a line on the batch, then one for each reason why a text failed for good.
-        doubt: why `unconfirmed` is that.
-    """
-
-    billed: int
-    unconfirmed: int
-    tokens: int
-    stored: int
-    failed: int
-    confirmed: bool = False
-    records: bytes = field(repr=False)
-    reason: str
-    doubt: str = NO_RESULT
-
-
 class Results:
     """Reads the result files of one batch."""
 
-    def __init__(self, name: str, model: Model, records: Records, price: Callable[[int], int]) -> None:
-        """`price` gives nanodollars, rounded up, for the tokens of one line."""
+    def __init__(self, name: str, model: Model, texts: Sequence[BatchText], made: float) -> None:
+        """`texts` in the order of the batch's lines; `made`: when it was, which sets its price, in epoch seconds."""
         self._name = name
         self._model = model
-        self._price = price
-        self._records = records
-        self._digests = digests_of(records)
-        self._index = {digest.hex(): i for i, digest in enumerate(self._digests)}
+        self._price = line_price(model, made)
+        self._texts = texts
+        self._index = {text.digest.hex(): i for i, text in enumerate(texts)}
         self._stored: set[int] = set()
         self._finished: set[int] = set()
         self._why: dict[int, tuple[str, bool]] = {}  # (reason, for good)
@@ -132,13 +79,13 @@ class Results:
         if not found:
             return None
         return Found(
-            digests=[self._digests[i] for i in found],
+            digests=[self._texts[i].digest for i in found],
             tokens=[self._said.get(i) or self._guess(i) for i in found],
             vectors=np.concatenate(list(found.values())),
         )
 
     def _guess(self, i: int) -> int:
-        bound = int(self._records["tokens"][i])
+        bound = self._texts[i].tokens
         return bound if self._model.tokenizer != "bytes" else 1 + max(0, bound - MARKERS) // BYTES_A_TOKEN
 
     def lost(self, remote: RemoteBatch) -> int:
@@ -151,32 +98,19 @@ class Results:
     def settle(self, remote: RemoteBatch, tries: Mapping[bytes, int]) -> Settlement:
         """What the batch comes to, all its files read. `tries`: earlier batches that a text was in, in vain."""
         for flaw in remote.flaws:
-            if flaw.line is not None and 0 < flaw.line <= len(self._digests):
+            if flaw.line is not None and 0 < flaw.line <= len(self._texts):
                 self._why[flaw.line - 1] = (f"{self._name} refused it: {flaw.message}", True)
         unseen = self._unseen()
         lost = self.lost(remote)
-        most = sorted((self._price(int(self._records["tokens"][i])) for i in unseen), reverse=True)
+        most = sorted((self._price(self._texts[i].tokens) for i in unseen), reverse=True)
         unconfirmed = sum(most[:lost])
         if lost and remote.tokens is not None:  # the sum that the provider gives may be more than was held
             unconfirmed = max(unconfirmed, self._price(max(0, remote.tokens - self._tokens)) + lost - 1)
         unconfirmed += self._beyond
-        silence = _silence(self._name, remote)
-        reasons: dict[str, int] = {}
-        states = np.zeros(len(self._digests), dtype=np.uint8)
-        states[list(self._stored)] = STORED
-        for i, digest in enumerate(self._digests):
-            if i in self._stored:
-                continue
-            why, for_good = self._why.get(i, (silence, False))
-            if for_good or tries.get(digest, 0) + 1 >= MOST_TRIES:
-                if len(reasons) >= MOST_REASONS:
-                    why = "It failed, for one of many different reasons."
-                states[i] = reasons.setdefault(" ".join(why.split()), len(reasons) + 2)
-        records = self._records.copy()
-        records["state"] = states
-        failed = int((states > STORED).sum())
-        again = len(states) - len(self._stored) - failed
-        words = [f"{remote.status}: {len(self._stored):,} of {len(states):,} texts embedded"]
+        texts = self._outcomes(tries, _silence(self._name, remote))
+        failed = sum(text.state == "failed" for text in texts)
+        again = len(texts) - len(self._stored) - failed
+        words = [f"{remote.status}: {len(self._stored):,} of {len(texts):,} texts embedded"]
         words += [f"{failed:,} failed"] if failed else []
         words += [f"{again:,} to be sent again"] if again else []
         words += (
@@ -188,24 +122,35 @@ class Results:
             billed=self._billed,
             unconfirmed=unconfirmed,
             tokens=self._tokens,
-            stored=len(self._stored),
-            failed=failed,
-            confirmed=len(self._stored) == len(self._said) == len(states),
-            records=records.tobytes(),
-            reason="\n".join(["; ".join(words), *reasons]),
+            confirmed=len(self._stored) == len(self._said) == len(texts),
+            texts=texts,
+            reason="; ".join(words),
             doubt=self._doubt if self._beyond and not lost else NO_RESULT,
         )
 
     def give_up(self, tries: Mapping[bytes, int]) -> Settlement:
         """What a batch comes to that its provider does not know: all of it may have been billed."""
         lost = RemoteBatch(
-            id="", key="", status="lost", input_file="", files=(), completed=len(self._digests), tokens=None, flaws=(),
+            id="", key="", status="lost", input_file="", files=(), completed=len(self._texts), tokens=None, flaws=(),
             created=0.0,
         )  # fmt: skip
         return replace(self.settle(lost, tries), doubt="its batch cannot be found at the provider")
 
+    def _outcomes(self, tries: Mapping[bytes, int], silence: str) -> list[BatchText]:
+        """The texts as the batch leaves them; `silence` is why one has no result where nothing is said of it."""
+        texts: list[BatchText] = []
+        for i, text in enumerate(self._texts):
+            why, for_good = self._why.get(i, (silence, False))
+            if i in self._stored:
+                texts.append(text._replace(state="stored"))
+            elif for_good or tries.get(text.digest, 0) + 1 >= MOST_TRIES:
+                texts.append(text._replace(state="failed", reason=" ".join(why.split())))
+            else:
+                texts.append(text)
+        return texts
+
     def _unseen(self) -> list[int]:
-        return [i for i in range(len(self._digests)) if i not in self._finished and i not in self._why]
+        return [i for i in range(len(self._texts)) if i not in self._finished and i not in self._why]
 
     def _take(self, data: dict[str, Any]) -> tuple[int, Floats] | None:
         """The vector of a result line, or None; what it says is noted."""
@@ -230,11 +175,11 @@ class Results:
             self._why[i] = (bad.message, False)
             return None
         finally:
-            self._book(i, said)
+            self._charge(i, said)
 
-    def _book(self, i: int, said: int | None) -> None:
+    def _charge(self, i: int, said: int | None) -> None:
         """Add what a line was billed; its text is not at hand, so that what was held is all that is believed."""
-        held = int(self._records["tokens"][i])
+        held = self._texts[i].tokens
         believed = believe(said, texts=1, held=held, most=held)
         settled = self._price(believed.tokens)
         self._billed += settled

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from router import tokens
 from router.batches.results import MOST_TRIES
-from router.batches.rows import BatchRows, line_price
+from router.config import Endpoint
 from router.domain.values import Model, Unit
-from router.engine import Router
+from router.pipeline.estimates import Estimates
 from router.providers.batch import MOST_BYTES, MOST_LINES, request_line
+from router.store.batches import line_price
 from router.store.entries import claim_kind
+from router.store.ledger import Ledger
 
 BLOCK = 1_000
 
@@ -57,17 +59,17 @@ WHOLE = Limits()
 
 
 def gather(
-    router: Router, rows: BatchRows, job: BatchJob, model: Model, misses: Misses, limits: Limits
-) -> tuple[list[Unit], int]:
+    ledger: Ledger, estimates: Estimates, endpoint: Endpoint, model: Model, misses: Misses, *, policy: str,
+    tried: Mapping[bytes, int], limits: Limits,
+) -> tuple[list[Unit], int]:  # fmt: skip
     """Texts for one batch, at least one if there is any, and how many were passed over because others pay for them.
 
-    Tokens are counted here, with the model's own tokenizer: a hold must be the most that a line can cost.
+    Tokens are counted here, with the model's own tokenizer: a hold must be the most that a line can cost. `tried` says
+    how many batches a text was in, in vain.
     """
-    endpoint = router.settings.endpoints[model.provider]
-    price = line_price(model, router.clock())
+    price = line_price(model, ledger.clock())
     kind = claim_kind(model, "document")
-    tried = rows.tries(job.id)
-    room = room_of(router, job.policy)
+    room = min((state.left for state in ledger.states(policy) if state.budget.hard), default=None)
     units: dict[bytes, Unit] = {}
     seen: set[bytes] = set()
     size = money = waiting = 0
@@ -76,13 +78,12 @@ def gather(
         if not block:
             break
         seen.update(c.digest for c in block)
-        busy = router.ledger.busy(kind, [c.digest for c in block])
+        busy = ledger.busy(kind, [c.digest for c in block])
         waiting += len(busy)
         free = [c for c in block if c.digest not in busy and 0 <= tried.get(c.digest, 0) < MOST_TRIES]
         texts = [c.text for c in free]
         counts = tokens.count_for(model, "document", texts)
-        estimates = router.estimates.of(model, "document", texts, counts)
-        for chunk, count, estimate in zip(free, counts, estimates, strict=True):
+        for chunk, count, estimate in zip(free, counts, estimates.of(model, "document", texts, counts), strict=True):
             size += len(request_line(endpoint, model, chunk.digest.hex(), chunk.text))
             money += price(count)
             if units and (size > limits.bytes or (room is not None and money > room)):
@@ -91,15 +92,8 @@ def gather(
     return list(units.values()), waiting
 
 
-def room_of(router: Router, policy: str) -> int | None:
-    """Nanodollars that the tightest hard budget over a policy still takes at once; None where there is none."""
-    hard = [state for state in router.ledger.states(policy) if state.budget.hard]
-    return min((s.budget.amount if s.budget.window == "request" else s.left for s in hard), default=None)
-
-
-def write_file(router: Router, path: Path, model: Model, units: Sequence[Unit]) -> None:
+def write_file(path: Path, endpoint: Endpoint, model: Model, units: Sequence[Unit]) -> None:
     """The input file of a batch."""
-    endpoint = router.settings.endpoints[model.provider]
     path.parent.mkdir(exist_ok=True)
     with path.open("wb") as out:
         for unit in units:

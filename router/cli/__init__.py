@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from router.cli import budget, collections, demo, doctor, embed, jobs, policy, quote, sandbox, spend
+from router.cli import budget, collections, demo, doctor, embed, jobs, pages, policy, quote, sandbox, spend
 from router.cli.shell import Shell
 
 __all__ = ["app"]
@@ -17,7 +17,16 @@ app = typer.Typer(
     help="Vectors from the cache, a local model or a paid API, by a quality and budget policy. "
     "Exit codes: 0 done, 1 failed, 2 wrong use, 3 refused by a policy or a budget.",
 )
-for command in (embed.embed, quote.quote, spend.spend, budget.pay, doctor.doctor, sandbox.sandbox, demo.demo):
+for command in (
+    embed.embed,
+    quote.quote,
+    spend.spend,
+    budget.pay,
+    doctor.doctor,
+    pages.app,
+    sandbox.sandbox,
+    demo.demo,
+):
     app.command()(command)
 app.add_typer(policy.policy_app, name="policy")
 app.add_typer(budget.budget_app, name="budget")

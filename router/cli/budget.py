@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from router.engine import Router
 
 budget_app = typer.Typer(no_args_is_help=True, help="The account budget, over all policies together.")
-ACCOUNT = "account"
 
 
 def parse_budgets(texts: Sequence[str]) -> tuple[Budget, ...]:
@@ -64,9 +64,8 @@ def tell_states(states: Sequence[BudgetState]) -> None:
     table(("over", "budget", "used", "left", "resets"), rows, right=(2, 3))
 
 
-async def _account(router: Router) -> tuple[tuple[BudgetState, ...], str, bool]:
-    states = tuple(s for s in router.ledger.states("default") if s.owner == ACCOUNT)
-    return states, router.policies.account_zone(), router.policies.paid_enabled()
+def _account(router: Router) -> tuple[tuple[BudgetState, ...], str, bool]:
+    return router.budgets(), router.policies.account_zone(), router.policies.paid_enabled()
 
 
 def _answer(states: Sequence[BudgetState], timezone: str, paid: bool, as_json: bool) -> None:
@@ -86,7 +85,7 @@ def _answer(states: Sequence[BudgetState], timezone: str, paid: bool, as_json: b
 @budget_app.command("show")
 def show_budget(as_json: Json = False) -> None:
     """The account budget, and what is left of it."""
-    _answer(*with_router(_account), as_json)
+    _answer(*with_router(lambda router: asyncio.to_thread(_account, router)), as_json)
 
 
 @budget_app.command("set", context_settings={"ignore_unknown_options": True})
@@ -102,7 +101,7 @@ def set_budget(
 
     async def work(router: Router) -> tuple[tuple[BudgetState, ...], str, bool]:
         await router.policies.set_account_budgets(budgets, timezone)
-        return await _account(router)
+        return await asyncio.to_thread(_account, router)
 
     _answer(*with_router(work), as_json)
 
@@ -114,11 +113,7 @@ def pay(
     """The kill switch: `off` stops all paid calls, of every process on this data folder, from the next one on."""
     if state not in ("on", "off"):
         raise BadInput(f"Paid calls cannot be '{state}'.", "Say on or off.")
-
-    async def work(router: Router) -> None:
-        await router.policies.set_paid(state == "on")
-
-    with_router(work)
+    with_router(lambda router: router.policies.set_paid(state == "on"))
     if as_json:
         emit({"paid": state == "on"})
     else:

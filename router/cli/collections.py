@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shlex
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,9 +20,10 @@ from router.cli.corpus import (
     tell_added,
     tell_plan,
 )
-from router.cli.embed import IdColumn, ModelId, PolicyName, Replace, TextColumns, check_out
-from router.cli.jobs import job_as_json, with_library
+from router.cli.jobs import job_as_json
+from router.cli.options import IdColumn, ModelId, PolicyName, Replace, TextColumns, check_out
 from router.cli.output import Json, emit, say, table
+from router.cli.shell import with_library
 from router.domain.errors import BadInput
 from router.domain.money import show, to_json
 from router.ingest.columns import Columns
@@ -30,9 +32,7 @@ if TYPE_CHECKING:
     from router.ingest.file_report import FileReport
     from router.jobs.quote import CorpusQuote
     from router.library import CollectionInfo, Library
-    from router.search.search import SearchResult
     from router.store.jobs import Job
-    from router.store.models import DocumentRow
 
 collections_app = typer.Typer(no_args_is_help=True, help="Named documents, embedded in one space and searched.")
 Name = Annotated[str, typer.Argument(help="Of the collection.")]
@@ -43,11 +43,7 @@ _STATES = {"adding": "being read", "added": "not confirmed", "ready": "ready", "
 @collections_app.command("list")
 def list_collections(as_json: Json = False) -> None:
     """All collections."""
-
-    async def work(library: Library) -> list[CollectionInfo]:
-        return library.collections()
-
-    found = with_library(work)
+    found = with_library(lambda library: asyncio.to_thread(library.collections))
     if as_json:
         emit({"collections": [_info(info) for info in found]})
         return
@@ -121,11 +117,7 @@ def add(
 @collections_app.command("documents")
 def documents(name: Name, as_json: Json = False) -> None:
     """The documents of a collection, by name."""
-
-    async def work(library: Library) -> list[DocumentRow]:
-        return library.documents(name, limit=-1)
-
-    found = with_library(work)
+    found = with_library(lambda library: asyncio.to_thread(library.documents, name, limit=-1))
     if as_json:
         emit({"documents": [
             {"name": row.name, "state": row.state, "chunks": row.chunks, "skipped": row.skipped, "bytes": row.bytes,
@@ -153,11 +145,7 @@ def remove(
     as_json: Json = False,
 ) -> None:
     """Delete documents of a collection. Their vectors stay in the cache: adding them again costs nothing."""
-
-    async def work(library: Library) -> int:
-        return await library.delete_documents(name, names, vectors=vectors)
-
-    with_library(work)
+    with_library(lambda library: library.delete_documents(name, names, vectors=vectors))
     if as_json:
         emit({"deleted": names})
     else:
@@ -172,11 +160,7 @@ def search(
     as_json: Json = False,
 ) -> None:
     """The chunks nearest to a query, by exact cosine."""
-
-    async def work(library: Library) -> SearchResult:
-        return await library.search(name, query, k=k)
-
-    found = with_library(work)
+    found = with_library(lambda library: library.search(name, query, k=k))
     if as_json:
         emit({
             "hits": [
@@ -205,11 +189,7 @@ def export(
 ) -> None:
     """Write the vectors of a collection to a file."""
     check_out(out)
-
-    async def work(library: Library) -> int:
-        return await library.export(name, out, with_text=with_text)
-
-    written = with_library(work)
+    written = with_library(lambda library: library.export(name, out, with_text=with_text))
     if as_json:
         emit({"written": written, "out": str(out)})
     else:
@@ -225,11 +205,7 @@ def delete(
     as_json: Json = False,
 ) -> None:
     """Delete a collection with its documents and chunks."""
-
-    async def work(library: Library) -> None:
-        await library.delete(name, vectors=vectors)
-
-    with_library(work)
+    with_library(lambda library: library.delete(name, vectors=vectors))
     if as_json:
         emit({"deleted": name})
     else:

@@ -9,10 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from router.cli.jobs import job_as_json, run_jobs, tell_job, with_library
-from router.cli.output import emit, named, say, table, warn
-from router.cli.quote import usd_or_none, verdict_as_json
-from router.cli.shell import FAILED, WRONG_USE
+from router.cli.jobs import job_as_json, run_jobs, tell_job
+from router.cli.output import emit, named, say, table, usd_or_none, verdict_as_json, warn
+from router.cli.shell import FAILED, WRONG_USE, with_library
 from router.domain.errors import BadInput, Refused
 from router.domain.money import show_likely, to_json
 from router.domain.values import Refusal
@@ -193,14 +192,7 @@ async def price(
             if there is None:
                 await scratch.create(name, policy=policy, model=model)
             else:
-                own = there.collection
-                made = await scratch.corpora.create(
-                    name, policy=own.policy, tokenizer=own.tokenizer, chunk_tokens=own.chunk_tokens, overlap=own.overlap
-                )
-                if (g := there.active) is not None:
-                    await scratch.corpora.add_generation(
-                        made.id, model=g.model, space=g.space, dimensions=g.dimensions, state="active"
-                    )
+                await scratch.create_like(there)
             reports = await scratch.add_files(
                 name, files, columns={"": columns}, txt_lines=True, estimated=tell_estimate
             )

@@ -5,21 +5,19 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from router.cli.output import say
+from router.cli.pages import Port, streamlit
 
-ROOT = Path(__file__).resolve().parents[2]
 DEMO_DATA = "demo-data"
 
 
-def demo(port: Annotated[int, typer.Option(min=1, max=65535, help="Of the app.")] = 8501) -> None:
+def demo(port: Port = 8501) -> None:
     """Start the app and the sandbox together; every page is marked as a demo. No key and no money is used."""
     from router.demo import write
     from router.sandbox import Sandbox
@@ -30,9 +28,8 @@ def demo(port: Annotated[int, typer.Option(min=1, max=65535, help="Of the app.")
         write(data, now=time.time())
     say("Starting the stand-in for the paid providers ...")
     with Sandbox(vectors="model") as sandbox:
-        command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
         # A group of its own: a Ctrl-C reaches it once, through us.
-        child = subprocess.Popen(command, cwd=ROOT, env=environment(os.environ, sandbox.environment), process_group=0)
+        child = subprocess.Popen(streamlit(port), env=environment(os.environ, sandbox.environment), process_group=0)
         stopped = False
 
         def stop(*_: object) -> None:

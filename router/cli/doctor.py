@@ -1,4 +1,4 @@
-"""`doctor`: what is installed, configured and reachable, and whether the books are whole."""
+"""`doctor`: what is installed, configured and reachable, and whether the databases are sound."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _examine(reach: bool) -> Iterator[Check]:
     yield from _providers(settings, reach)
     yield from _folder(settings.data)
     yield from _files(settings.data)
-    yield from _books(settings.data)
+    yield from _databases(settings.data)
 
 
 # ---- the machine -------------------------------------------------------------------------------
@@ -245,66 +245,46 @@ def _files(data: Path) -> Iterator[Check]:
     yield Check(name="rights", status="warning" if others else "ok", detail=detail)
 
 
-# ---- the books ---------------------------------------------------------------------------------
+# ---- money and vectors -------------------------------------------------------------------------
 
 
-def _books(data: Path) -> Iterator[Check]:
+def _databases(data: Path) -> Iterator[Check]:
     from router.engine import Router
 
-    async def work() -> list[Check]:
+    async def look() -> list[Check]:
         async with Router.open(data) as router:
-            return [*_pragmas(router), _integrity(router), _vectors(router), *_money(router), *_expected(router)]
+            return await asyncio.to_thread(lambda: [*_stored(data), *_money(router), *_expected(router)])
 
     try:
-        yield from asyncio.run(work())
+        yield from asyncio.run(look())
     except RouterError as error:
         yield Check(name="databases", status="wrong", detail=str(error))
 
 
-def _pragmas(router: Router) -> Iterator[Check]:
-    for database in (router.database, router.cache.database):
-        conn = database.reader()
-        (mode,) = conn.execute("PRAGMA journal_mode").fetchone()
-        (level,) = conn.execute("PRAGMA synchronous").fetchone()
-        good = (mode, level) == ("wal", 2)
-        words = {0: "OFF", 1: "NORMAL", 2: "FULL", 3: "EXTRA"}.get(level, str(level))
+def _stored(data: Path) -> Iterator[Check]:
+    """How the databases are written, whether every balance is right, and which vectors were found damaged."""
+    from router.store.check import damaged_vectors, durability, unbalanced
+
+    for name in ("router.db", "vectors.db"):
+        mode, level = durability(data / name)
+        size = (data / name).stat().st_size / (1 << 20)
         yield Check(
-            name=database.path.name,
-            status="ok" if good else "wrong",
-            detail=f"journal_mode={mode}, synchronous={words}, {database.path.stat().st_size / (1 << 20):.1f} MiB",
+            name=name,
+            status="ok" if (mode, level) == ("wal", "FULL") else "wrong",
+            detail=f"journal_mode={mode}, synchronous={level}, {size:.1f} MiB",
         )
-
-
-def _integrity(router: Router) -> Check:
-    """Whether router.db is sound, and every balance the sum of its entries, seen at one moment."""
-    from router.store.balances import balances, fold
-
-    conn = router.database.reader()
-    (found,) = conn.execute("PRAGMA quick_check(1)").fetchone()
-    if found != "ok":
-        return Check(name="integrity", status="wrong", detail=f"router.db is damaged: {found}; restore a backup")
-    conn.execute("BEGIN")
-    try:
-        kept, reckoned = balances(conn), fold(conn)
-    finally:
-        conn.execute("ROLLBACK")
-    nothing = (0, 0, 0)
-    broken = [s for s in {*kept, *reckoned} if kept.get(s, nothing) != reckoned.get(s, nothing)]
-    if broken:
-        owner, window, _ = min(broken)
+    if broken := unbalanced(data / "router.db"):
+        owner, window, _ = broken[0]
         detail = f"{len(broken):,} balances are not the sum of their entries, such as {owner}'s for the {window}"
-        return Check(name="integrity", status="wrong", detail=detail)
-    return Check(name="integrity", status="ok", detail="every balance is the sum of its entries")
-
-
-def _vectors(router: Router) -> Check:
-    """What was found damaged since the cache was made."""
-    found = router.cache.damages()
-    if not found:
-        return Check(name="cached vectors", status="ok", detail="none was ever found damaged")
-    which = ", ".join(f"{count:,} of {model or 'an unknown model'}" for model, count in found.items())
-    detail = f"found damaged, removed and made again when asked for: {which}; check the disk"
-    return Check(name="cached vectors", status="warning", detail=detail)
+        yield Check(name="integrity", status="wrong", detail=detail)
+    else:
+        yield Check(name="integrity", status="ok", detail="every balance is the sum of its entries")
+    if found := damaged_vectors(data / "vectors.db"):
+        which = ", ".join(f"{count:,} of {model or 'an unknown model'}" for model, count in found.items())
+        detail = f"found damaged, removed and made again when asked for: {which}; check the disk"
+        yield Check(name="cached vectors", status="warning", detail=detail)
+    else:
+        yield Check(name="cached vectors", status="ok", detail="none was ever found damaged")
 
 
 def _money(router: Router) -> Iterator[Check]:
@@ -320,7 +300,7 @@ def _money(router: Router) -> Iterator[Check]:
 
 def _expected(router: Router) -> Iterator[Check]:
     """How far the expected cost was from the bill, for models whose tokenizer is not at hand."""
-    errors = router.estimates.errors()
+    errors = router.token_errors()
     if not errors:
         detail = "nothing was learned yet: for Voyage, Cohere and their like it rests on the catalog's ratios"
         yield Check(name="expected cost", status="ok", detail=detail)

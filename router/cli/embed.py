@@ -2,56 +2,40 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from router.cli.corpus import embed_into
+from router.cli.options import (
+    Dimensions,
+    Files,
+    IdColumn,
+    LongTextsName,
+    ModelId,
+    PolicyName,
+    Replace,
+    RoleName,
+    TextColumns,
+    check_out,
+    long_texts_of,
+    some,
+)
 from router.cli.output import Json, emit, named, progress, say, warn
-from router.cli.rows import Texts, read_files
+from router.cli.rows import Texts, problems_of, read_files, tell_rows
 from router.cli.shell import FAILED, WRONG_USE, with_router
 from router.domain.errors import BadInput, Refused, RouterError
 from router.domain.money import show, to_json
-from router.domain.policy import LONG_TEXTS
-from router.domain.values import LongTexts, Role
+from router.domain.values import Role
 from router.ingest.columns import Columns
 
 if TYPE_CHECKING:
     from router.engine import Router
     from router.pipeline.results import Result
 
-VECTOR_FILES = (".parquet", ".npz", ".jsonl")
 _BLOCK = 4096  # rows written at once
-
-Files = Annotated[
-    list[Path] | None,
-    typer.Argument(
-        metavar="FILE",
-        help=".txt (a text a line), .jsonl, .csv, .parquet, .md, .pdf, .docx, .html, .eml and more; folders, zips.",
-    ),
-]
-PolicyName = Annotated[str, typer.Option("--policy", help="The policy that decides.")]
-ModelId = Annotated[str | None, typer.Option("--model", metavar="PROVIDER/NAME", help="Use this model's space.")]
-RoleName = Annotated[
-    str, typer.Option("--role", metavar="document|query", help="Some models embed the two differently.")
-]
-Dimensions = Annotated[int | None, typer.Option("--dimensions", help="Fewer than the model's full size.")]
-LongTextsName = Annotated[
-    str | None, typer.Option("--long-texts", metavar="split|refuse|cut", help="Instead of the policy's own.")
-]
-
-
-TextColumns = Annotated[
-    list[str] | None,
-    typer.Option("--text-column", metavar="NAME", help="Of tables and JSON; again for several, a.b for nested keys."),
-]
-IdColumn = Annotated[str | None, typer.Option("--id-column", metavar="NAME", help="Of tables and JSON.")]
-
-Replace = Annotated[
-    bool, typer.Option("--replace", help="Documents may take the place of others of their name, from another folder.")
-]
 
 
 def embed(
@@ -82,8 +66,6 @@ def embed(
     if collection is not None:
         if role != "document" or long is not None:
             raise BadInput("A collection has a role and a policy of its own.", "Leave --role and --long-texts out.")
-        from router.cli.corpus import embed_into
-
         raise typer.Exit(
             embed_into(collection, files or [], policy, model, dimensions, columns, replace, out, with_text, as_json)
         )
@@ -112,73 +94,6 @@ def embed(
     else:
         _tell(rows, result, out)
     raise typer.Exit(_exit_code(rows, result.problems))
-
-
-def some(files: Sequence[Path] | None) -> Sequence[Path]:
-    """The files of a command.
-
-    Raises:
-        BadInput: none is given.
-    """
-    if not files:
-        raise BadInput("There is no FILE.", "Give one or several, or --collection NAME.")
-    return files
-
-
-def long_texts_of(name: str | None) -> LongTexts | None:
-    """The option's value as the engine wants it.
-
-    Raises:
-        BadInput: another word.
-    """
-    for choice in (None, *LONG_TEXTS):
-        if choice == name:
-            return choice
-    raise BadInput(f"--long-texts cannot be '{name}'.", f"Choose one of: {', '.join(LONG_TEXTS)}.")
-
-
-def check_out(out: Path, *files: Path) -> None:
-    """Find out before anything is spent whether the vectors could be written.
-
-    Raises:
-        BadInput: they could not.
-    """
-    if out.suffix.lower() not in VECTOR_FILES:
-        raise BadInput(f"Vectors cannot be written as '{out.name}'.", f"End its name in {' or '.join(VECTOR_FILES)}.")
-    if not out.parent.is_dir():
-        raise BadInput(f"There is no folder {out.parent}.", "Create it first.")
-    if out.is_dir() or not os.access(out.parent, os.W_OK):
-        raise BadInput(f"{out} cannot be written.", "Choose another place.")
-    if out.exists() and any(file.exists() and out.samefile(file) for file in files):
-        raise BadInput(f"{out} is the file to read.", "Write the vectors to another one.")
-
-
-def reason_of(position: int, error: RouterError) -> str:
-    """Why a text was refused; the engine counts texts, and a file has rows, so its number is left out."""
-    number = f"Text {position + 1} "
-    return f"It {text.removeprefix(number)}" if (text := str(error)).startswith(number) else text
-
-
-def problems_of(rows: Texts, problems: Mapping[int, RouterError]) -> list[dict[str, object]]:
-    """Each refused row with its id, the line that it begins on (0 for a file as a whole), and the reason."""
-    return [{"id": one.id, "row": one.line, "reason": one.reason} for one in rows.broken] + [
-        {"id": rows.ids[at], "row": rows.lines[at], "reason": reason_of(at, error)} for at, error in problems.items()
-    ]
-
-
-def tell_rows(rows: Texts, problems: Mapping[int, RouterError]) -> None:
-    """The same for people, on stderr, with the empty rows."""
-    if rows.skipped:
-        one = len(rows.skipped) == 1
-        warn(f"{len(rows.skipped):,} row{' is' if one else 's are'} empty and skipped: {named(rows.skipped)}")
-    for note in rows.notes:
-        warn(note)
-    for broken in rows.broken:
-        warn(f"line {broken.line} (id {broken.id}): {broken.reason}" if broken.line else broken.reason)
-    if rows.refused > len(rows.broken):
-        warn(f"... and {rows.refused - len(rows.broken):,} more.")
-    for at, error in problems.items():
-        warn(f"line {rows.lines[at]} (id {rows.ids[at]}): {reason_of(at, error)}")
 
 
 def _write(out: Path, rows: Texts, result: Result, with_text: bool) -> None:

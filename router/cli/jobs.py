@@ -2,39 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from router.cli.output import Json, emit, progress, say, table
-from router.cli.shell import FAILED, with_router
+from router.cli.shell import FAILED, with_library
 from router.domain.money import show, to_json
 
 if TYPE_CHECKING:
-    from router.engine import Router
     from router.library import Library
     from router.store.jobs import Job
 
-T = TypeVar("T")
 jobs_app = typer.Typer(no_args_is_help=True, help="Jobs that embed collections.")
 Number = Annotated[int, typer.Argument(metavar="ID", help="As `jobs list` shows it.")]
 POLL_S = 0.5
-
-
-def with_library(work: Callable[[Library], Awaitable[T]]) -> T:
-    """Open the data folder and its collections, do the work, close both."""
-    from router.library import Library
-
-    async def run(router: Router) -> T:
-        library = Library(router)
-        try:
-            return await work(library)
-        finally:
-            await library.aclose()
-
-    return with_router(run)
 
 
 def job_as_json(job: Job) -> dict[str, object]:
@@ -73,17 +58,13 @@ async def run_jobs(library: Library, number: int | None = None) -> None:
 
     Another program on the same data folder may be running it: then it is waited for.
     """
-    import asyncio
-
-    from router.jobs.worker import Worker
-
-    worker = Worker(library.router, library.corpora, library.jobs, only=number)
+    worker = library.worker(only=number)
     running = asyncio.ensure_future(worker.run_all())
     try:
         with progress("Embedding") as report:
             while True:
                 await asyncio.wait([running], timeout=POLL_S)
-                job = None if number is None else library.job(number)
+                job = None if number is None else await asyncio.to_thread(library.job, number)
                 if job is not None:
                     report(job.done + job.failed, job.total)
                 if running.done():
@@ -100,11 +81,7 @@ async def run_jobs(library: Library, number: int | None = None) -> None:
 @jobs_app.command("list")
 def list_jobs(as_json: Json = False) -> None:
     """All jobs, the newest first."""
-
-    async def work(library: Library) -> list[Job]:
-        return library.jobs.all()
-
-    found = with_library(work)
+    found = with_library(lambda library: asyncio.to_thread(library.list_jobs))
     if as_json:
         emit({"jobs": [job_as_json(job) for job in found]})
         return
@@ -123,7 +100,7 @@ def list_jobs(as_json: Json = False) -> None:
             j.route,
         )
         for j in found
-    ]
+    ]  # fmt: skip
     table(("id", "collection", "state", "texts", "failed", "spent", "model", "route"), rows, right=(0, 3, 4, 5))
     for job in found:
         if job.open and job.reason:
@@ -134,10 +111,10 @@ def list_jobs(as_json: Json = False) -> None:
 def show_job(number: Number, as_json: Json = False) -> None:
     """One job, with the texts that failed."""
 
-    async def work(library: Library) -> tuple[Job, list[tuple[str, str]]]:
+    def read(library: Library) -> tuple[Job, list[tuple[str, str]]]:
         return library.job(number), [(chunk.key, why) for chunk, why in library.failures(number)]
 
-    job, failures = with_library(work)
+    job, failures = with_library(lambda library: asyncio.to_thread(read, library))
     if as_json:
         emit({**job_as_json(job), "failures": [{"chunk": key, "reason": why} for key, why in failures]})
         return
@@ -146,7 +123,7 @@ def show_job(number: Number, as_json: Json = False) -> None:
         say(f"failed    {key}: {why}")
 
 
-def _ask(what: Callable[[Library], Awaitable[Job]], as_json: bool) -> None:
+def _change(what: Callable[[Library], Awaitable[Job]], as_json: bool) -> None:
     job = with_library(what)
     if as_json:
         emit(job_as_json(job))
@@ -157,25 +134,25 @@ def _ask(what: Callable[[Library], Awaitable[Job]], as_json: bool) -> None:
 @jobs_app.command()
 def pause(number: Number, as_json: Json = False) -> None:
     """Let a job rest until it is resumed."""
-    _ask(lambda library: library.pause(number), as_json)
+    _change(lambda library: library.pause(number), as_json)
 
 
 @jobs_app.command()
 def resume(number: Number, as_json: Json = False) -> None:
     """Go on with a job that is paused or waits, at today's price."""
-    _ask(lambda library: library.resume(number), as_json)
+    _change(lambda library: library.resume(number), as_json)
 
 
 @jobs_app.command()
 def cancel(number: Number, as_json: Json = False) -> None:
     """End a job. What it made stays."""
-    _ask(lambda library: library.cancel(number), as_json)
+    _change(lambda library: library.cancel(number), as_json)
 
 
 @jobs_app.command()
 def retry(number: Number, as_json: Json = False) -> None:
     """Try the texts of a job that failed again."""
-    _ask(lambda library: library.retry(number), as_json)
+    _change(lambda library: library.retry(number), as_json)
 
 
 @jobs_app.command("work")
@@ -185,14 +162,10 @@ def work_jobs(
     """Run jobs here, without the pages, until interrupted."""
 
     async def work(library: Library) -> list[Job]:
-        import asyncio
-
-        from router.jobs.worker import Worker
-
         if once:
             await run_jobs(library)
-            return library.jobs.all(open_only=True)
-        worker = Worker(library.router, library.corpora, library.jobs)
+            return await asyncio.to_thread(library.list_jobs, open_only=True)
+        worker = library.worker()
         worker.start()
         say("Working on jobs; Ctrl-C ends it, and jobs go on where they were.")
         try:

@@ -10,9 +10,14 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from router.domain.money import to_json
+
+if TYPE_CHECKING:
+    from router.domain.values import Verdict
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines.")]
 Report = Callable[[int, int], None]
@@ -47,6 +52,28 @@ def named(ids: Sequence[str]) -> str:
     """Ids for people: the first ones by name, the rest by number."""
     more = len(ids) - _MOST_NAMED
     return ", ".join(ids[:_MOST_NAMED]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def usd_or_none(cost: int | None) -> str | None:
+    """A cost for machines; None where the price is unknown."""
+    return None if cost is None else to_json(cost)
+
+
+def verdict_as_json(verdict: Verdict, cost: int | None, expected: int | None) -> dict[str, object]:
+    """A candidate of any quote, for machines; the most and the likely cost are those of what is not cached."""
+    return {
+        "model": verdict.model.id,
+        "space": verdict.model.space,
+        "quality": verdict.quality,
+        "cached": verdict.cached,
+        "expected_usd": usd_or_none(expected),
+        "cost_usd": usd_or_none(cost),
+        "seconds": round(verdict.seconds, 3),
+        "eligible": verdict.eligible,
+        "reason": verdict.reason,
+        "legacy": verdict.model.legacy,
+        "retires": verdict.model.retires and verdict.model.retires.isoformat(),
+    }
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> None:

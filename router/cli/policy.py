@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -88,11 +89,7 @@ def set_policy(
 @policy_app.command("list")
 def list_policies(as_json: Json = False) -> None:
     """Every policy."""
-
-    async def work(router: Router) -> list[Policy]:
-        return router.policies.all()
-
-    policies = with_router(work)
+    policies = with_router(lambda router: asyncio.to_thread(router.policies.all))
     if as_json:
         emit({"policies": [to_dict(p) for p in policies]})
         return
@@ -114,10 +111,10 @@ def list_policies(as_json: Json = False) -> None:
 def show_policy(name: Name, as_json: Json = False) -> None:
     """One policy, and what is left of every budget over it."""
 
-    async def work(router: Router) -> tuple[Policy, tuple[BudgetState, ...]]:
-        return router.policies.get(name), router.ledger.states(name)
+    def read(router: Router) -> tuple[Policy, tuple[BudgetState, ...]]:
+        return router.policies.get(name), router.budgets(name)
 
-    policy, states = with_router(work)
+    policy, states = with_router(lambda router: asyncio.to_thread(read, router))
     if as_json:
         emit({**to_dict(policy), "states": [state_as_json(state) for state in states]})
     else:
@@ -127,12 +124,8 @@ def show_policy(name: Name, as_json: Json = False) -> None:
 
 @policy_app.command("delete")
 def delete_policy(name: Name, as_json: Json = False) -> None:
-    """End a policy. What it spent stays in the books."""
-
-    async def work(router: Router) -> None:
-        await router.policies.delete(name)
-
-    with_router(work)
+    """Delete a policy. What it spent stays in the ledger."""
+    with_router(lambda router: router.policies.delete(name))
     if as_json:
         emit({"deleted": name})
     else:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from router.cli.embed import (
+from router.cli.corpus import quote_into
+from router.cli.options import (
     Dimensions,
     Files,
     IdColumn,
@@ -16,21 +17,17 @@ from router.cli.embed import (
     RoleName,
     TextColumns,
     long_texts_of,
-    problems_of,
     some,
-    tell_rows,
 )
-from router.cli.output import Json, emit, say, table
-from router.cli.rows import read_files
+from router.cli.output import Json, emit, say, table, usd_or_none, verdict_as_json
+from router.cli.rows import problems_of, read_files, tell_rows
 from router.cli.shell import WRONG_USE, with_router
 from router.domain.errors import BadInput, Refused
-from router.domain.money import show, to_json
+from router.domain.money import show
 from router.domain.values import Refusal, Role
 from router.ingest.columns import Columns
 
 if TYPE_CHECKING:
-    from router.domain.values import Verdict
-    from router.engine import Router
     from router.pipeline.results import Quote, QuoteLine
 
 
@@ -54,13 +51,11 @@ def quote(
     if collection is not None:
         if role != "document" or long is not None or dimensions is not None:
             raise BadInput("A collection has a role, a size and a policy of its own.", "Leave these options out.")
-        from router.cli.corpus import quote_into
-
         raise typer.Exit(quote_into(collection, files or [], policy, model, columns, as_json))
     rows = read_files(some(files), columns)
 
-    async def work(router: Router) -> Quote:
-        return await router.quote(
+    found = with_router(
+        lambda router: router.quote(
             rows.texts,
             policy=policy,
             role=cast(Role, role),  # the engine checks it
@@ -69,15 +64,14 @@ def quote(
             long_texts=long,
             partial=True,
         )
-
-    found = with_router(work)
+    )
     if as_json:
         emit({
             "texts": found.texts,
             "distinct": found.distinct,
             "tokens": found.tokens,
             "candidates": [_candidate(line) for line in found.lines],
-            "chosen": found.chosen,
+            "chosen": found.model,
             "decision": found.decision,
             "skipped": len(rows.skipped),
             "skipped_rows": rows.skipped,
@@ -98,27 +92,10 @@ def _exit_code(found: Quote) -> int:
     return WRONG_USE if found.outcome.kind == "input" else Refused.exit_code
 
 
-def verdict_as_json(verdict: Verdict, cost: int | None, expected: int | None) -> dict[str, object]:
-    """A candidate of any quote, for machines; the most and the likely cost are those of what is not cached."""
-    return {
-        "model": verdict.model.id,
-        "space": verdict.model.space,
-        "quality": verdict.quality,
-        "cached": verdict.cached,
-        "expected_usd": usd_or_none(expected),
-        "cost_usd": usd_or_none(cost),
-        "seconds": round(verdict.seconds, 3),
-        "eligible": verdict.eligible,
-        "reason": verdict.reason,
-        "legacy": verdict.model.legacy,
-        "retires": verdict.model.retires and verdict.model.retires.isoformat(),
-    }
-
-
 def _candidate(line: QuoteLine) -> dict[str, object]:
     return {
         **verdict_as_json(line.verdict, line.verdict.cost, line.verdict.expected),
-        "tokens_to_pay": _to_pay(line),
+        "tokens_to_pay": 0 if line.verdict.model.local else line.verdict.tokens,
         "expected_tokens_to_pay": _likely_to_pay(line),
         "distinct_tokens": line.distinct_tokens,
         "full_tokens": line.full_tokens,
@@ -127,17 +104,8 @@ def _candidate(line: QuoteLine) -> dict[str, object]:
     }
 
 
-def _to_pay(line: QuoteLine) -> int:
-    return 0 if line.verdict.model.local else line.verdict.tokens
-
-
 def _likely_to_pay(line: QuoteLine) -> int:
     return 0 if line.verdict.model.local else line.verdict.expected_tokens
-
-
-def usd_or_none(cost: int | None) -> str | None:
-    """None where the price is unknown."""
-    return None if cost is None else to_json(cost)
 
 
 def _tell(found: Quote) -> None:
@@ -164,16 +132,9 @@ def _tell(found: Quote) -> None:
             f"{verdict.seconds:.1f}",
         ))  # fmt: skip
     headers = (
-        "  model",
-        "quality",
-        "cached",
-        "tokens\nof all",
-        "likely\nof all",
-        "tokens\nto pay",
-        "likely\nto pay",
-        "at most",
-        "seconds",
-    )
+        "  model", "quality", "cached", "tokens\nof all", "likely\nof all", "tokens\nto pay", "likely\nto pay",
+        "at most", "seconds",
+    )  # fmt: skip
     table(headers, rows, right=range(1, 9))
     say(found.decision)
     for reason, models in reasons.items():

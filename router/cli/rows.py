@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from router.domain.errors import BadInput
+from router.cli.output import named, warn
+from router.domain.errors import BadInput, RouterError
 from router.ingest.columns import AS_USUAL, Columns, Ids
 
 if TYPE_CHECKING:
@@ -141,3 +142,31 @@ def _why_none(found: Texts) -> str:
     first = found.broken[0]
     where = f"line {first.line}: " if first.line else ""
     return f"all of its {rows:,} rows are empty or broken. {where}{first.reason}"
+
+
+def problems_of(rows: Texts, problems: Mapping[int, RouterError]) -> list[dict[str, object]]:
+    """Each refused row with its id, the line that it begins on (0 for a file as a whole), and the reason."""
+    return [{"id": one.id, "row": one.line, "reason": one.reason} for one in rows.broken] + [
+        {"id": rows.ids[at], "row": rows.lines[at], "reason": reason_of(at, error)} for at, error in problems.items()
+    ]
+
+
+def tell_rows(rows: Texts, problems: Mapping[int, RouterError]) -> None:
+    """The same for people, on stderr, with the empty rows."""
+    if rows.skipped:
+        one = len(rows.skipped) == 1
+        warn(f"{len(rows.skipped):,} row{' is' if one else 's are'} empty and skipped: {named(rows.skipped)}")
+    for note in rows.notes:
+        warn(note)
+    for broken in rows.broken:
+        warn(f"line {broken.line} (id {broken.id}): {broken.reason}" if broken.line else broken.reason)
+    if rows.refused > len(rows.broken):
+        warn(f"... and {rows.refused - len(rows.broken):,} more.")
+    for at, error in problems.items():
+        warn(f"line {rows.lines[at]} (id {rows.ids[at]}): {reason_of(at, error)}")
+
+
+def reason_of(position: int, error: RouterError) -> str:
+    """Why a text was refused; the engine counts texts, and a file has rows, so its number is left out."""
+    number = f"Text {position + 1} "
+    return f"It {text.removeprefix(number)}" if (text := str(error)).startswith(number) else text

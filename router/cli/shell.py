@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
 import os
@@ -18,6 +19,7 @@ from router.domain.errors import BadInput, RouterError
 
 if TYPE_CHECKING:
     from router.engine import Router
+    from router.library import Library
 
 T = TypeVar("T")
 FAILED, WRONG_USE, INTERRUPTED = 1, BadInput.exit_code, 130
@@ -25,8 +27,6 @@ FAILED, WRONG_USE, INTERRUPTED = 1, BadInput.exit_code, 130
 
 def with_router(work: Callable[[Router], Awaitable[T]]) -> T:
     """Open the data folder, do the work on a loop of its own, close the folder."""
-    import asyncio
-
     from router.engine import Router
 
     async def run() -> T:
@@ -34,6 +34,20 @@ def with_router(work: Callable[[Router], Awaitable[T]]) -> T:
             return await work(router)
 
     return asyncio.run(run())
+
+
+def with_library(work: Callable[[Library], Awaitable[T]]) -> T:
+    """Open the data folder and its collections, do the work, close both."""
+    from router.library import Library
+
+    async def run(router: Router) -> T:
+        library = Library(router)
+        try:
+            return await work(library)
+        finally:
+            await library.aclose()
+
+    return with_router(run)
 
 
 class Shell(TyperGroup):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import reduce
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,35 +24,21 @@ if TYPE_CHECKING:
 
 GROUPS = ("route", "provider", "model", "policy", "collection", "day")
 _SINCE = re.compile(r"(\d{1,4})([hdw])")
-_SUMS = ("requests", "texts", "tokens", "settled", "unconfirmed", "avoided", "repeated", "errors")
-_MONEY = ("settled", "unconfirmed", "avoided")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """Sums over one group, or one day. Money in nanodollars."""
-
-    key: str
-    requests: int = 0
-    texts: int = 0
-    tokens: int = 0
-    settled: int = 0
-    unconfirmed: int = 0
-    avoided: int = 0
-    repeated: int = 0
-    errors: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spent:
-    """What a period cost. `hit_rate` is None where nothing was answered; `held` is now, whatever the period."""
+    """What a period cost, in all and by group or day. `hit_rate` is None where nothing was answered.
+
+    `held` in nanodollars is what is held now, whatever the period.
+    """
 
     since: datetime
     until: datetime
-    total: Row
+    total: Slice
     held: int
     hit_rate: float | None
-    rows: tuple[Row, ...]
+    parts: Sequence[Slice]
 
 
 def spend(
@@ -66,13 +54,13 @@ def spend(
         raise BadInput(f"Spending cannot be grouped by '{by}'.", f"Choose one of: {', '.join(GROUPS)}.")
     find_zone(timezone)
 
-    async def work(router: Router) -> Spent:
+    def read(router: Router) -> Spent:
         now = datetime.fromtimestamp(router.clock(), UTC)
-        return reckon(router, start_of(since, now, timezone), now, by, timezone)
+        return sum_up(router, start_of(since, now, timezone), now, by, timezone)
 
-    spent = with_router(work)
+    spent = with_router(lambda router: asyncio.to_thread(read, router))
     if as_json:
-        emit(_as_json(spent, by, timezone))
+        emit(spent_as_json(spent, by, timezone))
     else:
         _tell(spent, by, timezone)
 
@@ -104,9 +92,8 @@ def start_of(since: str, now: datetime, timezone: str) -> datetime:
     return start
 
 
-def reckon(router: Router, since: datetime, until: datetime, by: str, timezone: str) -> Spent:
-    """Sum up the books between two times."""
-
+def sum_up(router: Router, since: datetime, until: datetime, by: str, timezone: str) -> Spent:
+    """What was spent between two times, by one of `GROUPS`; days are those of the time zone."""
     from router.reporting import figures
 
     usage, start, end = router.usage, since.timestamp(), until.timestamp() + 1
@@ -118,47 +105,49 @@ def reckon(router: Router, since: datetime, until: datetime, by: str, timezone: 
         begun = since if since != EPOCH else datetime.fromtimestamp(usage.began() or until.timestamp(), UTC)
         first, last = (moment.astimezone(zone).date() for moment in (begun, until))
         report = figures.days(usage, first=first, last=last, zone=timezone, since=start)
-        rows = tuple(_row(day.day.isoformat(), day.groups.values()) for day in report)
+        parts = [_sum(day.day.isoformat(), day.groups.values()) for day in report]
     else:
-        rows = tuple(_row(name, [part]) for name, part in figures.groups(usage, since=start, until=end, by=by).items())
+        parts = [_sum(name, [part]) for name, part in figures.groups(usage, since=start, until=end, by=by).items()]
     return Spent(
         since=since,
         until=until,
-        total=_row("total", routes.values()),
-        held=router.ledger.totals()[2],
+        total=_sum("total", routes.values()),
+        held=router.totals()[2],
         hit_rate=cached / answered if answered else None,
-        rows=rows,
+        parts=parts,
     )
 
 
-def _row(key: str, slices: Iterable[Slice]) -> Row:
-    parts = list(slices)
-    return Row(
-        key=key,
-        requests=sum(p.requests for p in parts),
-        texts=sum(p.texts for p in parts),
-        tokens=sum(p.tokens for p in parts),
-        settled=sum(p.charged for p in parts),
-        unconfirmed=sum(p.unconfirmed for p in parts),
-        avoided=sum(p.avoided for p in parts),
-        repeated=sum(p.repeated for p in parts),
-        errors=sum(p.errors for p in parts),
-    )
+def _sum(key: str, parts: Iterable[Slice]) -> Slice:
+    from router.store.rollups import SUMS
+    from router.store.usage import Slice
+
+    return reduce(Slice.plus, parts, Slice(key=key, **dict.fromkeys(SUMS, 0)))
 
 
-def _as_json(spent: Spent, by: str, timezone: str) -> dict[str, object]:
-    def sums(row: Row) -> dict[str, object]:
-        values = {name: getattr(row, name) for name in _SUMS}
-        return {f"{k}_usd" if k in _MONEY else k: to_json(v) if k in _MONEY else v for k, v in values.items()}
-
+def spent_as_json(spent: Spent, by: str, timezone: str) -> dict[str, object]:
+    """A period for machines."""
     return {
-        "settled_usd": to_json(spent.total.settled),
+        "settled_usd": to_json(spent.total.charged),
         "unconfirmed_usd": to_json(spent.total.unconfirmed),
         "held_usd": to_json(spent.held),
         "avoided_usd": to_json(spent.total.avoided),
         "texts": spent.total.texts,
         "hit_rate": None if spent.hit_rate is None else round(spent.hit_rate, 6),
-        "rows": [{by: row.key, **sums(row)} for row in spent.rows],
+        "rows": [
+            {
+                by: part.key,
+                "requests": part.requests,
+                "texts": part.texts,
+                "tokens": part.tokens,
+                "settled_usd": to_json(part.charged),
+                "unconfirmed_usd": to_json(part.unconfirmed),
+                "avoided_usd": to_json(part.avoided),
+                "repeated": part.repeated,
+                "errors": part.errors,
+            }
+            for part in spent.parts
+        ],
         "by": by,
         "since": spent.since.isoformat(),
         "until": spent.until.isoformat(),
@@ -171,23 +160,16 @@ def _tell(spent: Spent, by: str, timezone: str) -> None:
     start = "the beginning" if spent.since == EPOCH else f"{spent.since.astimezone(zone):%Y-%m-%d %H:%M}"
     rate = "–" if spent.hit_rate is None else f"{100 * spent.hit_rate:.1f} %"
     say(f"From {start} to {spent.until.astimezone(zone):%Y-%m-%d %H:%M} ({timezone})")
-    say(f"settled      {show(spent.total.settled)}")
+    say(f"settled      {show(spent.total.charged)}")
     say(f"unconfirmed  {show(spent.total.unconfirmed)}")
     say(f"held now     {show(spent.held)}")
     say(f"avoided      {show(spent.total.avoided)}")
     say(f"texts        {spent.total.texts:,}, {rate} from the cache")
     rows = [
-        (
-            row.key or "(none)",
-            f"{row.requests:,}",
-            f"{row.texts:,}",
-            f"{row.tokens:,}",
-            show(row.settled),
-            show(row.unconfirmed),
-            show(row.avoided),
-        )
-        for row in spent.rows
-    ]
+        (part.key or "(none)", f"{part.requests:,}", f"{part.texts:,}", f"{part.tokens:,}", show(part.charged),
+         show(part.unconfirmed), show(part.avoided))
+        for part in spent.parts
+    ]  # fmt: skip
     if rows:
         headers = (by, "requests", "texts", "tokens billed", "settled", "unconfirmed", "avoided")
         table(headers, rows, right=range(1, 7))

@@ -13,32 +13,21 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import date, datetime
-from decimal import Decimal, InvalidOperation
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import Any
 
 from router.domain.errors import BadInput
 from router.domain.kinds import KINDS
 from router.domain.ratios import ALIKE, Ratios
-from router.domain.values import Limits, Model, Price, Role, Score, Tokenizer, Usage
+from router.domain.tables import read, refuse, shown
+from router.domain.values import Model, Price
 
-T = TypeVar("T")
-
-_TOKENIZERS: dict[str, Tokenizer] = {"cl100k_base": "cl100k_base", "wordpiece": "wordpiece", "bytes": "bytes"}
-_USAGES: dict[str, Usage] = {"stated": "stated", "absent": "absent"}
-_ROLES: tuple[Role, ...] = ("query", "document")
-_LANGUAGES: dict[str, Literal["en", "multi"]] = {"en": "en", "multi": "multi"}
 _ID = re.compile(r"[a-z0-9_-]+/[^\s/][^\s]*")
 _RESERVED = frozenset({"model", "input", "texts", "requests", "encoding_format", "embedding_types", "truncation"})
 """Fields of a call that `extra` may not take the place of."""
-MOST_COUNT = 10**9
-"""The most that a count in a file may be: of texts, tokens, dimensions or tokens a second."""
 MOST_USD = 1_000_000
 """The highest price of a million tokens, a dollar a token."""
 FINEST_USD = 12
 """Decimals that a price may have: with them every cost is exact in Decimal's 28 digits."""
-FIRST_DAY, LAST_DAY = date(2000, 1, 1), date(2199, 12, 31)
-_KINDS = {str: "a string", int: "a whole number", float: "a number", bool: "true or false", date: "a date (2026-11-01)"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,24 +95,22 @@ def parse_toml(text: str, origin: str) -> dict[str, Any]:
         raise BadInput(f"{origin} is not valid TOML: {why}.", "Correct the line that it names.") from error
 
 
-def read_catalog(data: Mapping[str, object], *, origin: str) -> Catalog:
+def read_catalog(data: Mapping[str, Any], *, origin: str) -> Catalog:
     """Read a catalog from parsed TOML, `{"meta": {...}, "models": [...]}`; `meta` may be missing (operator's models).
 
     Raises:
         BadInput: an unknown or missing key, a wrong type or value, an id given twice, or members of one space that
             differ in dimensions or roles. The message names file, table and key.
     """
-    top = _Table(data, origin)
-    scale = note = ""
-    if (meta_data := top.maybe("meta", dict)) is not None:
-        meta = _Table(meta_data, f"{origin}, [meta]")
-        scale, note = meta.need("scale", str), meta.need("note", str)
-        meta.done()
-    models = tuple(_read_model(table) for table in top.tables("models"))
-    ratios = tuple(_read_ratios(table) for table in top.tables("ratios"))
-    top.done()
+    top = read(data, _File, origin)
+    models = tuple(_read_model(table, f"{origin}, models {number}") for number, table in enumerate(top.models, 1))
     _check_together(models, origin)
-    return Catalog(models=models, scale=scale, note=note, ratios=ratios)
+    return Catalog(
+        models=models,
+        scale=top.meta.scale,
+        note=top.meta.note,
+        ratios=tuple(_read_ratios(table, f"{origin}, ratios {number}") for number, table in enumerate(top.ratios, 1)),
+    )
 
 
 def merge(catalog: Catalog, extra: Catalog) -> Catalog:
@@ -158,17 +145,23 @@ def override_prices(catalog: Catalog, tables: object, *, origin: str) -> Catalog
     Raises:
         BadInput: an unknown model, or anything that a price of the catalog would be refused for.
     """
-    given: dict[str, list[dict[str, object]]] = {}
-    for table in _Table({"prices": tables}, origin).tables("prices"):
-        name, price = table.split("model")
+    given: dict[str, list[dict[str, Any]]] = {}
+    for number, table in enumerate(read({"prices": tables}, _Tables, origin).prices, 1):
+        place = f"{origin}, prices {number}"
+        if not isinstance(name := table.pop("model", None), str):
+            refuse(place, "model", "it is missing" if name is None else f"it must be a string, not {shown(name)}")
         if catalog.get(name).local:
-            table.refuse("model", f"{name} is made on this machine and costs nothing")
-        if "source" in price:
-            price["source"] = f"{origin}: {price['source']}"
-        given.setdefault(name, []).append({"checked": price.get("since"), **price})
+            refuse(place, "model", f"{name} is made on this machine and costs nothing")
+        if isinstance(table.get("source"), str):
+            table["source"] = f"{origin}: {table['source']}"
+        if "since" in table:
+            table.setdefault("checked", table["since"])
+        given.setdefault(name, []).append(table)
     models = []
     for model in catalog.models:
-        ours = _read_prices(_Table({"prices": given.get(model.id, [])}, f"{origin}, prices of {model.id}"))
+        place = f"{origin}, prices of {model.id}"
+        ours = read({"prices": given.get(model.id, [])}, _Prices, place).prices
+        _check_prices(ours, place)
         before = tuple(price for price in model.prices if not ours or price.since < ours[0].since)
         models.append(replace(model, prices=(*before, *ours)))
     return replace(catalog, models=tuple(models))
@@ -194,88 +187,96 @@ def _check_together(models: tuple[Model, ...], origin: str) -> None:
                 )
 
 
-def _read_model(table: _Table) -> Model:
-    model_id = table.need("id", str)
-    if not _ID.fullmatch(model_id):
-        table.refuse("id", f"'{model_id}' is not of the form provider/name")
-    table.place += f" ({model_id})"
-    provider, name = model_id.split("/", 1)
-    dimensions = table.positive("dimensions")
-    default = table.maybe("default_dimensions", int)
-    prefix, extra = _read_prefix(table), _read_extra(table)
-    model = Model(
-        id=model_id,
-        provider=provider,
-        name=table.maybe("name", str) or name,
-        space=table.need("space", str),
-        dimensions=dimensions,
-        default_dimensions=dimensions if default is None else default,
-        sizes=_read_sizes(table, dimensions),
-        roles=_read_roles(table, prefix, extra),
-        tokenizer=table.one_of("tokenizer", _TOKENIZERS),
-        limits=_read_limits(table),
-        prices=_read_prices(table),
-        scores=_read_scores(table),
-        languages=table.one_of("languages", _LANGUAGES, "multi"),
-        tokens_per_second=table.number("tokens_per_second", 1.0, MOST_COUNT, 50_000.0),
-        source=table.maybe("source", str) or "",
-        prefix=prefix,
-        extra=extra,
-        usage=table.one_of("usage", _USAGES, "stated"),
-        legacy=table.maybe("legacy", bool) or False,
-        retires=table.day("retires") if "retires" in table else None,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Meta:
+    scale: str
+    note: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _File:
+    meta: _Meta = _Meta(scale="", note="")
+    models: tuple[dict[str, Any], ...] = ()
+    ratios: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tables:
+    prices: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Prices:
+    prices: tuple[Price, ...]
+
+
+def _read_model(table: Mapping[str, Any], place: str) -> Model:
+    model_id = table.get("id")
+    if isinstance(model_id, str):
+        if not _ID.fullmatch(model_id):
+            refuse(place, "id", f"{shown(model_id)} is not of the form provider/name")
+        place += f" ({model_id})"
+    provider, _, name = str(model_id).partition("/")
+    usual = {"name": name} if name else {}
+    if "dimensions" in table:
+        usual["default_dimensions"] = table["dimensions"]
+    derived = {"provider": provider, "others": ()}
+    model = read({**table, **{key: usual[key] for key in usual.keys() - table}}, Model, place, derived=derived)
+    extra = model.extra
+    differs = model.before("query") != model.before("document") or (
+        (extra.get("query") or {}) != (extra.get("document") or {})
     )
-    table.done()
-    if model.local and any(extra.values()):
-        table.refuse("extra", "a local model is called without a body that it could be added to")
-    if not model.space:
-        table.refuse("space", "it is empty; give the model's id if it shares its space with no other")
-    if not model.serves(model.default_dimensions):
-        size = shown(model.default_dimensions)
-        table.refuse("default_dimensions", f"{size} is neither `dimensions` nor one of `sizes`")
-    if model.local and model.prices:
-        table.refuse("prices", "a local model costs nothing and has no prices")
-    return model
-
-
-def _read_sizes(table: _Table, dimensions: int) -> tuple[int, ...] | Literal["any"]:
-    sizes = table.pop("sizes", [])
-    if sizes == "any":
-        return "any"
-    if not isinstance(sizes, list) or any(type(size) is not int for size in sizes):
-        table.refuse("sizes", 'it must be a list of whole numbers, or "any"')
+    for role, body in extra.items():
+        if taken := sorted(_RESERVED & set(body)):
+            refuse(f"{place}, extra", role, f"`{taken[0]}` is set by the router itself")
+        if not _is_json(body):
+            refuse(f"{place}, extra", role, "it has a date, or a number that JSON does not carry exactly")
+    sizes = () if model.sizes == "any" else model.sizes
     for size in sizes:
-        if not 0 < size < dimensions:
-            table.refuse("sizes", f"{shown(size)} is not smaller than the full {dimensions} dimensions and above zero")
-    if len(set(sizes)) != len(sizes):
-        table.refuse("sizes", "a size is given twice")
-    return tuple(sizes)
+        if not 0 < size < model.dimensions:
+            full = f"the full {model.dimensions} dimensions"
+            refuse(place, "sizes", f"{shown(size)} is not smaller than {full} and above zero")
+        if sizes.count(size) > 1:
+            refuse(place, "sizes", f"{size} is given twice")
+    for number, score in enumerate(model.scores):
+        if any(other.scale == score.scale for other in model.scores[:number]):
+            refuse(f"{place}, scores {number + 1}", "scale", f"there is a score on {score.scale} already")
+    if not model.serves(model.default_dimensions):
+        refuse(place, "default_dimensions", f"{model.default_dimensions} is neither `dimensions` nor one of `sizes`")
+    if differs and table.get("roles") is False:
+        refuse(place, "roles", "it is false, but `prefix` or `extra` is not the same for queries and documents")
+    if model.local and any(extra.values()):
+        refuse(place, "extra", "a local model is called without a body that it could be added to")
+    if model.local and model.prices:
+        refuse(place, "prices", "a local model costs nothing and has no prices")
+    _check_prices(model.prices, place)
+    return replace(model, roles=table.get("roles", differs))
 
 
-def _read_prefix(table: _Table) -> dict[Role, str]:
-    """What is put before texts, `{ query = "...", document = "..." }`; a role that is not named is left out."""
-    found: dict[Role, str] = {}
-    inner = _Table(table.maybe("prefix", dict) or {}, f"{table.place}, prefix")
-    for role in _ROLES:
-        if role in inner:
-            found[role] = inner.need(role, str)
-    inner.done()
-    return found
+def _check_prices(prices: tuple[Price, ...], place: str) -> None:
+    for number, price in enumerate(prices, 1):
+        where = f"{place}, prices {number}"
+        for key, usd in (("now", price.now), ("batch", price.batch)):
+            if usd is None:
+                continue
+            if not usd.is_finite() or not 0 <= usd <= MOST_USD:
+                refuse(where, key, f"'{str(usd)[:40]}' is not a price from zero to {MOST_USD:,} dollars")
+            if usd and int(usd.as_tuple().exponent) < -FINEST_USD:
+                refuse(where, key, f"'{str(usd)[:40]}' has more than {FINEST_USD} decimals")
+        if number > 1 and price.since <= prices[number - 2].since:
+            refuse(where, "since", f"{price.since} is not after {prices[number - 2].since} of the price before it")
 
 
-def _read_extra(table: _Table) -> dict[Role, dict[str, Any]]:
-    """Fields for the body of a call, `{ query = { ... }, document = { ... } }`."""
-    found: dict[Role, dict[str, Any]] = {}
-    inner = _Table(table.maybe("extra", dict) or {}, f"{table.place}, extra")
-    for role in _ROLES:
-        if role in inner:
-            found[role] = inner.need(role, dict)
-            if taken := sorted(_RESERVED & set(found[role])):
-                inner.refuse(role, f"`{taken[0]}` is set by the router itself")
-            if not _is_json(found[role]):
-                inner.refuse(role, "it has a date, or a number that JSON does not carry exactly")
-    inner.done()
-    return found
+def _read_ratios(table: Mapping[str, Any], place: str) -> Ratios:
+    by_kind = {kind: table.get(kind, 1.0) for kind in KINDS}
+    for key in ("source", "checked"):
+        if key not in table:
+            refuse(place, key, "it is missing")
+    rest = {key: value for key, value in table.items() if key not in by_kind}
+    ratios = read(rest, Ratios, place, derived={"by_kind": by_kind})
+    if ratios.base == "bytes":
+        refuse(place, "base", "it must be a tokenizer that is at hand")
+    return ratios
 
 
 def _is_json(value: object) -> bool:
@@ -284,175 +285,3 @@ def _is_json(value: object) -> bool:
     if isinstance(value, float):
         return math.isfinite(value)
     return isinstance(value, str | bool) or (isinstance(value, int) and abs(value) <= 2**53)
-
-
-def _read_roles(table: _Table, prefix: Mapping[Role, str], extra: Mapping[Role, Mapping[str, Any]]) -> bool:
-    """Whether the model tells queries from documents: it does where something else is added to the one."""
-    differs = prefix.get("query", "") != prefix.get("document", "") or (
-        (extra.get("query") or {}) != (extra.get("document") or {})
-    )
-    roles = table.maybe("roles", bool)
-    if roles is False and differs:
-        table.refuse("roles", "it is false, but `prefix` or `extra` is not the same for queries and documents")
-    return differs if roles is None else roles
-
-
-def _read_limits(table: _Table) -> Limits:
-    inner = _Table(table.need("limits", dict), f"{table.place}, limits")
-    limits = Limits(
-        texts_per_call=inner.positive("texts_per_call"),
-        tokens_per_text=inner.positive("tokens_per_text") if "tokens_per_text" in inner else None,
-        tokens_per_call=inner.positive("tokens_per_call") if "tokens_per_call" in inner else None,
-    )
-    inner.done()
-    return limits
-
-
-def _read_prices(table: _Table) -> tuple[Price, ...]:
-    prices: list[Price] = []
-    for inner in table.tables("prices"):
-        price = Price(
-            since=inner.day("since"),
-            now=inner.usd("now"),
-            batch=inner.usd("batch") if "batch" in inner else None,
-            source=inner.need("source", str),
-            checked=inner.day("checked"),
-            second_hand=inner.maybe("second_hand", bool) or False,
-            batch_second_hand=inner.maybe("batch_second_hand", bool) or False,
-        )
-        inner.done()
-        if prices and price.since <= prices[-1].since:
-            inner.refuse("since", f"{price.since} is not after {prices[-1].since} of the price before it")
-        prices.append(price)
-    return tuple(prices)
-
-
-def _read_scores(table: _Table) -> tuple[Score, ...]:
-    scores: list[Score] = []
-    for inner in table.tables("scores"):
-        score = Score(
-            scale=inner.need("scale", str),
-            value=inner.need("value", float),
-            source=inner.need("source", str),
-            checked=inner.day("checked"),
-            second_hand=inner.maybe("second_hand", bool) or False,
-        )
-        inner.done()
-        if not 0 <= score.value <= 100:
-            inner.refuse("value", f"{score.value} is not between 0 and 100")
-        if any(other.scale == score.scale for other in scores):
-            inner.refuse("scale", f"there is a score on {score.scale} already")
-        scores.append(score)
-    return tuple(scores)
-
-
-def _read_ratios(table: _Table) -> Ratios:
-    patterns = table.need("models", list)
-    if not patterns or any(not isinstance(pattern, str) for pattern in patterns):
-        table.refuse("models", "it must be a list of patterns over model ids")
-    ratios = Ratios(
-        models=tuple(patterns),
-        base=table.one_of("base", _TOKENIZERS),
-        by_kind={kind: table.number(kind, 0.01, 100.0, 1.0) for kind in KINDS},
-        per_text=table.number("per_text", 0.0, 1_000.0, 0.0),
-        source=table.need("source", str),
-        checked=table.day("checked"),
-    )
-    table.done()
-    if ratios.base == "bytes":
-        table.refuse("base", "it must be a tokenizer that is at hand")
-    return ratios
-
-
-def shown(value: object) -> str:
-    """A value of a file for a message, cut to a line: a number may have thousands of digits."""
-    if isinstance(value, int) and abs(value) >= 10**40:
-        return "a number of more than 40 digits"
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:60]}…"
-
-
-class _Table:
-    """One TOML table that is emptied key by key, so that what is left over is what nobody knows."""
-
-    def __init__(self, data: Mapping[str, Any], place: str) -> None:
-        self._left = dict(data)
-        self.place = place
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._left
-
-    def refuse(self, key: str, why: str) -> NoReturn:
-        raise BadInput(f"{self.place}, key `{key}`: {why}.", "Correct it in that file.")
-
-    def pop(self, key: str, default: Any = None) -> Any:
-        return self._left.pop(key, default)
-
-    def need(self, key: str, kind: type[T]) -> T:
-        if key not in self._left:
-            self.refuse(key, "it is missing")
-        value = self._left.pop(key)
-        if kind is float and type(value) is int and abs(value) < 2**53:
-            value = float(value)
-        # To Python true is a whole number and a time of day a date; to a catalog they are mistakes.
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)) or isinstance(value, datetime):
-            self.refuse(key, f"it must be {_KINDS.get(kind, 'a table')}, not {shown(value)}")
-        return value
-
-    def maybe(self, key: str, kind: type[T]) -> T | None:
-        return self.need(key, kind) if key in self._left else None
-
-    def split(self, key: str) -> tuple[str, dict[str, Any]]:
-        """A string, and all that is left beside it."""
-        return self.need(key, str), self._left
-
-    def positive(self, key: str) -> int:
-        value = self.need(key, int)
-        if not 0 < value <= MOST_COUNT:
-            self.refuse(key, f"{shown(value)} is not above zero and at most {MOST_COUNT:,}")
-        return value
-
-    def number(self, key: str, least: float, most: float, default: float) -> float:
-        value = self.maybe(key, float)
-        if value is None:
-            return default
-        if not least <= value <= most:  # nor is NaN
-            self.refuse(key, f"{value} is not a number from {least:g} to {most:g}")
-        return value
-
-    def day(self, key: str) -> date:
-        day = self.need(key, date)
-        if not FIRST_DAY <= day <= LAST_DAY:
-            self.refuse(key, f"{day} is not between {FIRST_DAY} and {LAST_DAY}")
-        return day
-
-    def one_of(self, key: str, choices: Mapping[str, T], default: T | None = None) -> T:
-        if default is not None and key not in self._left:
-            return default
-        value = self.need(key, str)
-        if value not in choices:
-            self.refuse(key, f"'{value}' is not one of {', '.join(choices)}")
-        return choices[value]
-
-    def usd(self, key: str) -> Decimal:
-        text = self.need(key, str)
-        try:
-            price = Decimal(text)
-        except InvalidOperation:
-            self.refuse(key, f"'{text[:40]}' is not a number of dollars")
-        if not price.is_finite() or not 0 <= price <= MOST_USD:
-            self.refuse(key, f"'{text[:40]}' is not a price from zero to {MOST_USD:,} dollars")
-        if price and int(price.as_tuple().exponent) < -FINEST_USD:
-            self.refuse(key, f"'{text[:40]}' has more than {FINEST_USD} decimals")
-        return price
-
-    def tables(self, key: str) -> list[_Table]:
-        """The tables of an array, `[[key]]`; none where the key is missing. Counted from one in messages."""
-        items = self._left.pop(key, [])
-        if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-            self.refuse(key, f"it must be an array of tables, [[{key}]]")
-        return [_Table(item, f"{self.place}, {key} {number}") for number, item in enumerate(items, 1)]
-
-    def done(self) -> None:
-        for key in self._left:
-            self.refuse(key, "nobody knows this key")

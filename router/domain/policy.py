@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, date, datetime, time, timedelta
 from fnmatch import fnmatchcase
 from typing import TypeVar, get_args
@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 
 from router.domain import money
 from router.domain.errors import BadInput
+from router.domain.tables import read
 from router.domain.values import Budget, Deadline, Goal, LongTexts, Policy, Queries, WhenExhausted, Window
 
 T = TypeVar("T")
@@ -175,7 +176,9 @@ def validate(policy: Policy, model_ids: Iterable[str]) -> None:
     _one_of(policy.deadline, f"The deadline {where}", DEADLINES)
     _one_of(policy.long_texts, f"'long texts' {where}", LONG_TEXTS)
     _one_of(policy.queries, f"'queries' {where}", QUERIES)
-    _quality(policy.min_quality, where)
+    if policy.min_quality is not None and not 0 <= policy.min_quality <= 100:
+        message = f"The least quality {where} is {policy.min_quality!r}, which is not a number from 0 to 100."
+        raise BadInput(message, "Give a score from 0 to 100, or none.")
     if not 0 <= policy.version < 2**31:
         raise BadInput(f"The version {where} is out of range.", "Let the program count the versions.")
     find_zone(policy.timezone)
@@ -189,15 +192,6 @@ def _validate_name(name: str) -> None:
         raise BadInput(f"{name!r} cannot be the name of a policy.", hint)
     if name != name.strip():
         raise BadInput(f"The policy name {name!r} begins or ends with a space.", "Leave the space out.")
-
-
-def _quality(value: object, where: str) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 100:
-        message = f"The least quality {where} is {value!r}, which is not a number from 0 to 100."
-        raise BadInput(message, "Give a score from 0 to 100, or none.")
-    return float(value)
 
 
 def _validate_allow(policy: Policy, model_ids: tuple[str, ...], where: str) -> None:
@@ -252,56 +246,26 @@ def from_dict(values: Mapping[str, object]) -> Policy:
     Raises:
         BadInput: an unknown key, or a value of the wrong type.
     """
-    _known_keys(values, [field.name for field in fields(Policy)], "a policy")
-    usual = Policy(name=_typed(values.get("name"), str, "The policy's 'name'"))
-
-    def given(key: str, kind: type[T]) -> T:
-        return _typed(values.get(key, getattr(usual, key)), kind, f"'{key}' of the policy '{usual.name}'")
-
-    return Policy(
-        name=usual.name,
-        goal=_one_of(values.get("goal", usual.goal), "'goal'", GOALS),
-        min_quality=_quality(values.get("min_quality"), f"in the policy '{usual.name}'"),
-        allow=tuple(_typed(p, str, "A pattern of 'allow'") for p in _list(values.get("allow", usual.allow), "allow")),
-        local_only=given("local_only", bool),
-        budgets=tuple(_budget_from(b) for b in _list(values.get("budgets", ()), "budgets")),
-        when_exhausted=_one_of(values.get("when_exhausted", usual.when_exhausted), "'when_exhausted'", WHEN_EXHAUSTED),
-        deadline=_one_of(values.get("deadline", usual.deadline), "'deadline'", DEADLINES),
-        long_texts=_one_of(values.get("long_texts", usual.long_texts), "'long_texts'", LONG_TEXTS),
-        queries=_one_of(values.get("queries", usual.queries), "'queries'", QUERIES),
-        normalise=given("normalise", bool),
-        timezone=given("timezone", str),
-        version=given("version", int),
+    budgets = read({"budgets": values.get("budgets", ())}, _Budgets, "The policy").budgets
+    found = read({key: value for key, value in values.items() if key != "budgets"}, Policy, "The policy")
+    return replace(
+        found,
+        budgets=tuple(Budget(amount=money.parse_usd(b.amount_usd), window=b.window, hard=b.hard) for b in budgets),
     )
 
 
-def _budget_from(value: object) -> Budget:
-    if not isinstance(value, Mapping):
-        raise BadInput(f"A budget of a policy is {value!r}, not an object.", "Give amount_usd, window and hard.")
-    _known_keys(value, ["amount_usd", "window", "hard"], "a budget")
-    return Budget(
-        amount=money.parse_usd(_typed(value.get("amount_usd"), str, "'amount_usd' of a budget")),
-        window=_one_of(value.get("window"), "'window' of a budget", WINDOWS),
-        hard=_typed(value.get("hard", True), bool, "'hard' of a budget"),
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Budget:
+    """A budget as JSON has it."""
+
+    amount_usd: str
+    window: Window
+    hard: bool = True
 
 
-def _known_keys(values: Mapping[str, object], known: list[str], what: str) -> None:
-    unknown = sorted(str(key) for key in values if key not in known)
-    if unknown:
-        raise BadInput(f"{what.capitalize()} has no key {', '.join(unknown)}.", f"Known keys: {', '.join(known)}.")
-
-
-def _typed(value: object, kind: type[T], what: str) -> T:
-    if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
-        raise BadInput(f"{what} is {value!r}.", f"Give a {kind.__name__}.")
-    return value
-
-
-def _list(value: object, key: str) -> Sequence[object]:
-    if isinstance(value, str) or not isinstance(value, Sequence):
-        raise BadInput(f"'{key}' of a policy is {value!r}, not a list.", "Give a list.")
-    return value
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Budgets:
+    budgets: tuple[_Budget, ...]
 
 
 # ---- what a draft would change -----------------------------------------------------------------

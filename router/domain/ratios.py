@@ -13,8 +13,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
+from typing import Annotated
 
 import numpy as np
+from msgspec import Meta
 
 from router.domain.kinds import KINDS, TextKind
 from router.domain.values import Estimate, Tokenizer, Unit
@@ -45,10 +47,10 @@ class Ratios:
         source, checked: where the ratios are from, and when.
     """
 
-    models: tuple[str, ...]
+    models: Annotated[tuple[str, ...], Meta(min_length=1)]
     base: Tokenizer
-    by_kind: Mapping[TextKind, float] = field(repr=False)
-    per_text: float = 0.0
+    by_kind: Mapping[TextKind, Annotated[float, Meta(ge=0.01, le=100)]] = field(repr=False)
+    per_text: Annotated[float, Meta(ge=0, le=1_000)] = 0.0
     source: str = ""
     checked: date | None = None
 

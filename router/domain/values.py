@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
 from hashlib import blake2b
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
 
 from router.domain.kinds import TextKind
 
@@ -25,6 +27,10 @@ Tokenizer = Literal["cl100k_base", "wordpiece", "bytes"]
 Usage = Literal["stated", "absent"]
 
 ROUTES: tuple[Route, ...] = ("cache", "local", "api", "batch")
+MOST_COUNT = 10**9
+"""The most that a count in a file may be: of texts, tokens, dimensions or tokens a second."""
+Count = Annotated[int, Meta(ge=1, le=MOST_COUNT)]
+"""A count in a file. Bounds in `Annotated` are checked where a file is read (`domain/tables.py`), and only there."""
 RETIRING_DAYS = 90
 """Days before its retirement in which a model is no default any more: it must be named."""
 
@@ -50,7 +56,7 @@ class Score:
     """A quality score on a named scale, 0 to 100, higher is better, with where it was read."""
 
     scale: str
-    value: float
+    value: Annotated[float, Meta(ge=0, le=100)]
     source: str
     checked: date
     second_hand: bool = False
@@ -60,9 +66,9 @@ class Score:
 class Limits:
     """What one call may carry. `None`: the provider states no such limit."""
 
-    texts_per_call: int
-    tokens_per_text: int | None = None
-    tokens_per_call: int | None = None
+    texts_per_call: Count
+    tokens_per_text: Count | None = None
+    tokens_per_call: Count | None = None
 
 
 def bare_name(name: str) -> str:
@@ -95,10 +101,10 @@ class Model:
 
     id: str
     provider: str
-    name: str
-    space: str
-    dimensions: int
-    default_dimensions: int
+    name: Annotated[str, Meta(min_length=1)]
+    space: Annotated[str, Meta(min_length=1)]
+    dimensions: Count
+    default_dimensions: Count
     sizes: tuple[int, ...] | Literal["any"] = ()
     roles: bool = False
     tokenizer: Tokenizer
@@ -106,7 +112,7 @@ class Model:
     prices: tuple[Price, ...] = ()
     scores: tuple[Score, ...] = ()
     languages: Literal["en", "multi"] = "multi"
-    tokens_per_second: float = 50_000.0
+    tokens_per_second: Annotated[float, Meta(ge=1, le=MOST_COUNT)] = 50_000.0
     source: str = ""
     prefix: Mapping[Role, str] = field(default_factory=dict, hash=False)
     extra: Mapping[Role, Mapping[str, Any]] = field(default_factory=dict, hash=False)
@@ -193,7 +199,7 @@ class Policy:
 
     name: str
     goal: Goal = "balanced"
-    min_quality: float | None = None
+    min_quality: Annotated[float, Meta(ge=0, le=100)] | None = None
     allow: tuple[str, ...] = ("*",)
     local_only: bool = False
     budgets: tuple[Budget, ...] = ()

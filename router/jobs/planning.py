@@ -101,7 +101,7 @@ class Planner:
         quote = await self.quote(name, model=model, anew=True)
         if isinstance(quote.outcome, Refusal):
             raise to_error(quote.outcome)
-        wanted: JobRoute | None = route or ("batch" if BatchTier(self._router).serves(chosen) else None)
+        wanted: JobRoute | None = route or ("batch" if BatchTier.of(self._router).serves(chosen) else None)
         route = self._route(chosen, wanted, quote.outcome)
         generation = await self.pin(collection, chosen, dimensions, "building")
         return await self._start(collection, generation, chosen, route)
@@ -150,7 +150,7 @@ class Planner:
                 raise BadInput(f"{model.id} is a local model.", "Leave the route out.")
             return "local"
         route: JobRoute = wanted or ("batch" if outcome.route == "batch" else "api")
-        if route == "local" or (route == "batch" and not BatchTier(self._router).serves(model)):
+        if route == "local" or (route == "batch" and not BatchTier.of(self._router).serves(model)):
             raise BadInput(f"{model.id} cannot be reached by the route '{route}'.", "Choose another route or model.")
         return route
 

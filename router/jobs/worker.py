@@ -62,7 +62,7 @@ class Worker:
         self._jobs = jobs
         self._block = block
         self._poll_s = poll_s
-        self._tier = tier or BatchTier(router)
+        self._tier = tier or BatchTier.of(router)
         self._only = only
         self._runs: dict[int, asyncio.Task[None]] = {}
         self._embedding: set[int] = set()

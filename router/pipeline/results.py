@@ -87,9 +87,19 @@ class Quote:
     decision: str
 
     @property
-    def chosen(self) -> str | None:
+    def cost(self) -> int | None:
+        """The most that it can cost, in nanodollars, or None where the request would be refused."""
+        return self.outcome.cost if isinstance(self.outcome, Plan) else None
+
+    @property
+    def model(self) -> str | None:
         """The model that would be chosen, or None where the request would be refused."""
         return self.outcome.model.id if isinstance(self.outcome, Plan) else None
+
+    @property
+    def chosen(self) -> str | None:
+        """`model`, by an older name."""
+        return self.model
 
 
 def to_error(refusal: Refusal) -> RouterError:

@@ -43,7 +43,7 @@ Floats = NDArray[np.float32]
 
 _NO_MONEY = re.compile("insufficient_quota|exceeded your current quota")
 MOST_TOKENS = 10**12
-"""More than any call can hold: a larger figure in a reply is nonsense, and would not fit into the books."""
+"""More than any call can hold: a larger figure in a reply is nonsense, and would not fit into the ledger."""
 REPLY_BYTES, ROW_BYTES = 1 << 16, 1 << 9
 """What a reply, and a row of it, may have besides numbers and texts."""
 NUMBER_BYTES = 32
@@ -87,22 +87,21 @@ class Reply:
     """
 
     vectors: Sequence[Any] | Floats
-    indices: Sequence[Any] | None
-    tokens: int | None
-    model: str | None
+    indices: Sequence[Any] | None = None
+    tokens: int | None = None
+    model: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class Provider(Protocol):
-    """Somebody who makes vectors."""
-
-    name: str
+    """Makes vectors. `Router.open(providers={"name": ...})` takes any object with these two methods."""
 
     async def embed(self, call: EmbedCall) -> Reply:
-        """Send one call, once.
+        """Send one call, once: the router limits, retries, pays and checks.
 
         Raises:
-            ProviderError: with what is known of the money.
+            ProviderError: with what is known of the money. Any other error is passed on to who asked for the vectors,
+                and the call is booked as one that may have been billed.
         """
         ...
 
@@ -158,7 +157,7 @@ def check(call: EmbedCall, reply: Reply) -> Floats:
 
 
 def _same_model(model: Model, answered: object) -> bool:
-    """True where the reply names the model that was asked, by the name sent or by the one in its id.
+    """True where the reply names the model of the call, by the name sent or by the one in its id.
 
     The two differ where a deployment has a name of its own (Azure answers with the model behind it). A provider may
     put an owner before the name, and a date or version behind it. A number alone is not taken for a version: of
@@ -167,11 +166,11 @@ def _same_model(model: Model, answered: object) -> bool:
     """
     if not isinstance(answered, str) or bare_name(answered) in model.others:
         return False
-    return any(_alias(asked.casefold(), answered.casefold()) for asked in (model.name, model.id.split("/", 1)[1]))
+    return any(_alias(name.casefold(), answered.casefold()) for name in (model.name, model.id.split("/", 1)[1]))
 
 
-def _alias(asked: str, answered: str) -> bool:
-    owner, _, name = asked.removesuffix(":latest").rpartition("/")
+def _alias(sent: str, answered: str) -> bool:
+    owner, _, name = sent.removesuffix(":latest").rpartition("/")
     other_owner, _, other = answered.removesuffix(":latest").rpartition("/")
     if owner and other_owner and owner != other_owner:
         return False

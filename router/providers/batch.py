@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 EMBEDDINGS: Literal["/v1/embeddings"] = "/v1/embeddings"
 KEY = "router_key"
-"""The name in a batch's metadata under which its row in our books is written."""
+"""The name in a batch's metadata under which our own key of it stands."""
 WINDOWS = {"openai": "24h", "voyage": "12h"}
 """The wires that have a batch tier, and how long a batch may take there."""
 MOST_LINES = 50_000

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from router.config import Endpoint
 from router.domain.values import Role
 from router.providers.base import EmbedCall, Reply, dig, read_json, reply_limit, tokens_billed, unreadable
 from router.providers.http import Http
@@ -17,17 +16,13 @@ from router.providers.http import Http
 INPUT_TYPES: dict[Role, str] = {"document": "search_document", "query": "search_query"}
 
 
-class CohereProvider:
+class CohereProvider(Http):
     """One endpoint that speaks Cohere's wire."""
-
-    def __init__(self, endpoint: Endpoint) -> None:
-        self.name = endpoint.name
-        self._http = Http(endpoint)
 
     async def embed(self, call: EmbedCall) -> Reply:
         """Send one call, once. See `Provider.embed`."""
         model = call.model
-        ask: dict[str, Any] = {
+        body: dict[str, Any] = {
             **call.extra,
             "model": model.name,
             "texts": call.sent,
@@ -36,12 +31,8 @@ class CohereProvider:
             "truncate": "NONE",
         }
         if model.sizes:
-            ask["output_dimension"] = model.dimensions
-        return _read(self.name, *await self._http.post("/v2/embed", ask, reply_limit(call)))
-
-    async def aclose(self) -> None:
-        """Close connections."""
-        await self._http.aclose()
+            body["output_dimension"] = model.dimensions
+        return _read(self.endpoint.name, *await self.post("/v2/embed", body, reply_limit(call)))
 
 
 def _read(name: str, body: bytes | bytearray, headers: Mapping[str, str]) -> Reply:

@@ -34,35 +34,25 @@ _TOO_LONG = re.compile("token count.*exceeds|payload size exceeds", re.IGNORECAS
 _DELAY = re.compile(r"(\d+(?:\.\d+)?)s")
 
 
-class GeminiProvider:
+class GeminiProvider(Http):
     """One endpoint that speaks Gemini's wire."""
-
-    def __init__(self, endpoint: Endpoint) -> None:
-        self.name = endpoint.name
-        self._http = Http(endpoint)
 
     async def embed(self, call: EmbedCall) -> Reply:
         """Send one call, once. See `Provider.embed`."""
         name = f"models/{call.model.name}"
-        ask = {
-            "requests": [{**call.extra, "model": name, "content": {"parts": [{"text": text}]}} for text in call.sent]
-        }
-        path = f"/v1beta/{name}:batchEmbedContents"
-        body, headers = await self._http.post(
-            path, ask, reply_limit(call), key_header="x-goog-api-key", refused=_refused
+        requests = [{**call.extra, "model": name, "content": {"parts": [{"text": text}]}} for text in call.sent]
+        path, most = f"/v1beta/{name}:batchEmbedContents", reply_limit(call)
+        body, headers = await self.post(
+            path, {"requests": requests}, most, key_header="x-goog-api-key", refused=_refused
         )
-        data = read_json(self.name, body)
+        data = read_json(self.endpoint.name, body)
         rows = dig(data, "embeddings")
         if not isinstance(rows, list):
-            raise unreadable(self.name)
+            raise unreadable(self.endpoint.name)
         billed = tokens_billed(dig(data, "usageMetadata", "promptTokenCount"))  # of no reply that is documented
         return Reply(
             vectors=[dig(row, "values") for row in rows], indices=None, tokens=billed, model=None, headers=headers
         )
-
-    async def aclose(self) -> None:
-        """Close connections."""
-        await self._http.aclose()
 
 
 def _refused(endpoint: Endpoint, status: int, body: bytes | bytearray, headers: Mapping[str, str]) -> ProviderError:

@@ -68,7 +68,7 @@ class Http:
     async def post(
         self,
         path: str,
-        ask: Mapping[str, Any],
+        content: Mapping[str, Any],
         most: int,
         *,
         key_header: str = "",
@@ -89,7 +89,7 @@ class Http:
             client, url = self.client(), f"{self.endpoint.base_url.strip().rstrip('/')}{path}"
             async with (
                 asyncio.timeout(self.endpoint.timeout_s),
-                client.stream("POST", url, content=orjson.dumps(ask), headers=headers) as response,
+                client.stream("POST", url, content=orjson.dumps(content), headers=headers) as response,
             ):
                 await receive(self.endpoint.name, response, most, body.extend)
         if response.status_code != 200:
@@ -100,7 +100,7 @@ class Http:
         """Ask for the base URL, without a key and without a text, and say who answered.
 
         Raises:
-            ProviderError: nobody did, for the reason that a call would meet.
+            ProviderError: there was no answer, for the reason that a call would meet.
         """
         async with self.sending():
             client, url = self.client(), check_address(self.endpoint)
@@ -142,7 +142,7 @@ class Http:
         setting = self.endpoint.url_setting if self._proxy is None else self._proxy.setting
         if (untrusted := _last(links, ssl.SSLCertVerificationError)) is not None:
             return NotConfigured(
-                f"{self._whom()}: its certificate is not trusted ({untrusted.verify_message}).",
+                f"{self._failed()}: its certificate is not trusted ({untrusted.verify_message}).",
                 "Name the certificates to trust in SSL_CERT_FILE"
                 f" ({' and '.join(UNREAD)} are not read); nothing was sent or billed.",
             )
@@ -153,15 +153,15 @@ class Http:
             )
         why = _words(links)
         if why == PASSWORD:
-            return NotConfigured(f"{self._whom()}: {why}.", f"Write them into {setting}; nothing was sent or billed.")
+            return NotConfigured(f"{self._failed()}: {why}.", f"Write them into {setting}; nothing was sent or billed.")
         if why:
-            return Unreachable(f"{self._whom()}: {why}.", f"Check the network and {setting}; nothing was billed.")
+            return Unreachable(f"{self._failed()}: {why}.", f"Check the network and {setting}; nothing was billed.")
         return NotConfigured(  # none that is known: sending it again would not change it
             f"A call to {self.endpoint.name} could not be made: {self._shown(links[-1])}.",
             f"Check {setting} and the environment; nothing was sent or billed.",
         )
 
-    def _whom(self) -> str:
+    def _failed(self) -> str:
         place = place_of(check_address(self.endpoint))
         by_way = "" if self._proxy is None else f" through the proxy {self._proxy.place}"
         return f"{self.endpoint.name} cannot be reached at {place}{by_way}"

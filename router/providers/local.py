@@ -62,8 +62,6 @@ class LocalProvider:
     `device` is a name that torch knows, or `auto`: CUDA where there is one, else MPS, else the CPU.
     """
 
-    name = "local"
-
     def __init__(self, data: Path, device: str = "auto") -> None:
         self._data = data
         self._device = device

@@ -6,34 +6,24 @@ bound: the SDK would turn base64 into Python floats and does not sort by `index`
 
 from __future__ import annotations
 
-from router.config import Endpoint
 from router.providers.base import EmbedCall, Reply, read_list, reply_limit
 from router.providers.sdk import OpenAISdk
 
 
-class OpenAIProvider:
+class OpenAIProvider(OpenAISdk):
     """One endpoint that speaks OpenAI's wire."""
-
-    def __init__(self, endpoint: Endpoint) -> None:
-        self.name = endpoint.name
-        self._endpoint = endpoint
-        self._sdk = OpenAISdk(endpoint)
 
     async def embed(self, call: EmbedCall) -> Reply:
         """Send one call, once. See `Provider.embed`."""
         body = bytearray()
-        headers = await self._sdk.call(
+        headers = await self.call(
             lambda client: client.embeddings.with_streaming_response.create(
                 input=call.sent,
                 model=call.model.name,
-                encoding_format=self._endpoint.encoding,
+                encoding_format=self.endpoint.encoding,
                 extra_body=call.extra,
             ),
             reply_limit(call),
             body.extend,
         )
-        return read_list(self.name, body, headers)
-
-    async def aclose(self) -> None:
-        """Close connections."""
-        await self._sdk.aclose()
+        return read_list(self.endpoint.name, body, headers)

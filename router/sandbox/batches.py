@@ -22,7 +22,7 @@ from router.sandbox.chat import complete
 from router.sandbox.faults import BATCH_FAULTS, LINE_KINDS, SHAPES, BatchFault, Fault
 from router.sandbox.models import Provider
 from router.sandbox.service import Service
-from router.sandbox.wire import WIRES, Ask, Wire, WireError
+from router.sandbox.wire import WIRES, ParsedCall, Wire, WireError
 
 EMBEDDINGS = "/v1/embeddings"
 WINDOWS: dict[Provider, tuple[str, int]] = {"openai": ("24h", 86_400), "voyage": ("12h", 43_200)}
@@ -62,7 +62,7 @@ class Line:
 
     custom_id: str
     data: dict[str, Any] = field(repr=False)
-    ask: Ask | None = None
+    call: ParsedCall | None = None
     texts: list[str] = field(default_factory=list, repr=False)
     digests: list[bytes] = field(default_factory=list, repr=False)
     tokens: int = 0
@@ -179,10 +179,10 @@ class Batches:
                 yield _output_line(line, body, f"unknown-{uuid4().hex}")
 
     async def _answer(self, batch: Batch, line: Line) -> bytes:
-        if line.ask is None:
+        if line.call is None:
             return orjson.dumps(await complete(self._service.tokens["openai"], line.data))
-        vectors = await self._service.vectors(line.ask, line.texts, line.digests)
-        return WIRES[batch.provider].body(line.ask, vectors, line.tokens, line.fault)
+        vectors = await self._service.vectors(line.call, line.texts, line.digests)
+        return WIRES[batch.provider].body(line.call, vectors, line.tokens, line.fault)
 
     # ---- creation ------------------------------------------------------------------------------
 
@@ -236,9 +236,9 @@ class Batches:
                 if batch.endpoint == CHAT:
                     await complete(self._service.tokens["openai"], line.data)
                     continue
-                line.ask = wire.parse(line.data)
-                line.texts, line.digests, line.tokens = await self._service.measure(wire, line.ask)
-                inputs += len(line.ask.texts)
+                line.call = wire.parse(line.data)
+                line.texts, line.digests, line.tokens = await self._service.measure(wire, line.call)
+                inputs += len(line.call.texts)
             except WireError as error:
                 line.refusal = error
                 if error.status == 404:
@@ -296,7 +296,7 @@ class Batches:
         return batch.json()
 
     def cancel(self, batch: Batch) -> None:
-        """Ask a batch to stop; what is done stays done and billed."""
+        """ParsedCall a batch to stop; what is done stays done and billed."""
         batch.cancelling_since = time.monotonic()
         self._stamp(batch, "cancelling")
 
@@ -326,11 +326,11 @@ class Batches:
 
     def _work(self, batch: Batch, done: int) -> None:
         """Do requests until `done` are done, and bill each of them, once."""
-        faults, books = self._service.faults, self._service.books
+        faults, log = self._service.faults, self._service.log
         while batch.done < min(done, len(batch.lines)):
             line = batch.lines[batch.order[batch.done]]
             batch.done += 1
-            if line.ask is None or line.refusal is not None:
+            if line.call is None or line.refusal is not None:
                 continue
             fault = faults.take(batch.provider, line.texts, LINE_KINDS)
             if fault is not None and fault.kind in SHAPES:
@@ -340,7 +340,7 @@ class Batches:
             if fault is not None and fault.kind == "overbill":
                 line.tokens *= fault.factor
             if fault is None or fault.bills:
-                books.charge(line.ask.model, line.tokens, line.digests, line.ask.model.batch or Decimal(1))
+                log.charge(line.call.model, line.tokens, line.digests, line.call.model.batch or Decimal(1))
 
     def _end(self, batch: Batch, status: str) -> None:
         texts = [text for line in batch.lines for text in line.texts]

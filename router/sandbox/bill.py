@@ -1,4 +1,4 @@
-"""The sandbox's own books: what it received and what it billed, for tests to hold the router's ledger against."""
+"""What the sandbox received and what it billed, for tests to hold the router's ledger against."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Received:
         status: HTTP status answered; 0 while it is under way, and where the connection was dropped without one.
         fault: kind of the fault that was injected, or "".
         nanodollars: what it was billed.
-        not_before: on the `at` scale, the earliest moment at which a 429 asked to come back; None if it did not ask.
+        not_before: on the `at` scale, the earliest moment at which a 429 asked to come back; None if it did not call.
         digests: BLAKE2b-256 of the texts in hex, in their order.
     """
 
@@ -69,7 +69,7 @@ class Received:
     digests: tuple[str, ...] = ()
 
 
-class Books:
+class RequestLog:
     """The running bill and the list of what was received. Used from the server's loop only."""
 
     def __init__(self) -> None:

@@ -27,11 +27,11 @@ async def complete(tokens: TokenCounter, data: dict[str, Any]) -> dict[str, Any]
             raise wire.error(400, text, param=f"messages[{i}]", code="invalid_type")
     if data.get("stream"):
         raise wire.error(400, "The sandbox does not stream.", param="stream")
-    asked = "\n".join(f"{message.get('role')}: {message.get('content')}" for message in messages)
-    answer = f"Reply {digest(asked).hex()[:12]}."
-    prompt, completion = await tokens.count([asked, answer], [digest(asked), digest(answer)])
+    prompt_text = "\n".join(f"{message.get('role')}: {message.get('content')}" for message in messages)
+    answer = f"Reply {digest(prompt_text).hex()[:12]}."
+    prompt, completion = await tokens.count([prompt_text, answer], [digest(prompt_text), digest(answer)])
     return {
-        "id": f"chatcmpl-{digest(asked).hex()[:24]}",
+        "id": f"chatcmpl-{digest(prompt_text).hex()[:24]}",
         "object": "chat.completion",
         "created": int(time.time()),
         "model": model,

@@ -31,7 +31,7 @@ SHAPES: frozenset[str] = frozenset(get_args(Shape))
 BATCH_FAULTS: frozenset[str] = frozenset(get_args(BatchFault))
 KINDS = REFUSALS | TRANSPORTS | SHAPES | BATCH_FAULTS
 CALL_KINDS = REFUSALS | TRANSPORTS | SHAPES
-DESK_KINDS = REFUSALS | TRANSPORTS
+BATCH_CALL_KINDS = REFUSALS | TRANSPORTS
 LINE_KINDS = SHAPES | {"poison", "status"}  # what can befall one request of a batch
 COHERE_HAS_NOT = frozenset({"shuffled_index", "doubled_index", "missing_index", "wrong_model"})  # no such fields
 
@@ -54,7 +54,7 @@ class Fault:
             whose text holds `match`, else the middle one); `wrong_model` in the answer; `overbill` bills and
             reports `factor` times the tokens;
             `batch_failed` at validation; `batch_doubled`, `batch_unknown`, `batch_missing`, `batch_no_custom_id`:
-            one output line twice, with a `custom_id` that nobody sent, left out, without its `custom_id`.
+            one output line twice, with a `custom_id` that was not sent, left out, without its `custom_id`.
         on: `embeddings`, or the beginning of another operation, such as `POST /batches` or `GET /files`; the refusals
             and the faults of the connection work there too.
         times: how many calls it befalls; None is every one, for good.
@@ -102,15 +102,6 @@ class Fault:
         if self.provider not in {None, provider} or (provider == "cohere" and self.kind in COHERE_HAS_NOT):
             return False
         return self.match is None or any(self.match in text for text in texts)
-
-
-def fault_from_json(data: dict[str, Any]) -> Fault:
-    """A fault from the fields of `Fault`.
-
-    Raises:
-        ValueError, TypeError: an unknown kind, provider or field.
-    """
-    return Fault(**data)
 
 
 class Faults:

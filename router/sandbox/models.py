@@ -24,7 +24,7 @@ class Sold:
 
     Attributes:
         space: what the vectors are drawn from; members of one family share it.
-        dimensions: full size. default: what is answered unless a size is asked for. sizes: what may be asked for,
+        dimensions: full size. default: what is answered where no size is given. sizes: what may be given,
             "any" for every size up to the full one, () for none.
         price: USD per million tokens. batch: share of it that a batch costs, None where there is no batch.
         tokens_per_text: longest text; tokens_per_call: most tokens a call, None where the vendor states none.
@@ -49,7 +49,7 @@ class Sold:
         return f"{self.provider}/{self.name}"
 
     def serves(self, dimensions: int) -> bool:
-        """True where this size may be asked for."""
+        """True where this size may be given."""
         if self.sizes == "any":
             return 0 < dimensions <= self.dimensions
         return dimensions in self.sizes
@@ -106,20 +106,11 @@ _ALL = (
     _voyage("voyage-3", "0.06", 120_000, full=1024),
     _voyage("voyage-3-lite", "0.02", 120_000, full=512, default=512),
     Sold(
-        provider="gemini",
-        name="gemini-embedding-2",
-        space="gemini/gemini-embedding-2",
-        dimensions=3072,
-        default=3072,
-        sizes="any",
-        price=Decimal("0.20"),
-        batch=None,
-        texts_per_call=100,
-        tokens_per_text=8192,
-        tokens_per_call=None,
+        provider="gemini", name="gemini-embedding-2", space="gemini/gemini-embedding-2", dimensions=3072, default=3072,
+        sizes="any", price=Decimal("0.20"), batch=None, texts_per_call=100, tokens_per_text=8192, tokens_per_call=None,
         roles=False,
     ),
-)
+)  # fmt: skip
 MODELS: dict[str, Sold] = {model.id: model for model in _ALL}
 
 

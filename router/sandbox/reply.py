@@ -10,7 +10,6 @@ import time
 from email.utils import formatdate
 from uuid import uuid4
 
-import orjson
 from starlette.types import Receive, Send
 
 from router.sandbox.faults import Fault
@@ -46,11 +45,6 @@ async def whole(
     await send({"type": "http.response.body", "body": body})
 
 
-async def refuse(send: Send, error: WireError, headers: dict[str, str]) -> None:
-    """Send a refusal."""
-    await whole(send, orjson.dumps(error.payload), status=error.status, headers=headers | error.headers)
-
-
 async def idle(receive: Receive, released: asyncio.Event, seconds: float) -> bool:
     """Wait; True if the time passed, False if the client left or the sandbox let go before that."""
     waits = {asyncio.ensure_future(receive()), asyncio.ensure_future(released.wait())}
@@ -79,7 +73,7 @@ async def half(receive: Receive, send: Send, body: bytes) -> None:
 
 
 async def reset(receive: Receive) -> None:
-    """Reset the TCP connection (RST). uvicorn only: ASGI has no word for it, so its request cycle is asked."""
+    """Reset the TCP connection (RST). uvicorn only: ASGI has no word for it, so its request cycle is used."""
     transport = getattr(getattr(receive, "__self__", None), "transport", None)
     if transport is None:
         raise RuntimeError("This fault needs uvicorn: the connection cannot be reached from the application.")

@@ -1,4 +1,4 @@
-"""The vendors' other paths over HTTP: files, batches, models, chat. Slow is fine here; faults work here too."""
+"""The vendors' other paths over HTTP: files, batches, models, chat. Faults work here too."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from router.sandbox import reply
 from router.sandbox.batches import MOST_BYTES, WINDOWS, Batch, Batches, File
 from router.sandbox.bill import Received
 from router.sandbox.chat import complete
-from router.sandbox.faults import DESK_KINDS, REFUSALS
+from router.sandbox.faults import BATCH_CALL_KINDS, REFUSALS
 from router.sandbox.models import MODELS, Provider
 from router.sandbox.service import Service, parse_object
 from router.sandbox.wire import WIRES, WireError
@@ -27,7 +27,7 @@ MOST_LISTED = 100
 LISTED = 20
 
 
-class DeskCall:
+class BatchCall:
     """An ASGI endpoint around a handler: key, record, faults."""
 
     def __init__(self, service: Service, provider: Provider, handler: Handler) -> None:
@@ -39,26 +39,24 @@ class DeskCall:
         service, wire = self._service, WIRES[self._provider]
         path = scope["path"].removeprefix(f"/{self._provider}/v1")
         operation = f"{scope['method']} {path}"
-        books = service.books
-        number = books.note(Received(at=time.monotonic(), provider=self._provider, operation=operation))
+        log = service.log
+        number = log.note(Received(at=time.monotonic(), provider=self._provider, operation=operation))
         try:
             service.check_key(wire, scope)
-            fault = service.faults.take(self._provider, (), DESK_KINDS, operation)
+            fault = service.faults.take(self._provider, (), BATCH_CALL_KINDS, operation)
             if fault is not None:
-                books.amend(number, fault=fault.kind)
-            if fault is not None and fault.kind == "refuse":
-                return await reply.reset(receive)
-            if fault is not None and fault.kind in REFUSALS:
-                raise reply.refused(wire, fault)
+                log.amend(number, fault=fault.kind)
+                if fault.kind == "refuse":
+                    return await reply.reset(receive)
+                if fault.kind in REFUSALS:
+                    raise reply.refused(wire, fault)
             response = await self._handler(Request(scope, receive))
-            books.amend(number, status=response.status_code)
+            log.amend(number, status=response.status_code)
             if fault is None:
                 return await response(scope, receive, send)
             await reply.misdeliver(fault, await _bytes(response), receive, send, service.released)
         except WireError as error:
-            not_before = None if error.wait is None else time.monotonic() + error.wait
-            books.amend(number, status=error.status, not_before=not_before)
-            await reply.refuse(send, error, {})
+            await service.refuse(number, error, send, {})
 
 
 async def _bytes(response: Response) -> bytes:
@@ -71,8 +69,8 @@ def _json(data: dict[str, Any]) -> Response:
     return Response(orjson.dumps(data), media_type="application/json")
 
 
-class Desk:
-    """The handlers of one provider."""
+class BatchRoutes:
+    """The handlers of one provider: its files and batches, and what stands beside them."""
 
     def __init__(self, service: Service, batches: Batches, provider: Provider) -> None:
         self._service = service
@@ -96,7 +94,7 @@ class Desk:
         if self._provider == "openai":
             table.append(("POST", "/chat/completions", self.chat))
         return [
-            Route(f"/{self._provider}/v1{path}", DeskCall(self._service, self._provider, handler), methods=[method])
+            Route(f"/{self._provider}/v1{path}", BatchCall(self._service, self._provider, handler), methods=[method])
             for method, path, handler in table
         ]
 
@@ -165,15 +163,9 @@ class Desk:
                 raise self._wire.error(400, f"Invalid 'after': no batch {after}.", param="after")
             found = found[ids.index(after) + 1 :]
         page = [batch.json() for batch in found[:limit]]
-        return _json(
-            {
-                "object": "list",
-                "data": page,
-                "first_id": page[0]["id"] if page else None,
-                "last_id": page[-1]["id"] if page else None,
-                "has_more": len(found) > limit,
-            }
-        )
+        first, last = (page[0]["id"], page[-1]["id"]) if page else (None, None)
+        more = len(found) > limit
+        return _json({"object": "list", "data": page, "first_id": first, "last_id": last, "has_more": more})
 
     async def cancel(self, request: Request) -> Response:
         batch = self._batch(request)
@@ -184,6 +176,6 @@ class Desk:
         return _json(batch.json())
 
 
-def desk_routes(service: Service, batches: Batches) -> list[Route]:
+def batch_routes(service: Service, batches: Batches) -> list[Route]:
     """The paths of every provider that has batches."""
-    return [route for provider in WINDOWS for route in Desk(service, batches, provider).routes()]
+    return [route for provider in WINDOWS for route in BatchRoutes(service, batches, provider).routes()]

@@ -21,9 +21,9 @@ from router.sandbox import vectors
 from router.sandbox.batches import Batches
 from router.sandbox.bill import Bill, Received
 from router.sandbox.config import SandboxConfig
-from router.sandbox.faults import Fault, fault_from_json
+from router.sandbox.faults import Fault
 from router.sandbox.models import Provider
-from router.sandbox.routes import desk_routes
+from router.sandbox.routes import batch_routes
 from router.sandbox.service import EmbedCall, Service
 from router.sandbox.tokens import Counting, encoding
 
@@ -59,11 +59,11 @@ class _Control:
 
     async def bill(self, request: Request) -> JSONResponse:
         self._batches.tick()
-        bill = self._service.books.bill()
+        bill = self._service.log.bill()
         return JSONResponse({name: getattr(bill, name) for name in Bill.__dataclass_fields__})
 
     async def received(self, request: Request) -> JSONResponse:
-        return JSONResponse([asdict(entry) for entry in self._service.books.received.values()])
+        return JSONResponse([asdict(entry) for entry in self._service.log.received.values()])
 
     async def reset(self, request: Request) -> JSONResponse:
         reset(self._service, self._batches)
@@ -81,7 +81,7 @@ class _Control:
         elif request.method == "POST":
             try:
                 given = await request.json()
-                found = [fault_from_json(item) for item in (given if isinstance(given, list) else [given])]
+                found = [Fault(**item) for item in (given if isinstance(given, list) else [given])]
             except (TypeError, ValueError) as error:
                 return JSONResponse({"detail": str(error)}, 400)
             queue.add(*found)
@@ -141,7 +141,7 @@ def create_app(
         "/gemini/v1beta/models/{name}:batchEmbedContents": EmbedCall(service, "gemini", "POST :batchEmbedContents"),
     }
     routes = [Route(path, call, methods=["POST"]) for path, call in embeds.items()]
-    routes += desk_routes(service, batches) + _Control(service, batches).routes()
+    routes += batch_routes(service, batches) + _Control(service, batches).routes()
     app = Starlette(routes=routes, lifespan=lifespan)
     app.state.service, app.state.batches = service, batches
     return app
@@ -278,11 +278,11 @@ class Sandbox:
     def bill(self) -> Bill:
         """The bill as it stands."""
         self._do(self._batches.tick)
-        return self._do(self._service.books.bill)
+        return self._do(self._service.log.bill)
 
     def received(self) -> list[Received]:
         """What was received so far, in order of arrival."""
-        return self._do(lambda: list(self._service.books.received.values()))
+        return self._do(lambda: list(self._service.log.received.values()))
 
     def release(self) -> None:
         """Let go of every call that a fault holds back."""

@@ -11,14 +11,14 @@ import orjson
 from starlette.types import Receive, Scope, Send
 
 from router.sandbox import reply
-from router.sandbox.bill import Books, Received, digest
+from router.sandbox.bill import Received, RequestLog, digest
 from router.sandbox.config import SandboxConfig
 from router.sandbox.faults import CALL_KINDS, REFUSALS, SHAPES, Fault, Faults
 from router.sandbox.limits import Limiter
 from router.sandbox.models import PROVIDERS, Provider
 from router.sandbox.tokens import Counting, TokenCounter, count_cl100k
 from router.sandbox.vectors import Vectors, embed
-from router.sandbox.wire import WIRES, Ask, Wire, WireError
+from router.sandbox.wire import WIRES, ParsedCall, Wire, WireError
 
 NO_FAULT = Fault("sleep", seconds=0)
 BEFORE_READING = frozenset({"refuse"})
@@ -35,7 +35,7 @@ class Service:
 
     def reset(self) -> None:
         """Forget the bill, what was received, the faults and the use of the limits; keep the configuration."""
-        self.books = Books()
+        self.log = RequestLog()
         self.faults = Faults()
         self.released = asyncio.Event()
         self._make_limiters()
@@ -57,6 +57,13 @@ class Service:
             for provider in PROVIDERS
         }
 
+    async def refuse(self, number: int, error: WireError, send: Send, headers: Mapping[str, str]) -> None:
+        """Answer a request with a refusal, and note it."""
+        not_before = None if error.wait is None else time.monotonic() + error.wait
+        self.log.amend(number, status=error.status, not_before=not_before)
+        body = orjson.dumps(error.payload)
+        await reply.whole(send, body, status=error.status, headers={**headers, **error.headers})
+
     def check_key(self, wire: Wire, scope: Scope) -> None:
         """Raise WireError (401) unless the request carries a key that is accepted."""
         given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
@@ -66,17 +73,17 @@ class Service:
         if scheme.lower() != "bearer" or not key.strip() or self.config.key not in {None, key.strip()}:
             raise wire.unauthorised()
 
-    async def vectors(self, ask: Ask, texts: list[str], digests: list[bytes]) -> Vectors:
-        """(n, dimensions) float32 vectors of an ask's texts, or of what was cut from them."""
-        if texts is not ask.texts:
+    async def vectors(self, call: ParsedCall, texts: list[str], digests: list[bytes]) -> Vectors:
+        """(n, dimensions) float32 vectors of a call's texts, or of what was cut from them."""
+        if texts is not call.texts:
             digests = [digest(text) for text in texts]
-        args = (ask.model, texts, digests, ask.role, ask.dimensions, self.config.vectors)
+        args = (call.model, texts, digests, call.role, call.dimensions, self.config.vectors)
         return await asyncio.to_thread(embed, *args) if self.config.vectors == "model" else embed(*args)
 
-    async def measure(self, wire: Wire, ask: Ask) -> tuple[list[str], list[bytes], int]:
-        """What is embedded of an ask (its texts, cut where the call says so), its digests, its tokens."""
-        digests = [digest(text) for text in ask.texts]
-        texts, counts = wire.fit(ask, await self.tokens[wire.provider].count(ask.texts, digests))
+    async def measure(self, wire: Wire, call: ParsedCall) -> tuple[list[str], list[bytes], int]:
+        """What is embedded of a call (its texts, cut where it says so), its digests, its tokens."""
+        digests = [digest(text) for text in call.texts]
+        texts, counts = wire.fit(call, await self.tokens[wire.provider].count(call.texts, digests))
         return texts, digests, sum(counts)
 
 
@@ -90,37 +97,34 @@ class EmbedCall:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         service, wire, at = self._service, self._wire, time.monotonic()
-        books, limiter = service.books, service.limiters[wire.provider]
-        number = books.note(Received(at=at, provider=wire.provider, operation=self._operation))
+        number = service.log.note(Received(at=at, provider=wire.provider, operation=self._operation))
         try:
             await self._answer(number, at, scope, receive, send)
         except WireError as error:
-            not_before = None if error.wait is None else time.monotonic() + error.wait
-            books.amend(number, status=error.status, not_before=not_before)
-            await reply.refuse(send, error, _headers(wire, limiter))
+            await service.refuse(number, error, send, _headers(wire, service.limiters[wire.provider]))
 
     async def _answer(self, number: int, at: float, scope: Scope, receive: Receive, send: Send) -> None:
         service, wire = self._service, self._wire
-        books, limiter = service.books, service.limiters[wire.provider]
+        log, limiter = service.log, service.limiters[wire.provider]
         if service.faults.take(wire.provider, (), BEFORE_READING):
-            books.amend(number, fault="refuse")
+            log.amend(number, fault="refuse")
             return await reply.reset(receive)
 
         raw = await reply.read(receive)
         service.check_key(wire, scope)
-        ask = wire.parse(parse_object(wire, raw))
-        texts, digests, tokens = await service.measure(wire, ask)
-        books.amend(
-            number, model=ask.model.id, texts=len(ask.texts), tokens=tokens, role=ask.role,
+        call = wire.parse(parse_object(wire, raw))
+        texts, digests, tokens = await service.measure(wire, call)
+        log.amend(
+            number, model=call.model.id, texts=len(call.texts), tokens=tokens, role=call.role,
             digests=tuple(key.hex() for key in digests),
         )  # fmt: skip
 
-        fault = service.faults.take(wire.provider, ask.texts, CALL_KINDS) or NO_FAULT
+        fault = service.faults.take(wire.provider, call.texts, CALL_KINDS) or NO_FAULT
         if fault is not NO_FAULT:
-            books.amend(number, fault=fault.kind)
+            log.amend(number, fault=fault.kind)
         if fault.kind in REFUSALS or fault.kind == "refuse":
             if fault.bills:
-                books.amend(number, nanodollars=books.charge(ask.model, tokens, digests))
+                log.amend(number, nanodollars=log.charge(call.model, tokens, digests))
             if fault.kind == "refuse":
                 return await reply.reset(receive)
             raise reply.refused(wire, fault)
@@ -134,14 +138,14 @@ class EmbedCall:
         try:
             if fault.kind == "overbill":
                 tokens *= fault.factor
-            if fault.bills:  # at once: work that was accepted is billed, whether or not anybody waits for it
-                books.amend(number, nanodollars=books.charge(ask.model, tokens, digests), tokens=tokens)
-            vectors = await service.vectors(ask, texts, digests)
-            body = wire.body(ask, vectors, tokens, fault if fault.kind in SHAPES else None)
+            if fault.bills:  # at once: work that was accepted is billed, whether or not the client waits for it
+                log.amend(number, nanodollars=log.charge(call.model, tokens, digests), tokens=tokens)
+            vectors = await service.vectors(call, texts, digests)
+            body = wire.body(call, vectors, tokens, fault if fault.kind in SHAPES else None)
             rest = at + service.config.latency_ms / 1000 - time.monotonic()
             if rest > 0:
                 await asyncio.sleep(rest)
-            books.amend(number, status=200)
+            log.amend(number, status=200)
             if fault is not NO_FAULT and fault.kind not in SHAPES:
                 return await reply.misdeliver(fault, body, receive, send, service.released)
             leave()  # before the bytes: who has the answer may send again at once

@@ -39,7 +39,7 @@ class WireError(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
+class ParsedCall:
     """One embedding call, understood. `cut`: over-long texts are cut to what the model takes, not refused."""
 
     model: Sold
@@ -60,11 +60,11 @@ class Wire(ABC):
         """The body of an error."""
 
     @abstractmethod
-    def parse(self, data: dict[str, Any]) -> Ask:
+    def parse(self, data: dict[str, Any]) -> ParsedCall:
         """The call in a JSON body. Raises WireError."""
 
     @abstractmethod
-    def answer(self, ask: Ask, rows: list[Any], tokens: int, fault: str) -> dict[str, Any]:
+    def answer(self, call: ParsedCall, rows: list[Any], tokens: int, fault: str) -> dict[str, Any]:
         """The JSON body of a good answer; `rows` are encoded vectors."""
 
     def error(self, status: int, message: str, **details: Any) -> WireError:
@@ -92,17 +92,17 @@ class Wire(ABC):
             return self.error(429, "Rate limit reached.", code="rate_limit_exceeded")
         return self.error(fault.status, "The server had an error.", type="server_error")
 
-    def fit(self, ask: Ask, counts: list[int]) -> tuple[list[str], list[int]]:
+    def fit(self, call: ParsedCall, counts: list[int]) -> tuple[list[str], list[int]]:
         """The texts and token counts that are embedded and billed: as asked, or cut. Raises WireError."""
-        limit = ask.model.tokens_per_text
-        texts = ask.texts
+        limit = call.model.tokens_per_text
+        texts = call.texts
         if max(counts) > limit:
-            if not ask.cut:
+            if not call.cut:
                 raise self.too_long(max(counts), limit)
             long = {i for i, count in enumerate(counts) if count > limit}
             texts = [_cut(text, limit) if i in long else text for i, text in enumerate(texts)]
             counts = [min(count, limit) for count in counts]
-        most = ask.model.tokens_per_call
+        most = call.model.tokens_per_call
         if most is not None and sum(counts) > most:
             raise self.error(
                 400,
@@ -120,16 +120,16 @@ class Wire(ABC):
             "Please reduce your prompt.",
         )
 
-    def body(self, ask: Ask, vectors: Vectors, tokens: int, fault: Fault | None = None) -> bytes:
+    def body(self, call: ParsedCall, vectors: Vectors, tokens: int, fault: Fault | None = None) -> bytes:
         """The bytes of a good answer, or of the wrong one that a fault of the `SHAPES` asks for."""
         kind = fault.kind if fault else ""
-        rows = _rows(ask, vectors, fault)
+        rows = _rows(call, vectors, fault)
         if kind == "one_short":
             rows.pop()
         elif kind == "one_too_many":
             rows.append(rows[-1])
-        answer = self.answer(ask, rows, tokens, kind)
-        if kind in {"nan", "infinity"} and ask.encoding == "float":  # orjson would write null
+        answer = self.answer(call, rows, tokens, kind)
+        if kind in {"nan", "infinity"} and call.encoding == "float":  # orjson would write null
             return json.dumps(answer, default=np.ndarray.tolist).encode()
         return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
 
@@ -138,13 +138,13 @@ def _cut(text: str, limit: int) -> str:
     return encoding().decode(encoding().encode_ordinary(text)[:limit])
 
 
-def _rows(ask: Ask, vectors: Vectors, fault: Fault | None) -> list[Any]:
+def _rows(call: ParsedCall, vectors: Vectors, fault: Fault | None) -> list[Any]:
     """The vectors as the wire carries them, with one row spoilt where a fault asks for it."""
     kind = fault.kind if fault else ""
     n = len(vectors)
     bad = n // 2
     if fault is not None and fault.match is not None:
-        bad = next((i for i, text in enumerate(ask.texts) if fault.match in text), bad)
+        bad = next((i for i, text in enumerate(call.texts) if fault.match in text), bad)
     if kind in {"nan", "infinity", "zeros"}:
         vectors = vectors.copy()
         if kind == "zeros":
@@ -154,7 +154,7 @@ def _rows(ask: Ask, vectors: Vectors, fault: Fault | None) -> list[Any]:
     plain: list[Any] = list(vectors)
     if kind == "wrong_size":
         plain[bad] = plain[bad][:-1]
-    rows = [b64encode(row).decode("ascii") for row in plain] if ask.encoding == "base64" else plain
+    rows = [b64encode(row).decode("ascii") for row in plain] if call.encoding == "base64" else plain
     if kind == "null":
         rows[bad] = None
     elif kind == "broken_base64":
@@ -196,7 +196,7 @@ class OpenAIWire(Wire):
             }
         }  # fmt: skip
 
-    def parse(self, data: dict[str, Any]) -> Ask:
+    def parse(self, data: dict[str, Any]) -> ParsedCall:
         name = data.get("model")
         if not isinstance(name, str):
             raise self.error(400, "you must provide a model parameter", param="model")
@@ -219,7 +219,7 @@ class OpenAIWire(Wire):
         form: Any = data.get("encoding_format") or "float"
         if form not in {"float", "base64"}:
             raise self.error(400, "Invalid 'encoding_format': float or base64.", param="encoding_format")
-        return Ask(
+        return ParsedCall(
             model=model, texts=texts, role=None, dimensions=dimensions or model.default, encoding=form, cut=False
         )
 
@@ -238,11 +238,11 @@ class OpenAIWire(Wire):
         message = "Invalid 'input': a text, a list of texts, a list of tokens or a list of lists of tokens."
         raise self.error(400, message, param="input")
 
-    def answer(self, ask: Ask, rows: list[Any], tokens: int, fault: str) -> dict[str, Any]:
+    def answer(self, call: ParsedCall, rows: list[Any], tokens: int, fault: str) -> dict[str, Any]:
         return {
             "object": "list",
             "data": _items(rows, fault),
-            "model": "some-other-model" if fault == "wrong_model" else ask.model.name,
+            "model": "some-other-model" if fault == "wrong_model" else call.model.name,
             "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
         }
 
@@ -255,7 +255,7 @@ class VoyageWire(Wire):
     def payload(self, status: int, message: str, **details: Any) -> dict[str, Any]:
         return {"detail": message}
 
-    def parse(self, data: dict[str, Any]) -> Ask:
+    def parse(self, data: dict[str, Any]) -> ParsedCall:
         name = data.get("model")
         model = find("voyage", name)
         if model is None:
@@ -276,16 +276,16 @@ class VoyageWire(Wire):
         form: Any = data.get("encoding_format") or "float"
         if form not in {"float", "base64"} or data.get("output_dtype") not in {None, "float"}:
             raise self.error(400, "The sandbox answers 'output_dtype' float, as numbers or base64.")
-        return Ask(
+        return ParsedCall(
             model=model, texts=texts, role=role, dimensions=dimensions or model.default, encoding=form,
             cut=data.get("truncation") is not False,
         )  # fmt: skip
 
-    def answer(self, ask: Ask, rows: list[Any], tokens: int, fault: str) -> dict[str, Any]:
+    def answer(self, call: ParsedCall, rows: list[Any], tokens: int, fault: str) -> dict[str, Any]:
         return {
             "object": "list",
             "data": _items(rows, fault),
-            "model": "some-other-model" if fault == "wrong_model" else ask.model.name,
+            "model": "some-other-model" if fault == "wrong_model" else call.model.name,
             "usage": {"total_tokens": tokens},
         }
 
@@ -298,7 +298,7 @@ class CohereWire(Wire):
     def payload(self, status: int, message: str, **details: Any) -> dict[str, Any]:
         return {"id": str(uuid4()), "message": message}
 
-    def parse(self, data: dict[str, Any]) -> Ask:
+    def parse(self, data: dict[str, Any]) -> ParsedCall:
         name = data.get("model")
         model = find("cohere", name)
         if model is None:
@@ -319,17 +319,17 @@ class CohereWire(Wire):
         dimensions = data.get("output_dimension")
         if dimensions is not None and (type(dimensions) is not int or not model.serves(dimensions)):
             raise self.error(400, f"invalid request: output_dimension {dimensions} is not supported by {model.name}")
-        return Ask(
+        return ParsedCall(
             model=model, texts=texts, role=role, dimensions=dimensions or model.default, encoding=types[0],
             cut=data.get("truncate") != "NONE",
         )  # fmt: skip
 
-    def answer(self, ask: Ask, rows: list[Any], tokens: int, fault: str) -> dict[str, Any]:
+    def answer(self, call: ParsedCall, rows: list[Any], tokens: int, fault: str) -> dict[str, Any]:
         return {
             "id": str(uuid4()),
             "response_type": "embeddings_by_type",
-            "embeddings": {ask.encoding: rows},
-            "texts": ask.texts,
+            "embeddings": {call.encoding: rows},
+            "texts": call.texts,
             "meta": {"api_version": {"version": "2"}, "billed_units": {"input_tokens": float(tokens)}},
         }
 
@@ -362,7 +362,7 @@ class GeminiWire(Wire):
     def too_long(self, tokens: int, limit: int) -> WireError:
         return self.error(400, f"The input token count ({tokens}) exceeds the maximum number of tokens ({limit}).")
 
-    def parse(self, data: dict[str, Any]) -> Ask:
+    def parse(self, data: dict[str, Any]) -> ParsedCall:
         requests = data.get("requests")
         if not isinstance(requests, list) or not requests:
             raise self.error(400, "* BatchEmbedContentsRequest.requests: must not be empty")
@@ -382,9 +382,9 @@ class GeminiWire(Wire):
         size = requests[0].get("outputDimensionality") or model.default
         if type(size) is not int or not model.serves(size):
             raise self.error(400, f"* EmbedContentRequest.output_dimensionality: {size} is not served")
-        return Ask(model=model, texts=texts, role=None, dimensions=size, encoding="float", cut=False)
+        return ParsedCall(model=model, texts=texts, role=None, dimensions=size, encoding="float", cut=False)
 
-    def answer(self, ask: Ask, rows: list[Any], tokens: int, fault: str) -> dict[str, Any]:
+    def answer(self, call: ParsedCall, rows: list[Any], tokens: int, fault: str) -> dict[str, Any]:
         return {"embeddings": [{"values": row} for row in rows]}
 
 

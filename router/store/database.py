@@ -46,6 +46,7 @@ WHEN_DAMAGED = {
     "vectors.db": "Restore it from a backup, or move it away: its vectors are then made, and paid for, again.",
 }
 """What to do about a file that SQLite cannot read."""
+LOG_TRIES = 10
 PATIENCE_S = 5.0
 """How long a write waits for another process's lock before it is refused."""
 
@@ -217,6 +218,21 @@ class Database:
     async def write(self, fn: Callable[[Connection], T], *, patience_s: float = PATIENCE_S) -> T:
         """`submit`, awaited."""
         return await asyncio.wrap_future(self.submit(fn, patience_s=patience_s))
+
+    def empty_log(self) -> bool:
+        """Write the log into the file and cut it to nothing: deleted bytes are in its older pages.
+
+        False: somebody reads an older state of the file, so the log stays. For worker threads; waits some seconds.
+        """
+        conn = connect(self.path)
+        try:
+            for _ in range(LOG_TRIES):
+                (busy, *_) = conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()  # waits a second for the others
+                if not busy:
+                    return True
+        finally:
+            conn.close()
+        return False
 
     def close(self) -> None:
         """Write what is queued, then close every connection."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from router.domain.errors import BadInput
+from router.store.batches import close_settled
 from router.store.database import Connection, Database
 
 JobState = Literal["queued", "running", "paused", "waiting", "done", "failed", "cancelled"]
@@ -224,7 +225,7 @@ class JobStore:
             if taken:
                 raise BadInput(f"Job {taken[0]} works on the same collection.", "Wait for it, or cancel it.")
             conn.execute("DELETE FROM failures WHERE job = ?", (number,))
-            conn.execute("UPDATE batches SET state = 'closed' WHERE job = ? AND state = 'settled'", (number,))
+            close_settled(conn, number)
             conn.execute(
                 "UPDATE jobs SET state = CASE state WHEN 'running' THEN state ELSE 'queued' END, reason = '',"
                 " failed = 0, wake = NULL, finished = NULL, revision = revision + 1 WHERE id = ?",
@@ -371,3 +372,8 @@ class JobStore:
             )
 
         await self.database.write(write, patience_s=PATIENCE_S)
+
+
+def forget_texts(conn: Connection, digests: Sequence[bytes]) -> None:
+    """Delete what is noted of these texts' failures, in the caller's transaction."""
+    conn.executemany("DELETE FROM failures WHERE digest = ?", [(digest,) for digest in digests])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ NAMES = [
     "m009_learn_tokens",
     "m010_index_costs",
     "m011_expect_of_holds",
+    "m012_batch_texts",
 ]
 
 
@@ -150,7 +152,7 @@ def migrations() -> Migrations:
             " STRICT, WITHOUT ROWID"
         )
         db.conn.execute("CREATE INDEX charges_by_collection ON charges (collection, at) WHERE collection <> ''")
-        # What was sent to a provider's batch tier, and what came of it; see batches/rows.py.
+        # What was sent to a provider's batch tier, and what came of it; see batches.py.
         db.conn.execute(
             "CREATE TABLE batches (id INTEGER PRIMARY KEY, job INTEGER NOT NULL, key TEXT UNIQUE NOT NULL,"
             " provider TEXT NOT NULL, model TEXT NOT NULL, state TEXT NOT NULL, remote TEXT NOT NULL DEFAULT '',"
@@ -256,5 +258,31 @@ def migrations() -> Migrations:
     def m011_expect_of_holds(db: Database) -> None:
         # What a hold will likely be settled at, nanodollars; NULL is the amount, for holds from before this.
         db.conn.execute("ALTER TABLE holds ADD COLUMN expected INTEGER")
+
+    @registry()
+    def m012_batch_texts(db: Database) -> None:
+        # What became of each text of a batch; `line` is its place in the batch's file, from one.
+        db.conn.execute(
+            "CREATE TABLE batch_texts (batch INTEGER NOT NULL REFERENCES batches (id) ON DELETE CASCADE,"
+            " digest BLOB NOT NULL, line INTEGER NOT NULL, tokens INTEGER NOT NULL,"
+            " state TEXT NOT NULL DEFAULT 'open' CHECK (state IN ('open', 'stored', 'failed')),"
+            " reason TEXT NOT NULL DEFAULT '', PRIMARY KEY (batch, digest)) STRICT, WITHOUT ROWID"
+        )
+        # They were packed in `digests`: digest, tokens, and a state that is 0 (open), 1 (stored) or, of those that
+        # failed, the number of the line of the batch's `reason` that says why. Withdrawn batches have none now.
+        record, names = struct.Struct("<32sIB"), ("open", "stored", "failed")
+        batches = db.conn.execute("SELECT id FROM batches WHERE state <> 'withdrawn' ORDER BY id").fetchall()
+        for (batch,) in batches:
+            packed, reason = db.conn.execute("SELECT digests, reason FROM batches WHERE id = ?", (batch,)).fetchone()
+            said = dict(enumerate(reason.split("\n"), 1))
+            db.conn.executemany(
+                "INSERT INTO batch_texts VALUES (?, ?, ?, ?, ?, ?)",
+                sorted(
+                    (batch, digest, line, tokens, names[min(state, 2)], said.get(state, "") if state > 1 else "")
+                    for line, (digest, tokens, state) in enumerate(record.iter_unpack(packed), 1)
+                ),
+            )
+        db.conn.execute("UPDATE batches SET reason = substr(reason, 1, instr(reason || char(10), char(10)) - 1)")
+        db.conn.execute("ALTER TABLE batches DROP COLUMN digests")
 
     return registry

@@ -396,3 +396,21 @@ def _add_outcome(
         return  # it takes hours by design: among the requests that somebody waits for it would hide every p95
     bucket = bisect.bisect_left(LATENCY_BOUNDS_MS, outcome.latency_ms)
     rollups.add_latency(conn, (quarter, policy, collection, outcome.model, main), bucket)
+
+
+def forget_texts(conn: Connection, digests: Sequence[bytes]) -> int:
+    """Take texts out of what is kept for replay, in the caller's transaction; returns of how many requests."""
+    changed = 0
+    for digest in digests:
+        rows = conn.execute(
+            "SELECT request, digests, tokens, counts FROM replay WHERE instr(digests, ?) > 0", (digest,)
+        ).fetchall()
+        for request, keys, tokens, copies in rows:
+            keep = [at for at in range(len(keys) // 32) if keys[32 * at : 32 * at + 32] != digest]
+            parts = (
+                b"".join(column[size * at : size * at + size] for at in keep)
+                for size, column in ((32, keys), (4, tokens), (4, copies))
+            )
+            conn.execute("UPDATE replay SET digests = ?, tokens = ?, counts = ? WHERE request = ?", (*parts, request))
+        changed += len(rows)
+    return changed

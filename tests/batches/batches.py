@@ -86,7 +86,7 @@ async def opened(
     """A router on a folder, and its batch tier."""
     more = {} if clock is None else {"clock": clock}
     async with Router.open(folder, env=sandbox.environment if env is None else env, **more) as router:
-        tier = BatchTier(router, **{"first_poll_s": 0.01, "grace_s": 0.0} | settings)
+        tier = BatchTier.of(router, **{"first_poll_s": 0.01, "grace_s": 0.0} | settings)
         try:
             yield router, tier
         finally:

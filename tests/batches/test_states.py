@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
+import traceback
 from pathlib import Path
 
 import pytest
@@ -10,10 +12,12 @@ import pytest
 from router.batches.states import LOOKS
 from router.batches.texts import Limits
 from router.domain.errors import BudgetExceeded, KeyRejected, NotConfigured, QuotaExhausted, Refused
-from router.domain.values import Budget, Policy
+from router.domain.values import Budget, BudgetState, Policy
 from router.engine import Router
 from router.providers.batch import BatchClient
 from router.sandbox import Fault, Sandbox
+from router.store.batches import UNDER_WAY
+from router.store.database import Connection, Database
 from tests.batches.batches import (
     SMALL,
     TEXTS,
@@ -57,9 +61,9 @@ async def test_a_job_costs_its_batch_price_to_the_nanodollar(
         progress = await finish(router, tier, sandbox, TEXTS, job)
         assert (progress.open, progress.done, progress.failed, progress.error) == (0, 40, 0, None)
         assert_right(router, TEXTS, model)
-        bill, books = sandbox.bill(), audit(router.database.reader())
-        assert bill.nanodollars == books.settled == progress.spent
-        assert (books.unconfirmed, books.held, books.pending, bill.most_often) == (0, 0, 0, 1)
+        bill, sums = sandbox.bill(), audit(router.database.reader())
+        assert bill.nanodollars == sums.settled == progress.spent
+        assert (sums.unconfirmed, sums.held, sums.pending, bill.most_often) == (0, 0, 0, 1)
         assert bill.nanodollars <= held
         total = router.usage.total(since=0, until=time.time() + 900)
         assert (total.texts, total.tokens, total.charged) == (40, bill.tokens, bill.nanodollars)
@@ -101,11 +105,11 @@ async def test_a_restart_finds_the_batch_again(tmp_path: Path, sandbox: Sandbox)
     async with opened(tmp_path, sandbox, clock=lambda: later) as (router, tier):
         await router.ledger.sweep()
         assert router.ledger.totals() == (0, 0, held)
-        assert tier.rows.jobs_under_way() == [job.id]
+        assert [batch.state for batch in tier.store.of_job(job.id)] == ["submitted"]
         progress = await finish(router, tier, sandbox, TEXTS, job)
         assert (progress.done, progress.spent) == (40, sandbox.bill().nanodollars)
         assert_right(router, TEXTS)
-        assert tier.rows.jobs_under_way() == []
+        assert tier.store.of_job(job.id, *UNDER_WAY) == []
     assert batches_made(sandbox) == 1
 
 
@@ -155,6 +159,71 @@ async def test_a_budget_takes_what_fits_and_says_what_does_not(tmp_path: Path, s
         progress = await finish(router, tier, sandbox, TEXTS, job)
         assert (progress.done, progress.error) == (40, None)
         assert progress.spent == sandbox.bill().nanodollars
+
+
+async def test_a_budget_a_request_limits_each_batch(tmp_path: Path, sandbox: Sandbox) -> None:
+    """Its whole room is there for every batch anew; a job needs more batches and no more money."""
+    budget = Budget(amount=1_500, window="request")
+    assert BudgetState(owner="policy/quality", budget=budget, used=1_400).left == 1_500
+    async with opened(tmp_path, sandbox) as (router, tier):
+        policy = Policy(name="quality", goal="quality", budgets=(budget,))
+        await router.policies.save(policy, [m.id for m in router.catalog.models])
+        progress = await finish(router, tier, sandbox, TEXTS, SomeJob())
+        assert (progress.done, progress.error) == (40, None)
+        for (amount,) in router.database.reader().execute("SELECT amount FROM holds"):
+            assert 0 < amount <= 1_500
+    assert batches_made(sandbox) > 1
+    assert sandbox.bill().most_often == 1
+
+
+@pytest.mark.parametrize(("maker", "model", "pays"), [("large", "lite", False), ("lite", "large", True)])
+async def test_a_better_member_of_the_family_has_paid_already(
+    tmp_path: Path, sandbox: Sandbox, maker: str, model: str, pays: bool
+) -> None:
+    """Its vectors of documents answer for a lesser one, under the ledger's lock as everywhere; never the other way.
+
+    The job's own look came before they were stored, so that only the lock keeps it from paying.
+    """
+    job = SomeJob(model=f"voyage/voyage-4-{model}")
+    async with opened(tmp_path, sandbox) as (router, tier):
+        misses = misses_of(router, TEXTS[:12], job.model)
+        await router.embed(TEXTS[:10], model=f"voyage/voyage-4-{maker}", policy="quality")
+        paid = sandbox.bill().texts
+        assert paid == 10
+        progress = await tier.step(job, misses)
+        assert (progress.open, progress.error) == (1, None)
+        [(texts,)] = router.database.reader().execute("SELECT texts FROM batches")
+        assert texts == (12 if pays else 2)
+        advance(router, sandbox)
+        await tier.step(job, lambda n: ())
+        assert sandbox.bill().texts == paid + texts
+        if not pays:
+            progress = await tier.step(job, misses_of(router, TEXTS[:10], job.model))
+            assert (progress.open, progress.moved) == (0, False)
+
+
+async def test_sqlite_is_not_read_on_the_loop(
+    tmp_path: Path, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch of 50,000 texts takes a moment to read; meanwhile the loop answers others."""
+    here, plain, calls = threading.get_ident(), Database.reader, []
+
+    def reader(self: Database, **options: bool | None) -> Connection:
+        walked = [frame.f_code.co_filename for frame, _ in traceback.walk_stack(None)]
+        if any("/router/batches/" in name for name in walked):
+            calls.append(threading.get_ident())
+        return plain(self, **options)
+
+    async with opened(tmp_path, sandbox, limits=Limits(lines=20)) as (router, tier):
+        misses = [misses_of(router, TEXTS) for _ in range(2)]
+        monkeypatch.setattr(Database, "reader", reader)
+        for more in misses:
+            await tier.step(SomeJob(), more)
+        await tier.cancel(SomeJob())
+        advance(router, sandbox, "cancelled", 10)
+        assert (await tier.step(SomeJob(), lambda n: ())).done == 20
+    assert calls
+    assert here not in calls
 
 
 async def test_a_budget_without_room_sends_nothing(tmp_path: Path, sandbox: Sandbox) -> None:
@@ -298,9 +367,9 @@ async def test_results_that_do_not_end_are_given_up(
             patch.setattr("router.batches.states.results_limit", lambda model, texts: 2_000)
             reasons = [(await tier.step(SomeJob(), misses_of(router, []))).reason for _ in range(LOOKS)]
         assert all("incomplete" in reason for reason in reasons[:-1])
-        books = audit(router.database.reader())
-        assert (books.settled, books.held) == (0, 0)
-        assert books.unconfirmed >= sandbox.bill().nanodollars > 0
+        sums = audit(router.database.reader())
+        assert (sums.settled, sums.held) == (0, 0)
+        assert sums.unconfirmed >= sandbox.bill().nanodollars > 0
         downloads = [entry for entry in sandbox.received() if entry.operation.endswith("/content")]
         assert len(downloads) == LOOKS
         assert list((tmp_path / "batches").iterdir()) == []

@@ -17,7 +17,10 @@ def test_an_estimate_is_shown_until_the_quote_is_there(
     page: Page, app_url: str, sandbox: Sandbox, tmp_path: Path
 ) -> None:
     """While a large file is read its estimate is there, marked so; then the exact quote, and the estimate no more."""
-    name, create = page.get_by_label("Name", exact=True), page.get_by_role("button", name="Create it", disabled=False)
+    name, create = (
+        page.get_by_label("Name", exact=True),
+        page.get_by_role("button", name=re.compile(r"\bCreate$"), disabled=False),
+    )
     visit(page, f"{app_url}/collections")
     press(page, page.get_by_text("New collection"), then=name)
     write(page, name, "large", then=create)

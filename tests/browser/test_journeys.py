@@ -19,7 +19,7 @@ def test_a_policy_with_a_budget_holds(page: Page, app_url: str, sandbox: Sandbox
     name, dollars = page.get_by_label("Name"), page.get_by_label("Dollars")
     visit(page, f"{app_url}/policies")
     press(page, page.get_by_role("button", name="New policy"), then=name)
-    write(page, name, "tiny", then=page.get_by_text("As the defaults: balanced"))
+    write(page, name, "tiny", then=page.get_by_text("The defaults: balanced"))
     press(page, page.get_by_role("button", name="Add a budget"), then=dollars)
     write(page, dollars, "0.00001", then=page.get_by_text("budget: none → $0.000010 a month"))
     choose(page, "When the money is gone", "Refuse")
@@ -57,7 +57,10 @@ def test_a_corpus_is_quoted_embedded_searched_and_exported(
     page: Page, app_url: str, sandbox: Sandbox, tmp_path: Path
 ) -> None:
     """Upload good and bad files, read the quote, confirm, watch the job to its end, find a text, take it all away."""
-    name, create = page.get_by_label("Name", exact=True), page.get_by_role("button", name="Create it", disabled=False)
+    name, create = (
+        page.get_by_label("Name", exact=True),
+        page.get_by_role("button", name=re.compile(r"\bCreate$"), disabled=False),
+    )
     visit(page, f"{app_url}/collections")
     press(page, page.get_by_text("New collection"), then=name)
     write(page, name, "handbook", then=create)

@@ -127,7 +127,7 @@ def test_a_broken_router_toml_is_exit_2(shell) -> None:
     Path("data/router.toml").write_text("[providers.openai]\nmax_texts = 4\n")
     said = shell("spend")
     assert said.code == 2
-    assert "router.toml: [providers.openai] max_texts" in said.err
+    assert "router.toml, [providers.openai], key `max_texts`: unknown key" in said.err
 
 
 def test_an_unknown_command_is_exit_2(shell) -> None:

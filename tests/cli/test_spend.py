@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from router import Router
-from router.cli.spend import reckon, start_of
+from router.cli.spend import start_of, sum_up
 from router.domain.errors import BadInput
 from router.domain.values import Avoided, RouteCounts
 from router.sandbox import Fault, Sandbox
@@ -59,17 +59,17 @@ async def test_days_are_those_of_the_zone_and_none_is_missing(tmp_path: Path) ->
             await router.usage.record(outcome, policy="p", version=1, collection="", role="document")
 
         def texts(zone: str) -> dict[str, int]:
-            spent = reckon(router, start_of("4d", NOW, zone), NOW, "day", zone)
-            assert spent.total.texts == sum(row.texts for row in spent.rows)
+            spent = sum_up(router, start_of("4d", NOW, zone), NOW, "day", zone)
+            assert spent.total.texts == sum(row.texts for row in spent.parts)
             assert spent.total.avoided == 10 * spent.total.texts
-            return {row.key[-2:]: row.texts for row in spent.rows}
+            return {row.key[-2:]: row.texts for row in spent.parts}
 
         assert texts("UTC") == {"18": 1, "19": 2, "20": 0, "21": 4}
         assert texts("Europe/Paris") == {"18": 0, "19": 3, "20": 0, "21": 4}
-        evening = reckon(router, start_of("63h", NOW, "UTC"), NOW, "day", "UTC")  # from 00:30 on the 19th
-        assert [row.texts for row in evening.rows] == [2, 0, 4]
-        everything = reckon(router, start_of("all", NOW, "UTC"), NOW, "day", "UTC")
-        assert [row.key for row in everything.rows] == ["2026-11-18", "2026-11-19", "2026-11-20", "2026-11-21"]
+        evening = sum_up(router, start_of("63h", NOW, "UTC"), NOW, "day", "UTC")  # from 00:30 on the 19th
+        assert [row.texts for row in evening.parts] == [2, 0, 4]
+        everything = sum_up(router, start_of("all", NOW, "UTC"), NOW, "day", "UTC")
+        assert [row.key for row in everything.parts] == ["2026-11-18", "2026-11-19", "2026-11-20", "2026-11-21"]
 
 
 def test_spending_adds_up_in_every_grouping(shell, openai: Sandbox) -> None:

@@ -35,18 +35,16 @@ LOCAL = "local/all-MiniLM-L6-v2"
 class Stub:
     """A provider that answers rightly, unless it is told to do something first; it counts its calls."""
 
-    name = "openai"
-
     def __init__(self, do: Callable[[], object] = lambda: None, seconds: float = 0) -> None:
         self.calls = 0
         self._do = do
-        self._seconds = seconds
+        self.seconds = seconds
 
     async def embed(self, call: EmbedCall) -> Reply:
         """One token a text."""
         self.calls += 1
         self._do()
-        await asyncio.sleep(self._seconds)
+        await asyncio.sleep(self.seconds)
         vectors = (
             np.eye(len(call.texts), call.model.dimensions, dtype=np.float32)
             if call.model.local
@@ -76,8 +74,7 @@ class Choosy(Stub):
 @asynccontextmanager
 async def routed(folder: Path, stub: Stub) -> AsyncIterator[Router]:
     """A router whose OpenAI is the stub."""
-    async with Router.open(folder, env={"OPENAI_API_KEY": "k"}) as router:
-        router.providers["openai"] = stub
+    async with Router.open(folder, env={}, providers={"openai": stub}) as router:
         yield router
 
 
@@ -150,7 +147,7 @@ async def test_what_has_left_is_waited_for_past_the_requests_deadline(
         assert stub.calls == 0
 
         monkeypatch.setattr("router.engine.REQUEST_S", 0.2)
-        router.providers["openai"] = Stub(seconds=0.4)
+        stub.seconds = 0.4
         result = await router.embed(["a"], model=MODEL, policy="quality")
         assert result.cost == quiet(router).settled == 20
         assert quiet(router).unconfirmed == 0

@@ -1,4 +1,5 @@
-"""A child that dies by SIGKILL while a job goes through the batch tier, and the recovery that follows it.
+"""Children that die by SIGKILL while a job goes through the batch tier, with the recovery that follows it; and while
+an old data folder is opened.
 
 The product has no hooks: they are put in here.
 """
@@ -16,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import router.batches.states as tier_module
-from router.batches.rows import BatchRows
+import router.store.database as database_module
 from router.batches.texts import Limits
 from router.providers.batch import BatchClient
 from router.sandbox import Sandbox
+from router.store.batches import BatchStore
 from router.store.database import Database
 from router.store.vectors import Cache
 from tests.batches.batches import SomeJob, assert_right, misses_of, opened, stored
@@ -51,7 +53,7 @@ def killed_batch(*, folder: str, env: dict[str, str], texts: list[str], moment: 
         from router.engine import Router
 
         async with Router.open(folder, env=env) as router:
-            tier = tier_module.BatchTier(router, first_poll_s=0.001, grace_s=GRACE_S, limits=Limits(lines=LINES))
+            tier = tier_module.BatchTier.of(router, first_poll_s=0.001, grace_s=GRACE_S, limits=Limits(lines=LINES))
             for _ in range(50):
                 await tier.step(SomeJob(), misses_of(router, texts))
         raise Ended
@@ -78,14 +80,14 @@ def _hook(come: Callable[[str], None]) -> None:
 
         setattr(owner, name, wrapped)
 
-    after(BatchRows, "intend", "intended")
+    after(BatchStore, "intend", "intended")
     after(BatchClient, "upload", "uploaded", "uploading")
-    after(BatchRows, "move", lambda self, row, to, remote: {"uploaded": "noted", "submitted": "submitted"}[to])
+    after(BatchStore, "move", lambda self, row, to, remote: {"uploaded": "noted", "submitted": "submitted"}[to])
     after(BatchClient, "create", "created", "creating")
     after(BatchClient, "retrieve", "retrieved")
     after(BatchClient, "download", "downloaded", "downloading")
     after(Cache, "store", "stored")
-    after(BatchRows, "settle", "settled")
+    after(BatchStore, "settle", "settled")
     after(BatchClient, "delete", "tidied")
 
     write, submit = tier_module.write_file, Database.submit
@@ -95,7 +97,7 @@ def _hook(come: Callable[[str], None]) -> None:
         come("written")
 
     def submit_(self: Database, fn: Callable[..., Any], **details: Any) -> Any:
-        moments = {"Cache.store": "storing", "BatchRows._end": "settling", "BatchRows.move": "noting"}
+        moments = {"Cache.store": "storing", "BatchStore.settle": "settling", "BatchStore.move": "noting"}
         moment = moments.get(fn.__qualname__.split(".<locals>")[0], "")
 
         def then_come(conn: Any) -> Any:
@@ -109,6 +111,33 @@ def _hook(come: Callable[[str], None]) -> None:
     Database.submit = submit_  # type: ignore[method-assign]  # the same
 
 
+def killed_opening(*, folder: str, now: float, after: int) -> None:
+    """Open a data folder at a time, and die once SQLite has worked so long at `router.db`, in ticks."""
+    left = iter(range(after))
+    on_ticks(lambda: next(left, None) is None and os.kill(os.getpid(), signal.SIGKILL))
+
+    async def work() -> None:
+        from router.engine import Router
+
+        async with Router.open(folder, env={}, clock=lambda: now):
+            pass
+
+    asyncio.run(work())
+
+
+def on_ticks(tick: Callable[[], object]) -> None:
+    """Call `tick` at every tenth step of SQLite's machine, in all connections to `router.db` from now on."""
+    plain = database_module.connect
+
+    def connect(path: Path, **details: Any) -> Any:
+        conn = plain(path, **details)
+        if path.name == "router.db":
+            conn.set_progress_handler(lambda: tick() and None, 10)
+        return conn
+
+    database_module.connect = connect
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recovery:
     """What a killed job came to, once another program had finished it."""
@@ -120,7 +149,7 @@ class Recovery:
 
 
 async def recover(folder: Path, sandbox: Sandbox, texts: list[str]) -> Recovery:
-    """Finish the job in a program of its own; check the books, the vectors and the provider's bill."""
+    """Finish the job in a program of its own; check the ledger, the vectors and the provider's bill."""
     before = audit_folder(folder)
     async with opened(folder, sandbox, grace_s=GRACE_S, limits=Limits(lines=LINES)) as (router, tier):
         conn = router.database.reader()
@@ -137,13 +166,13 @@ async def recover(folder: Path, sandbox: Sandbox, texts: list[str]) -> Recovery:
                 await asyncio.sleep(0.01)  # a batch whose fate is unknown may yet show in the provider's list
         assert kept <= stored(router, texts), "an acknowledged vector is lost"
         assert_right(router, texts)
-        books, bill = audit(conn), sandbox.bill()
-        assert (books.held, books.pending) == (0, 0), "a hold leaked"
+        sums, bill = audit(conn), sandbox.bill()
+        assert (sums.held, sums.pending) == (0, 0), "a hold leaked"
         assert conn.execute("SELECT count(*) FROM claims").fetchone() == (0,), "a claim leaked"
-        assert bill.nanodollars <= books.shown, "the provider billed more than the ledger shows"
+        assert bill.nanodollars <= sums.shown, "the provider billed more than the ledger shows"
         for charge in charges:
             assert conn.execute("SELECT id, amount FROM charges WHERE id = ?", charge[:1]).fetchone() == charge
-        assert progress.spent == books.shown
+        assert progress.spent == sums.shown
         assert list((folder / "batches").iterdir()) == [], "a file was left behind"
     again = sum(times - 1 for times in bill.digests.values())
     return Recovery(

@@ -15,7 +15,7 @@ from router.providers.openai import OpenAIProvider
 from router.store.database import Database
 from router.store.ledger import Ledger
 from router.store.vectors import Cache
-from tests.faults.batch_kills import killed_batch  # noqa: F401  # an order of its own, found here by its name
+from tests.faults.batch_kills import killed_batch, killed_opening  # noqa: F401  # orders, found here by their names
 from tests.faults.ledger_oracle import hold, open_database, unit
 
 POINTS = {

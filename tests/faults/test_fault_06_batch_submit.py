@@ -1,4 +1,4 @@
-"""Fault 6, the fifth point: SIGKILL in a batch submit, 40 times; the other four are in test_kills.py.
+"""Fault 6, the fifth point: SIGKILL in a batch submit, 40 times; the other four are in test_fault_06_kills.py.
 
 Figures: acknowledged vectors or charges lost (0); holds left (0); texts billed again (0).
 """

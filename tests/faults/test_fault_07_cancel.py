@@ -24,7 +24,7 @@ from tests.faults.paid_helpers import (
     soon,
     wrong,
 )
-from tests.waits import until
+from tests.waits import noted, until
 
 WIDTH = 2
 files = pytest.mark.parametrize("partial", [False, True], ids=["request", "file"])
@@ -95,8 +95,7 @@ async def test_a_caller_that_goes_during_a_long_pause_holds_nothing_up(
     with soon():
         async with open_router(tmp_path, sandbox, limits(max_texts_per_call=1, max_in_flight=WIDTH)) as router:
             task = asyncio.create_task(router.embed(texts, model=SMALL, policy="quality", partial=partial))
-            await until(lambda: any(e.status == 429 for e in sandbox.received()))
-            await asyncio.sleep(0.05)
+            await until(lambda: router.limiters["openai"].health().last_error)  # it has been told, and waits
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
@@ -113,7 +112,8 @@ async def test_a_caller_that_goes_while_the_rate_is_waited_for(sandbox: Sandbox,
     with soon():
         async with open_router(tmp_path, sandbox, toml) as router:
             task = asyncio.create_task(router.embed(texts, model=SMALL, policy="quality", partial=partial))
-            await asyncio.sleep(0.2)
+            in_line = "SELECT count(*) >= 4 FROM holds WHERE sent = 1"  # marked before they stand in line
+            await until(lambda: router.database.reader().execute(in_line).fetchone()[0])
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
@@ -128,8 +128,9 @@ async def test_who_waits_for_anothers_text_gets_it_though_the_payer_has_gone(san
     async with open_router(tmp_path, sandbox) as router:
         payer = asyncio.create_task(router.embed(["a text"], model=SMALL, policy="quality"))
         await until(lambda: sandbox.bill().calls)
+        looks = noted(router.ledger, "busy")
         other = asyncio.create_task(router.embed(["a text"], model=SMALL, policy="quality"))
-        await asyncio.sleep(0.03)
+        await until(lambda: len(looks) > 1)  # it waits
         payer.cancel()
         sandbox.release()
         result = await other
@@ -144,8 +145,9 @@ async def test_who_waits_takes_over_what_the_gone_one_never_sent(sandbox: Sandbo
     async with open_router(tmp_path, sandbox, limits(max_texts_per_call=1, max_in_flight=1)) as router:
         payer = asyncio.create_task(router.embed(["first", "second"], model=SMALL, policy="quality"))
         await until(lambda: sandbox.bill().calls)
+        looks = noted(router.ledger, "busy")
         other = asyncio.create_task(router.embed(["second"], model=SMALL, policy="quality"))
-        await asyncio.sleep(0.03)
+        await until(lambda: len(looks) > 1)  # it waits
         payer.cancel()
         await asyncio.sleep(0)  # it learns of that before the answer to its first call makes way for the second
         sandbox.release()
@@ -180,6 +182,13 @@ async def test_closing_lets_a_call_end(sandbox: Sandbox, tmp_path: Path) -> None
     async with open_router(tmp_path, sandbox) as router:
         task = asyncio.create_task(router.embed(["a text"], model=SMALL, policy="quality"))
         await until(lambda: sandbox.bill().calls)
-        asyncio.get_running_loop().call_later(0.1, sandbox.release)  # while the router is being closed
+        closing = noted(router, "close")
+
+        async def release() -> None:
+            await until(lambda: closing)
+            sandbox.release()
+
+        released = asyncio.create_task(release())
+    await released
     assert (await task).cost == sandbox.bill().nanodollars
     assert assert_books(tmp_path, sandbox).settled == sandbox.bill().nanodollars

@@ -22,7 +22,7 @@ LINE_FAULTS = ("one_short", "one_too_many", "doubled_index", "nan", "infinity", 
                "broken_base64", "wrong_model", "overbill", "status", "poison")  # fmt: skip
 FILE_FAULTS = ("batch_doubled", "batch_unknown", "batch_missing", "batch_no_custom_id")
 UNTOLD = {"batch_missing", "batch_no_custom_id"}
-"""These leave a request out that was billed: what it cost can only be reckoned."""
+"""These leave a request out that was billed: what it cost can only be estimated."""
 HOPELESS = {"poison"}
 
 
@@ -43,7 +43,7 @@ async def test_each_text_is_stored_once_or_reported(
     sandbox: Sandbox, fresh: Callable[[str], Path], count: Callable[[int, int], int],
     figure: Callable[[int, str], None], model: str,
 ) -> None:  # fmt: skip
-    """Any mixture of faults: a text has its own vector, or a reason; the books hold the whole bill."""
+    """Any mixture of faults: a text has its own vector, or a reason; the ledger holds the whole bill."""
     trials = count(10, 200)
     texts_in_all = reported_in_all = retried = unconfirmed = 0
     for number in range(trials):
@@ -71,16 +71,16 @@ async def test_each_text_is_stored_once_or_reported(
                 assert set(texts) - there <= doomed
             (rows,) = router.cache.database.reader().execute("SELECT count(*) FROM vectors").fetchone()
             assert rows == len(there)
-            books, bill = audit(router.database.reader()), sandbox.bill()
-            assert books.settled <= bill.nanodollars <= books.shown
+            sums, bill = audit(router.database.reader()), sandbox.bill()
+            assert sums.settled <= bill.nanodollars <= sums.shown
             if not (UNTOLD | {"overbill"}) & set(kinds):  # more than the texts can be is not confirmed
-                assert books.unconfirmed == 0
-            assert (books.held, books.pending) == (0, 0)
+                assert sums.unconfirmed == 0
+            assert (sums.held, sums.pending) == (0, 0)
             assert bill.most_often <= 3
             retried += bill.most_often > 1
         texts_in_all += len(texts)
         reported_in_all += len(why)
-        unconfirmed += books.unconfirmed > 0
+        unconfirmed += sums.unconfirmed > 0
     assert retried > 0
     assert reported_in_all > 0
     provider = model.partition("/")[0]
@@ -102,10 +102,10 @@ async def test_one_strange_line_costs_one_text_at_most(
         assert again == (2 if kind in UNTOLD else 0)
         assert stored(router, texts) == set(texts)
         assert_right(router, texts)
-        books, bill = audit(router.database.reader()), sandbox.bill()
+        sums, bill = audit(router.database.reader()), sandbox.bill()
         assert bill.texts == (9 if kind in UNTOLD else 8)
-        assert books.shown == bill.nanodollars
-        assert (books.unconfirmed > 0) == (kind in UNTOLD)
+        assert sums.shown == bill.nanodollars
+        assert (sums.unconfirmed > 0) == (kind in UNTOLD)
 
 
 async def test_a_rejected_text_is_reported_at_once_and_a_failed_one_is_sent_again(
@@ -134,7 +134,7 @@ async def test_going_by_the_order_of_the_lines_is_found_out(
 
     def by_order(self: Results, data: dict[str, object]) -> object:
         n = len(self._finished)
-        return take(self, {**data, "custom_id": self._digests[n].hex()})
+        return take(self, {**data, "custom_id": self._texts[n].digest.hex()})
 
     monkeypatch.setattr(Results, "_take", by_order)
     sandbox.configure(batch_seconds=0)

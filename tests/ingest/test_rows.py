@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import tracemalloc
+from contextlib import nullcontext
 from pathlib import Path
 
 import pyarrow as pa
@@ -139,6 +141,28 @@ def test_a_json_list_reads_as_the_standard_library_reads_it(
     path = put(tmp_path, "a.json", json.dumps(items, indent=indent))
     wanted = [item["text"] if isinstance(item, dict) else item for item in items]
     assert texts(path) == ["" if str(text).isspace() else text for text in wanted]
+
+
+@pytest.mark.parametrize("broken", [False, True], ids=["whole", "broken in the middle"])
+def test_a_large_json_list_is_streamed(tmp_path: Path, broken: bool) -> None:
+    """50 MB in a few; rows before a mistake come first, then the list is refused with the line of the mistake."""
+    path, many = tmp_path / "a.json", 5_000
+    row = json.dumps({"id": 1, "text": "x" * 9_985})
+    with path.open("w", encoding="utf-8") as file:
+        for number in range(many):
+            file.write(("[" if not number else "\n" if broken and number == many // 2 else ",\n") + row)
+        file.write("]")
+    read = 0
+    tracemalloc.start()
+    try:
+        with pytest.raises(BadInput, match=f"line {many // 2 + 1}: .*expected , or ]") if broken else nullcontext():
+            for found in read_rows(path):
+                read = found.line
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert read == (many // 2 if broken else many)
+    assert peak < 4_000_000
 
 
 def test_csv_finds_its_delimiter_columns_and_lines(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from router.sandbox import Fault, Sandbox
 from router.store.jobs import LEASE_S, Job
 from tests.faults.ledger_oracle import audit
 from tests.libraries import LARGE, SMALL, Clock, Opened, assert_right, billed, jsonl, opened, texts
-from tests.waits import until
+from tests.waits import noted, until
 
 
 @pytest.fixture
@@ -245,7 +244,8 @@ async def test_pause_stops_a_running_job_and_resume_goes_on(tmp_path: Path, prov
         assert paused.state == "paused"
         await until(lambda: not here.worker._runs)
         done, _ = billed(provider)
-        await asyncio.sleep(0.1)
+        looks = noted(here.library.jobs, "claim")
+        await until(lambda: len(looks) > 2)  # the worker looks for jobs, and passes this one over
         assert billed(provider)[0] <= done + 50
         assert here.library.job(job.id).done < 1_500
         await here.library.resume(job.id)

@@ -89,7 +89,7 @@ def test_a_viewer_can_neither_save_nor_stop_nor_embed_nor_add_a_key(data: Path, 
     assert "samples" not in app.session_state
     app = enter("connections", "victor@example.com")
     forge(app.text_input(key="key openai")).set_value("sk-forged")
-    forge(app.button(key="FormSubmitter:form openai-Use it")).click().run()
+    forge(app.button(key="FormSubmitter:form openai-Use key")).click().run()
     assert host().router.settings.endpoints["openai"].key is None
     forge(app.button(key="test local")).click().run()
     assert "tested local" not in app.session_state
@@ -97,7 +97,7 @@ def test_a_viewer_can_neither_save_nor_stop_nor_embed_nor_add_a_key(data: Path, 
     app.text_area(key="texts").set_value("a text")
     app.selectbox(key="policy").set_value("local").run()
     forge(app.button(key="embed")).click().run()
-    assert "work" not in app.session_state
+    assert "embedding" not in app.session_state
     assert not host().router.usage.requests(since=0, until=2e12)
 
 

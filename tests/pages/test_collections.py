@@ -67,7 +67,7 @@ def test_the_first_page_offers_the_samples_and_a_new_collection(open_page: Open)
     assert not app.exception
     assert "No collection yet." in words(app)
     assert button(app, "Embed the sample help centre (free, local)")
-    assert button(app, "Create it").disabled
+    assert button(app, "Create").disabled
 
 
 def test_one_click_embeds_the_samples_for_nothing(open_page: Open, paid: Sandbox) -> None:
@@ -89,13 +89,13 @@ def test_a_collection_is_made_and_opened(open_page: Open) -> None:
     """With a policy; a name that is taken is said in words."""
     app = open_page("collections")
     app.text_input(key="new name").set_value("handbook").run()
-    button(app, "Create it").click().run()
+    button(app, "Create").click().run()
     assert not app.exception
     assert app.query_params["collection"] == "handbook"
     assert "No document yet." in words(app)
     app = open_page("collections")
     app.text_input(key="new name").set_value("handbook").run()
-    button(app, "Create it").click().run()
+    button(app, "Create").click().run()
     assert "already" in app.error[0].value
 
 
@@ -229,7 +229,7 @@ def test_what_was_read_can_be_discarded(open_page: Open, tmp_path: Path) -> None
     """Nothing was spent, and nothing is left."""
     fill(tmp_path)
     app = open_page("collections", collection="mine")
-    button(app, "Discard them").click().run()
+    button(app, "Discard new files").click().run()
     assert not app.exception
     assert "1 file discarded" in words(app)
     assert host().library.info("mine").new_documents == 0
@@ -261,7 +261,7 @@ def test_settings_export_improve_and_delete(open_page: Open, tmp_path: Path) -> 
     app.selectbox(key="policy of mine").set_value("economy").run()
     button(app, "Save the policy").click().run()
     assert host().library.info("mine").collection.policy == "economy"
-    button(app, "Delete it for good").click().run()
+    button(app, "Delete permanently").click().run()
     assert not app.exception
     assert "Deleted: mine." in words(app)
     assert host().library.collections() == []
@@ -276,7 +276,7 @@ def test_a_pinned_collection_is_offered_the_models_of_its_space(open_page: Open,
     app = open_page("collections", collection="mine")
     assert not app.exception
     assert app.dataframe[0].value["model"].tolist() == [SMALL]
-    assert "It is pinned to the space openai/text-embedding-3-small" in words(app)
+    assert "The collection is pinned to the space openai/text-embedding-3-small" in words(app)
     documents = app.dataframe[1].value.set_index("document")
     assert documents["state"].to_dict() == {"more.md": ["to confirm"], "rows.csv": ["confirmed"]}
 
@@ -301,9 +301,9 @@ def test_a_text_is_erased_everywhere(open_page: Open, tmp_path: Path) -> None:
     embedded(tmp_path)
     app = open_page("collections")
     app.text_area(key="erase text").set_value("How to cancel an invoice").run()
-    button(app, "Erase it").click().run()
+    button(app, "Erase").click().run()
     assert not app.exception
-    assert "2 chunks and 1 vector erased" in words(app)
+    assert "2 chunks and 1 vector erased." in words(app)
 
 
 @pytest.mark.parametrize("name", ["<b>x</b>", "$a$ :material/bolt:", "=1+1", "a) [x](javascript:1)"])

@@ -87,7 +87,7 @@ def test_a_sparkline_is_a_sentence() -> None:
     days = [date(2026, 11, n) for n in (1, 2, 3)]
     words = widgets.course(dict(zip(days, (5_000_000, 40_000_000, 0), strict=True)), format.usd)
     assert words == "$0.0050 on 1 November, $0.00 on 3 November, highest $0.0400 on 2 November."
-    assert widgets.course(dict.fromkeys(days, 0.0), percent) == "0 % all along, 1 November to 3 November."
+    assert widgets.course(dict.fromkeys(days, 0.0), percent) == "0 % throughout, 1 November to 3 November."
 
 
 def test_every_route_has_a_look_of_its_own_and_the_theme_has_its_hue() -> None:
@@ -120,16 +120,16 @@ def test_a_bar_escapes_what_it_is_given() -> None:
 DAYS = [date(2026, 11, d) for d in (1, 2, 3)]
 
 
-def test_avoided_hangs_below_the_line_and_nothing_is_lost() -> None:
-    """Spent is above zero, avoided below; a day without either is drawn as zero; hover has the dollars in words."""
-    figure = charts.spent_and_avoided(DAYS, {"api": [2_000_000_000, 0, 10]}, {"cache": [1_000_000_000, 0, 5]})
-    spent, avoided = figure.data
+def test_savings_are_below_the_line_and_nothing_is_lost() -> None:
+    """Spent is above zero, saved below; a day without either is drawn as zero; hovering shows the dollars in words."""
+    figure = charts.spent_and_saved(DAYS, {"api": [2_000_000_000, 0, 10]}, {"cache": [1_000_000_000, 0, 5]})
+    spent, saved = figure.data
     assert list(spent.y) == [2.0, 0.0, 1e-8]
-    assert list(avoided.y) == [-1.0, 0.0, -5e-9]
-    assert list(avoided.customdata) == ["$1.00", "$0.00", "< $0.000001"]
+    assert list(saved.y) == [-1.0, 0.0, -5e-9]
+    assert list(saved.customdata) == ["$1.00", "$0.00", "< $0.000001"]
     assert spent.marker.color == ROUTES["api"].hue
-    assert avoided.marker.color == ROUTES["cache"].hue
-    assert avoided.marker.pattern.shape == "/"
+    assert saved.marker.color == ROUTES["cache"].hue
+    assert saved.marker.pattern.shape == "/"
 
 
 @pytest.mark.parametrize("top", [0, 1, 40_000, 3_120_000_000, 9_999_000_000_000])
@@ -181,6 +181,6 @@ def test_no_cell_of_the_csv_is_active() -> None:
 def test_causes_are_named_largest_first() -> None:
     """Causes without an amount are left out."""
     rows = tables.causes(Avoided(cache=1_000_000_000, local=3_000_000_000))
-    assert [(r["cause"], r["avoided"], r["share"]) for r in rows] == [
+    assert [(r["cause"], r["saved"], r["share"]) for r in rows] == [
         ("Local model", "$3.00", "75 %"), ("Embedded before", "$1.00", "25 %"),
     ]  # fmt: skip

@@ -92,11 +92,11 @@ def test_the_comparison_is_not_loaded_before_it_is_asked_for(data: Path, open_pa
     assert "was" not in app.dataframe[0].value.columns
     assert len(app.dataframe) == 2
     app.toggle(key="compare").set_value(True).run()
-    assert "14 of 23 prices are those of the package genai-prices" in words(app)
+    assert "14 of 23 prices agree with the installed package genai-prices" in words(app)
 
 
 def test_paid_calls_are_stopped_from_here(data: Path, open_page: Open) -> None:
-    """The account budget stands above the button; the foot of the sidebar agrees."""
+    """The account budget stands above the button; the sidebar's footer agrees."""
     app = open_page("models")
     assert "of $10.00 a month" in words(app)
     app.button(key="switch").click().run()
@@ -107,8 +107,8 @@ def test_paid_calls_are_stopped_from_here(data: Path, open_page: Open) -> None:
     assert host().router.policies.paid_enabled()
 
 
-def test_a_provider_that_is_left_alone_says_until_when() -> None:
-    """No key, ready, failing, left alone: in words, with the last error."""
+def test_a_provider_that_is_unavailable_says_until_when() -> None:
+    """No key, ready, failing, unavailable: in words, with the last error."""
     calm = Health(provider="openai", width=32, in_flight=0, failures_in_row=0, open_until=0.0, last_error="")
     failing = Health(provider="openai", width=1, in_flight=1, failures_in_row=2, open_until=0.0, last_error="500")
     broken = Health(
@@ -118,9 +118,9 @@ def test_a_provider_that_is_left_alone_says_until_when() -> None:
         prices.state_of(limiter, configured=True, now=1_795_269_770.0, zone="Europe/Paris")
         for limiter in (calm, failing, broken)
     ]
-    assert said == ["ready", "failing, still tried", "left alone until 21 Nov 15:03"]
+    assert said == ["ready", "failing, still in use", "temporarily unavailable, until 21 Nov 15:03"]
     assert prices.state_of(broken, configured=False, now=0.0, zone="UTC") == "no key"
-    assert prices.state_of(broken, configured=True, now=1_795_269_790.0, zone="UTC") == "failing, still tried"
+    assert prices.state_of(broken, configured=True, now=1_795_269_790.0, zone="UTC") == "failing, still in use"
     (row,) = prices.providers([failing], [Endpoint(name="openai", wire="openai", key=Secret(KEY))], now=0.0, zone="UTC")
     assert row["calls at once"] == "1 of 1"
     assert row["last error"] == "500"
@@ -138,7 +138,7 @@ def test_a_key_is_taken_for_this_process_and_never_shown(data: Path, open_page: 
     assert "no key" in words(app)
     assert all(b.key != "test openai" for b in app.button)
     app.text_input(key="key openai").set_value(f"  {KEY} ")
-    app.button(key="FormSubmitter:form openai-Use it").click().run()
+    app.button(key="FormSubmitter:form openai-Use key").click().run()
     assert not app.exception
     held = host().router.settings.endpoints["openai"].key
     assert held is not None

@@ -1,4 +1,4 @@
-"""Alerts, unconfirmed charges, latency, replay, the exports, and jobs at the sidebar's foot."""
+"""Alerts, unconfirmed charges, latency, replay, the exports, and jobs in the sidebar's footer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from pages.components import charts, drilldown, tables
+from pages.components import charts, spend_view, tables
 from pages.components.format import md
 from pages.components.replay import sentence
 from router.domain.money import show
@@ -71,7 +71,7 @@ def test_an_unconfirmed_charge_is_reconciled(word: str, settled: bool, busy: Pat
 def test_latency_is_shown_by_route(busy: Path, open_page: Open) -> None:
     """A row for each route that answered requests."""
     app = open_page("spend")
-    table = next(d.value for d in app.dataframe if "half within" in d.value.columns)
+    table = next(d.value for d in app.dataframe if "p50" in d.value.columns)
     assert len(table) >= 1
     assert all(value.endswith("s") for value in table["p95"])
 
@@ -111,9 +111,9 @@ def test_a_bar_in_the_url_shows_its_requests_and_their_sum_is_the_bar(busy: Path
 )
 def test_what_is_no_bar_is_none(written: str) -> None:
     """What somebody wrote into the URL by hand; an hour without its offset could be two."""
-    assert drilldown.start_of(written, "Europe/Paris") in (None, date(2026, 11, 1))
-    assert drilldown.start_of("2026-11-01", "Europe/Paris") == date(2026, 11, 1)
-    hour = drilldown.start_of("2026-11-01T10:00Z", "Europe/Paris")
+    assert spend_view.start_of(written, "Europe/Paris") in (None, date(2026, 11, 1))
+    assert spend_view.start_of("2026-11-01", "Europe/Paris") == date(2026, 11, 1)
+    hour = spend_view.start_of("2026-11-01T10:00Z", "Europe/Paris")
     assert f"{hour:%H:%M}" == "11:00"
 
 
@@ -178,7 +178,7 @@ def test_an_hour_that_comes_twice_is_two_bars() -> None:
     zone = ZoneInfo("Europe/Paris")
     twice = [datetime(2026, 10, 25, 2, tzinfo=zone, fold=fold) for fold in (0, 1)]
     hours = [figures.hour_at(d.timestamp(), "Europe/Paris") for d in twice]
-    assert [drilldown.start_of(f"2026-10-25T0{n}:00Z", "Europe/Paris") for n in (0, 1)] == hours
+    assert [spend_view.start_of(f"2026-10-25T0{n}:00Z", "Europe/Paris") for n in (0, 1)] == hours
     assert [figures.bounds_of_bar(h, "Europe/Paris")[0] for h in hours] == [1792886400.0, 1792890000.0]
     figure = charts.spent(hours, {"api": [1, 2]}, chosen=(hours[1], "api"))
     assert list(figure.data[0].x) == [datetime(2026, 10, 25, 2)] * 2
@@ -243,7 +243,7 @@ def test_a_draft_is_replayed_before_it_is_saved(data: Path, open_page: Open, mon
         app = open_page("policies", policy="default")
         app.button(key="replay").click().run()
         assert not app.exception
-        assert "0 of 1 request would have come to something else." in words(app)
+        assert "0 of 1 request would have been answered differently." in words(app)
         assert "instead of < $0.000001; 100 % API; 0 refused." in words(app)
         app.toggle(key="normalise default/1").set_value(True).run()
         assert "instead of" not in words(app)
@@ -258,10 +258,10 @@ def test_a_draft_with_a_mistake_is_not_replayed(data: Path, open_page: Open) -> 
     assert all(b.key != "replay" for b in app.button)
 
 
-# ---- jobs at the foot --------------------------------------------------------------------------
+# ---- jobs in the footer ------------------------------------------------------------------------
 
 
-def test_open_jobs_stand_at_the_foot_of_every_page(
+def test_open_jobs_are_in_the_footer_of_every_page(
     data: Path, open_page: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With how far they are; none, once they have ended."""

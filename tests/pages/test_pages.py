@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from pages.components.background import Work
+from pages.components.background import Embedding
 from pages.components.format import md
 from router.domain.errors import BadInput
 from router.domain.policy import from_dict
@@ -58,7 +58,7 @@ def save(policy: Policy) -> None:
 def test_a_page_is_drawn_without_an_error(
     name: str, state: str, open_page: Open, request: pytest.FixtureRequest
 ) -> None:
-    """Empty, with traffic, and with a lot of it, each page has its title, the frame's foot, and nothing went wrong."""
+    """Empty, with traffic, and with a lot of it: each page has its title and its footer, and nothing went wrong."""
     request.getfixturevalue(state)
     app = open_page(name)
     assert not app.exception
@@ -94,7 +94,7 @@ def test_an_unused_account_says_what_to_do_next(data: Path, open_page: Open) -> 
 def test_the_overview_has_the_figures_of_the_books(busy: Path, open_page: Open) -> None:
     """Six figures with sparklines, the chart, the bar, and the latest requests."""
     app = open_page("overview")
-    assert [m.label for m in app.metric] == ["Spent this month", "Avoided", "Hit rate", "Texts", "p95", "Errors"]
+    assert [m.label for m in app.metric] == ["Spent this month", "Saved", "Hit rate", "Texts", "p95", "Errors"]
     (said,) = [h.proto.body for h in app.get("html") if 'class="unseen"' in h.proto.body]
     assert all(f"{metric.label}: " in said for metric in app.metric), "what the sparklines show is not read out"
     settled, unconfirmed, _ = host().router.ledger.totals()
@@ -103,7 +103,7 @@ def test_the_overview_has_the_figures_of_the_books(busy: Path, open_page: Open) 
     assert len(app.dataframe[0].value) == 10
     assert "At the pace of the last 7 days" in words(app)
     assert "At this pace" in words(app)
-    assert "Nothing is used of 1 other budget." in words(app)
+    assert "1 other budget not used yet." in words(app)
     assert "No key for a paid provider is set" in words(app)
 
 
@@ -125,7 +125,7 @@ def test_the_kill_switch_stops_paid_calls_and_says_so(data: Path, open_page: Ope
     app.sidebar.toggle[0].set_value(False).run()
     assert not host().router.policies.paid_enabled()
     assert "Paid calls are stopped." in words(app)
-    assert "The switch is at the sidebar" in words(app)
+    assert "The switch is at the bottom of the sidebar." in words(app)
     other = open_page("spend")
     assert other.sidebar.toggle[0].value is False
     other.sidebar.toggle[0].set_value(True).run()
@@ -165,7 +165,7 @@ def test_a_quote_has_both_figures_and_every_candidate(
     app.text_area(key="texts").set_value("\n".join(["Sample text"] * 1000))
     app.selectbox(key="model").set_value("openai/text-embedding-3-small").run()
     assert not app.exception
-    assert "1,000 texts, 2,000 tokens: ≈ $0.000040 if each was sent." in words(app)
+    assert "1,000 texts, 2,000 tokens: ≈ $0.000040 if each were sent." in words(app)
     assert "Without the 999 repeated: 1 text, 2 tokens: < $0.000001." in words(app)
     table = app.dataframe[0].value
     assert len(table) == len(host().router.catalog.models)
@@ -292,7 +292,7 @@ def test_the_floor_names_the_models_that_are_left(data: Path, open_page: Open) -
 
 
 def test_the_account_budget_is_changed(data: Path, open_page: Open) -> None:
-    """It counts from the next call on, and every page's foot shows it."""
+    """It counts from the next call on, and every page's footer shows it."""
     app = open_page("policies")
     field = next(t for t in app.text_input if t.label == "Dollars")
     field.set_value("20").run()
@@ -356,7 +356,7 @@ def test_a_page_leaves_no_work_in_its_own_thread(data: Path, open_page: Open) ->
         raise BadInput("no")
 
     engine.router.embed = slow  # type: ignore[method-assign]  # stands in for a call that takes long
-    work = Work(engine, ["a"], policy="local")
+    work = Embedding(engine, ["a"], policy="local")
     assert not work.future.done()
 
     async def let_go() -> None:

@@ -227,7 +227,7 @@ def test_over_long_texts_leave_room_for_the_prefix(words: list[str], prefix: str
     [
         ("prefix = 'x'\n", "key `prefix`: it must be a table"),
         ("prefix = { query = 3 }\n", "prefix, key `query`: it must be a string"),
-        ("prefix = { passage = 'x' }\n", "prefix, key `passage`: nobody knows"),
+        ("prefix = { passage = 'x' }\n", "prefix, key `passage`: unknown key. Known are: document, query"),
         ("extra = { query = 3 }\n", "extra, key `query`: it must be a table"),
         ("extra = { query = { input = 'x' } }\n", "`input` is set by the router"),
         ("extra = { query = { a = [nan] } }\n", "extra, key `query`: it has a date, or a number"),

@@ -253,7 +253,7 @@ async def test_without_a_key_nothing_is_sent(
 ) -> None:
     """No key is NotConfigured, and names the variable to set."""
     provider = connect(provider_of(model), key=None)
-    with pytest.raises(NotConfigured, match=settings.endpoints[provider.name].key_variable):
+    with pytest.raises(NotConfigured, match=settings.endpoints[provider_of(model)].key_variable):
         await provider.embed(call_of(settings, model))
     assert sandbox.bill().requests == 0
 
@@ -265,7 +265,7 @@ async def test_a_key_typed_in_later_is_used(connect: Connect, settings: Settings
     provider = connect(provider_of(model), key=Secret("bad"))
     with pytest.raises(KeyRejected):
         await provider.embed(call_of(settings, model))
-    settings.endpoints[provider.name].key = Secret("good")
+    settings.endpoints[provider_of(model)].key = Secret("good")
     assert (await send(provider, call_of(settings, model))).shape[0] == len(TEXTS)
 
 

@@ -41,8 +41,6 @@ class Turned:
 class FakeLocal:
     """A local model that knows nothing and is quick."""
 
-    name = "local"
-
     async def embed(self, call: EmbedCall) -> Reply:
         dice = np.random.default_rng(len(call.texts))
         vectors = dice.normal(size=(len(call.texts), call.model.dimensions)).astype(np.float32)
@@ -57,8 +55,8 @@ class FakeLocal:
 async def opened(folder: Path, sandbox: Sandbox) -> AsyncIterator[tuple[Router, Turned]]:
     """A router on the sandbox with a quick local model, no account budget, and a clock to turn."""
     clock = Turned()
-    async with Router.open(folder, env=sandbox.environment, clock=clock) as router:
-        router.providers["local"] = FakeLocal()
+    providers = {"local": FakeLocal()}
+    async with Router.open(folder, env=sandbox.environment, clock=clock, providers=providers) as router:
         await router.policies.set_account_budgets([])
         yield router, clock
 

@@ -148,8 +148,8 @@ async def test_a_paused_job_with_batches_under_way_is_still_followed(runners: Ru
 
     def submit(conn: Any) -> None:
         conn.execute(
-            "INSERT INTO batches (job, key, provider, model, state, hold, digests, texts, tokens, created)"
-            " VALUES (1, 'k', 'openai', 'm', 'submitted', 1, x'', 0, 0, 0)"
+            "INSERT INTO batches (job, key, provider, model, state, hold, texts, tokens, created)"
+            " VALUES (1, 'k', 'openai', 'm', 'submitted', 1, 0, 0, 0)"
         )
 
     await runners.router.database.write(submit)

@@ -58,7 +58,7 @@ INSIDE = (
 
 
 def test_no_page_passes_by_the_sign_in(page: Page, tmp_path: Path, figure: Callable[[int, str], None]) -> None:
-    """Whatever is asked, the first request of the server's life among them: the door, and nothing from inside."""
+    """Whatever is asked, the first request of the server's life among them: the sign-in, and nothing of the pages."""
     sent: list[bytes] = []
 
     def listen(socket: WebSocket) -> None:

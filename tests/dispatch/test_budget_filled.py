@@ -10,7 +10,6 @@ import asyncio
 import random
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -22,6 +21,7 @@ from router.pipeline.results import Result
 from router.sandbox import Sandbox
 from tests.faults.paid_helpers import PAID, assert_books, limits, open_router
 from tests.libraries import jsonl, opened
+from tests.waits import noted, until
 
 PRICES = {"cohere": 120, "voyage": 60, "openai": 20}
 """Nanodollars a token."""
@@ -118,8 +118,7 @@ async def test_a_cancelled_file_does_not_wait_for_room(sandbox: Sandbox, tmp_pat
     async with open_router(tmp_path, sandbox, limits("voyage", max_texts_per_call=20, max_in_flight=4)) as router:
         await tight(router, 2 * worth("voyage", texts))
         work = asyncio.ensure_future(embed(router, "voyage", texts))
-        while not sandbox.bill().requests:
-            await asyncio.sleep(0.005)
+        await until(lambda: sandbox.bill().requests)
         sent = sandbox.bill().requests
         work.cancel()
         await asyncio.gather(work, return_exceptions=True)
@@ -128,25 +127,16 @@ async def test_a_cancelled_file_does_not_wait_for_room(sandbox: Sandbox, tmp_pat
         assert_books(router, sandbox)
 
 
-async def test_waiting_for_room_is_no_polling(
-    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_waiting_for_room_is_no_polling(sandbox: Sandbox, tmp_path: Path) -> None:
     """The books are asked again when a call has ended, and not in between, however long it takes."""
     texts = prose(random.Random(13), 80, "patient")
     sandbox.configure(latency_ms=60)
     async with open_router(tmp_path, sandbox, limits("voyage", max_texts_per_call=20, max_in_flight=4)) as router:
         await tight(router, 2 * worth("voyage", texts))
-        take, asked = router.ledger.open, 0
-
-        async def count_up(*args: Any, **options: Any) -> Any:
-            nonlocal asked
-            asked += 1
-            return await take(*args, **options)
-
-        monkeypatch.setattr(router.ledger, "open", count_up)
+        asked = noted(router.ledger, "open")
         result = await embed(router, "voyage", texts)
         assert not result.problems
-        assert asked <= 4 + 3 * sandbox.bill().requests
+        assert len(asked) <= 4 + 3 * sandbox.bill().requests
 
 
 async def test_a_rate_limit_is_used_up_by_likely_tokens(sandbox: Sandbox, tmp_path: Path) -> None:

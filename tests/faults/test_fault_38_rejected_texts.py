@@ -1,4 +1,4 @@
-"""One text that the provider rejects, and calls that are too large: divided, never sent again as they were."""
+"""Fault 38: texts that the provider rejects, and calls that are too large: divided, never sent again as they were."""
 
 from __future__ import annotations
 

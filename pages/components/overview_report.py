@@ -1,20 +1,19 @@
-"""Overview's pieces: the first steps where there is nothing yet, shares by route, and the outlook in a sentence."""
+"""Sections of the Overview: first steps, alerts, the policies' budgets, and the month's forecast in a sentence."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 import streamlit as st
 
 from pages.components import access, tables, widgets
-from pages.components.background import Work, wait_for
+from pages.components.background import Embedding, wait_for
 from pages.components.format import ROUTES, day, md, plural, seconds, usd
 from router.domain.policy import describe_budget, window_bounds
 from router.domain.values import Budget, BudgetState, Policy
 from router.engine import Router
 from router.host import host
-from router.reporting.figures import LOOK_BACK, Day, Forecast, days, forecast, today
+from router.reporting.figures import LOOK_BACK, Forecast, days, forecast, today
 
 SAMPLES = (
     "How do I cancel an invoice that was already sent?",
@@ -24,58 +23,57 @@ SAMPLES = (
     "Why does my upload stop at ninety per cent?",
     "I want to end my subscription.",
 )
-
-
 NO_KEY = "No key for a paid provider is set, so only local models can be used."
-KEYS = "Keys are set: policies choose among paid models and the local ones."
+KEYS = "Keys are set: policies choose among paid and local models."
 THRESHOLD = 80
-"""Per cent of a budget from which on an alert is more than a remark."""
+"""Per cent of a budget from which an alert is a warning."""
 
 
 def first_steps() -> None:
-    """Nothing embedded yet: what the program does, for free, and the ways to own texts, models and money."""
-    work: Work | None = st.session_state.get("samples")
+    """Where nothing has been embedded yet: free sample texts, and where to go next."""
+    work: Embedding | None = st.session_state.get("samples")
     invitation = st.empty()
     clicked = st.button(
         "Embed six sample texts (free, local)", type="primary", icon=":material/play_arrow:", **access.only_editors()
     )
     if clicked:
-        work = st.session_state["samples"] = Work(host(), list(SAMPLES), policy="local")
+        work = st.session_state["samples"] = Embedding(host(), list(SAMPLES), policy="local")
     if work is None:
         invitation.markdown("**Nothing embedded yet.** Try it with sample texts: free, on this machine, a few seconds.")
     elif wait_for(work, "Loading the local model and embedding"):
-        samples_result(work)
+        _samples_result(work)
     steps()
 
 
 def steps() -> None:
-    """Three cards: where to go with one's own texts, for models, and for budgets."""
+    """Three cards: texts, models, budgets."""
+    router = host().router
     texts, models, money = st.columns(3)
     with texts.container(border=True, height="stretch"):
         st.markdown("**Your texts**")
-        st.caption("A few lines, a file, or a corpus that you want to search. The price is shown before it is spent.")
+        st.caption("A few lines, a file, or documents to search. The price is shown before anything is spent.")
         st.page_link("route.py", label="Route a text of your own", icon=":material/alt_route:")
         st.page_link("collections.py", label="Upload documents", icon=":material/folder_copy:")
     with models.container(border=True, height="stretch"):
         st.markdown("**Models**")
-        st.caption(f"{NO_KEY} They answer everything, for nothing." if no_key(host().router) else KEYS)
+        st.caption(f"{NO_KEY} They are free." if no_key(router) else KEYS)
         st.page_link("connections.py", label="Add a key", icon=":material/power:")
         st.page_link("models.py", label="Compare models and prices", icon=":material/deployed_code:")
     with money.container(border=True, height="stretch"):
         st.markdown("**Money**")
-        limits = [describe_budget(s.budget) for s in host().router.ledger.states("")]
-        over = f"All together never spend more than {' and '.join(limits)}." if limits else "No account budget is set."
-        st.caption(f"{md(over)} Policies say which model may be used for what, and have budgets of their own.")
+        limits = [describe_budget(s.budget) for s in router.budgets()]
+        over = f"All policies together spend at most {' and '.join(limits)}." if limits else "No account budget is set."
+        st.caption(f"{md(over)} Each policy says which models may be used, and can have budgets of its own.")
         st.page_link("policies.py", label="Set budgets first", icon=":material/tune:")
 
 
 def no_key(router: Router) -> bool:
-    """Whether no paid provider can be reached."""
+    """Whether no paid provider can be used."""
     return not any(router.configured(model) for model in router.catalog.models if not model.local)
 
 
-def samples_result(work: Work) -> None:
-    """What became of the sample texts, with the two that are most alike."""
+def _samples_result(work: Embedding) -> None:
+    """The result of the sample texts, with the two that are most alike."""
     result = work.result
     if result is None:
         return
@@ -83,7 +81,7 @@ def samples_result(work: Work) -> None:
     texts = [t for t, route in zip(work.texts, result.routes, strict=True) if route != "repeated"]
     one, other, cosine = tables.closest(distinct)
     st.success(
-        f"{plural(result.texts, 'text')} answered by {md(result.model)} in {md(seconds(work.seconds))}, for nothing."
+        f"{plural(result.texts, 'text')} answered by {md(result.model)} in {md(seconds(work.seconds))}, free."
         f" Most alike: “{md(texts[one])}” and “{md(texts[other])}”, cosine {cosine:.2f}.",
         icon=":material/check_circle:",
     )
@@ -99,10 +97,11 @@ def samples_result(work: Work) -> None:
 
 
 def alerts(router: Router) -> None:
-    """Thresholds that a budget has reached, or will at this pace, in a window that still runs: the highest of each."""
+    """The alerts of windows that still run: of each budget the highest threshold that it has reached or will reach."""
     now = datetime.fromtimestamp(router.clock(), UTC)
-    zones = {f"policy/{policy.name}": policy.timezone for policy in router.policies.all()}
-    budgets = {(s.owner, s.budget) for name in [*(z[7:] for z in zones), ""] for s in router.ledger.states(name)}
+    policies = router.policies.all()
+    zones = {f"policy/{policy.name}": policy.timezone for policy in policies}
+    budgets = {(s.owner, s.budget) for name in ["", *(p.name for p in policies)] for s in router.budgets(name)}
     shown: set[object] = set()
     ordered = sorted(router.alerts.recent(), key=lambda a: (a.kind == "actual", a.threshold), reverse=True)
     for alert in ordered:
@@ -121,7 +120,7 @@ def alerts(router: Router) -> None:
 
 
 def hint(router: Router) -> None:
-    """Where no paid provider can be reached: how to change that."""
+    """Where no paid provider can be used: how to change that."""
     if no_key(router):
         with st.container(horizontal=True, vertical_alignment="center"):
             st.caption(f":material/power_off: {NO_KEY}", width="content")
@@ -129,11 +128,11 @@ def hint(router: Router) -> None:
 
 
 def budgets(router: Router) -> None:
-    """The policies' budgets that were used in their running windows, fullest first, each with where it is heading."""
+    """The policies' budgets with spending in the running window, the fullest first, each with its forecast."""
     used: list[tuple[float, Policy, BudgetState]] = []
     idle = 0
     for policy in router.policies.all():
-        for state in router.ledger.states(policy.name):
+        for state in router.budgets(policy.name):
             if state.owner != "account" and state.budget.window != "request":
                 if state.used:
                     used.append((state.used / max(1, state.budget.amount), policy, state))
@@ -148,11 +147,11 @@ def budgets(router: Router) -> None:
         widgets.budget(state, policy.timezone, name=policy.name, then=then)
     if idle:
         others = "other " if used else ""
-        st.caption(f"Nothing is used of {plural(idle, f'{others}budget')}.")
+        st.caption(f"{plural(idle, f'{others}budget')} not used yet.")
 
 
 def heading(router: Router, policy: Policy, state: BudgetState) -> Forecast | None:
-    """The forecast of a week's or a month's budget that is not spent yet."""
+    """The forecast of a week's or month's budget that is not spent yet."""
     if state.budget.window not in ("week", "month") or not state.left:
         return None
     now, zone = router.clock(), policy.timezone
@@ -165,39 +164,9 @@ def heading(router: Router, policy: Policy, state: BudgetState) -> Forecast | No
     )
 
 
-def spent_of(report: Day, route: str) -> int:
-    """Nanodollars that a route cost on a day."""
-    s = report.groups.get(route)
-    return 0 if s is None else s.charged + s.unconfirmed
-
-
-def avoided_of(report: Day, route: str) -> int:
-    """Nanodollars that a route avoided on a day."""
-    s = report.groups.get(route)
-    return 0 if s is None else s.avoided
-
-
-def errors_of(report: Day) -> int:
-    """Requests of a day that were refused or failed."""
-    return sum(s.errors for s in report.groups.values())
-
-
-def amounts(history: Sequence[Day], of: Callable[[Day, str], int]) -> dict[str, list[int]]:
-    """Nanodollars a day, for each route that has any."""
-    series = {route: [of(report, route) for report in history] for route in ROUTES}
-    return {route: values for route, values in series.items() if any(values)}
-
-
-def route_shares(history: Sequence[Day]) -> list[tuple[str, str, float]]:
-    """(word, hue, share) of the distinct texts that each route answered."""
-    texts = {r: sum(d.groups[r].texts for d in history if r in d.groups) for r in ("cache", "local", "api", "batch")}
-    total = sum(texts.values())
-    return [(ROUTES[r].word, ROUTES[r].hue, n / total if total else 0.0) for r, n in texts.items()]
-
-
 def outlook(spent: int, limit: int, ahead: Forecast | None) -> str:
-    """Where the month is heading."""
-    now = f"{usd(spent)} of {usd(limit)} is spent this month; {usd(max(0, limit - spent))} is left."
+    """The month's spending, its budget and its forecast. Amounts in nanodollars."""
+    now = f"{usd(spent)} of {usd(limit)} spent this month; {usd(max(0, limit - spent))} left."
     if ahead is None:
         return f"{now} A forecast needs one whole day of requests."
     pace = f"At the pace of the last {plural(ahead.days, 'day')} it will be {usd(ahead.expected)} by {day(ahead.ends)}"

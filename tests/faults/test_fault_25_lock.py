@@ -16,6 +16,7 @@ from router.sandbox import Fault, Sandbox
 from router.store.database import Database
 from tests.faults.ledger_oracle import MODEL, audit_folder
 from tests.faults.racers import Racer
+from tests.waits import until
 
 
 @pytest.fixture
@@ -69,8 +70,7 @@ async def test_a_lock_that_comes_while_a_call_is_under_way_delays_its_charge_and
             for number, file in enumerate(("router.db", "vectors.db"), 1):
                 sandbox.faults.add(Fault("hang"))
                 ask = asyncio.ensure_future(router.embed([f"under way {file}"], policy="quality", model=MODEL))
-                while sandbox.bill().calls < number:  # billed at arrival, answered when it is let go
-                    await asyncio.sleep(0.01)
+                await until(lambda number=number: sandbox.bill().calls >= number)  # type: ignore[misc]  # mypy, defaults
                 await asyncio.to_thread(other.ask, "lock", file=file)
                 sandbox.release()
                 done, _ = await asyncio.wait([ask], timeout=0.6)
