@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from hashlib import blake2b
 from itertools import islice
 
@@ -44,6 +44,10 @@ class Chunk:
     digest: bytes
     near_empty: bool
     tokens: int
+
+
+SENT = tuple(field.name for field in fields(Chunk) if field.name not in {"text", "digest"})
+"""What of a chunk a splitting process sends; the rest follows from the text."""
 
 
 def chunk_text(

@@ -3,7 +3,7 @@
     split_worker.py MEGABYTES
 
 Each job on stdin is a line of JSON (the arguments of `chunk_text`, and how many bytes of UTF-8 follow), then the text.
-Each answer on stdout is a line of JSON: {"chunks": [[...], ...]} with the values of `split.SENT`, or
+Each answer on stdout is a line of JSON: {"chunks": [[...], ...]} with the values of `chunking.SENT`, or
 {"refused": [message, hint]}.
 """
 
@@ -36,8 +36,7 @@ def main(megabytes: int) -> None:
 
 def _answer(text: str, job: dict[str, Any]) -> dict[str, Any]:
     from router.domain.errors import BadInput
-    from router.ingest.chunking import chunk_text
-    from router.ingest.splitter import SENT
+    from router.ingest.chunking import SENT, chunk_text
 
     try:
         return {"chunks": [[getattr(chunk, name) for name in SENT] for chunk in chunk_text(text, **job)]}

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import fields
 from hashlib import blake2b
 from types import TracebackType
 from typing import Any
@@ -20,15 +19,13 @@ from typing import Any
 from router.domain.errors import BadInput
 from router.domain.values import Tokenizer
 from router.ingest import split_worker
-from router.ingest.chunking import Chunk, chunk_text
+from router.ingest.chunking import SENT, Chunk, chunk_text
 
 IN_PROCESS = 50_000
 MEMORY = 448  # MB of address space
 SECONDS, SECONDS_A_MIB = 22, 10  # Chinese, a token a character, takes four seconds a MiB on one core
 PART = 1 << 20
 """Characters that are split at once: a longer text is cut at a blank line, and takes no more memory."""
-SENT = tuple(field.name for field in fields(Chunk) if field.name not in {"text", "digest"})
-"""What of a chunk its process tells; the rest follows from the text."""
 _WORKING = threading.Lock()
 """One such process at work at a time, on all cores: what it may take of memory is what all of them may take."""
 

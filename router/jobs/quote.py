@@ -7,6 +7,7 @@ upper bound, and what is likely by the text's kind, which is taken to be its doc
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, field
@@ -270,7 +271,7 @@ async def quote_of(
     english: bool,
 ) -> tuple[tuple[CorpusCandidate, ...], Plan | Refusal, str, Overnight | None]:
     """Every candidate, the decision, its words, and the overnight way, from one census."""
-    policy = router.policies.get(collection.policy)
+    policy = await asyncio.to_thread(router.policies.get, collection.policy)
     named = router.catalog.get(model) if model is not None else None
     ask = Ask(
         pinned_space=pinned.space if pinned else named.space if named else None,

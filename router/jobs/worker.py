@@ -127,7 +127,7 @@ class Worker:
         except Stop as said:
             stop = said
         except RouterError as error:
-            stop = self._stop(job, error)
+            stop = await self._stop(job, error)
         except Exception as error:
             _log.exception("job %d", job.id)
             stop = Stop("failed", f"Internal error: {type(error).__name__}: {error}")
@@ -222,11 +222,11 @@ class Worker:
         await self._jobs.note_failures(job.id, {digest_of(texts[at]): why for at, why in verdict.failed.items()})
         stop = verdict.stop or (verdict.passing if len(result.problems) == len(texts) else None)
         if stop is not None:
-            raise self._stop(job, stop)
+            raise await self._stop(job, stop)
         self._pauses.pop(job.id, None)
 
-    def _stop(self, job: Job, error: RouterError) -> Stop:
-        stop = stop_for(self._router, job, error, self._pauses.get(job.id, 0))
+    async def _stop(self, job: Job, error: RouterError) -> Stop:
+        stop = await asyncio.to_thread(stop_for, self._router, job, error, self._pauses.get(job.id, 0))
         if stop.state == "waiting":
             self._pauses[job.id] = self._pauses.get(job.id, 0) + 1
         return stop
@@ -245,7 +245,7 @@ class Worker:
                 done = step.done
                 live.total, live.done = await asyncio.to_thread(coverage, self._corpora, job.collection_id, cache)
             if step.error is not None:
-                raise self._stop(job, step.error)
+                raise await self._stop(job, step.error)
             if not step.open and not step.moved and not step.waiting:
                 live.total, live.done = await asyncio.to_thread(coverage, self._corpora, job.collection_id, cache)
                 reasons = await asyncio.to_thread(self._tier.failures, job)

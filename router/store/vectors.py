@@ -12,6 +12,7 @@ that a bit that flips on the disk, wherever in the row or its index, makes the r
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections import Counter
@@ -270,11 +271,18 @@ class Cache:
 
         Rows that are visibly not what was stored (of another size, or not of unit length) are removed.
         """
-        with self.database.errors():
-            row = self.database.reader().execute("SELECT next, last FROM unchecked WHERE next < last").fetchone()
+
+        def left() -> tuple[int, int] | None:
+            with self.database.errors():
+                found: tuple[int, int] | None = (
+                    self.database.reader().execute("SELECT next, last FROM unchecked WHERE next < last").fetchone()
+                )
+            return found
+
+        row = await asyncio.to_thread(left)
         if row is None:
             return False
-        kinds = self.kinds()
+        kinds = await asyncio.to_thread(self.kinds)
         start, end = row[0], min(row[1], row[0] + most)
 
         def write(conn: Connection) -> list[Row]:
