@@ -246,7 +246,8 @@ def _improve(host: Host, info: CollectionInfo) -> None:
         return
     with st.expander("Re-embed in another space", icon=":material/upgrade:"):
         st.caption("It is searched as it is until the new vectors are complete, then it switches in one step.")
-        others = [m.id for m in host.router.catalog.models if m.id != info.active.model]
+        now = (info.active.model, info.active.space)
+        others = [m.id for m in host.router.catalog.models if (m.id, m.space) != now]
         model = st.selectbox("Model", others, index=None, placeholder="Choose a model", key=f"improve {name}")
         if model is None:
             return

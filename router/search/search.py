@@ -129,6 +129,13 @@ class Searcher:
         generation = self._corpora.active(collection.id)
         if generation is None:
             raise BadInput(f"The collection '{name}' is not embedded yet.", "Confirm its quote first.")
+        model = self._router.catalog.get(generation.model)
+        if model.space != generation.space:
+            raise BadInput(
+                f"The collection '{name}' is of the space {generation.space}, and {model.id} is of {model.space} now:"
+                " their vectors cannot be compared.",
+                f"Re-embed the collection, with {model.id} or with another model.",
+            )
         return collection, generation
 
     def _look(
