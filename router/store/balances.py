@@ -17,6 +17,8 @@ from router.domain.values import Budget, BudgetState, Policy, Window
 from router.store.database import Connection
 
 ACCOUNT = "account"
+SIGNED = "CASE kind WHEN 'struck' THEN -amount ELSE amount END"
+"""What an entry adds to the money that is charged, in SQL."""
 STRETCHES: tuple[Window, ...] = ("day", "week", "month", "total")
 Scope = tuple[str, str, int]
 """(owner, window, start): `account` or `policy/NAME`; start in epoch seconds, or the request's number."""
@@ -138,7 +140,7 @@ def used_in(conn: Connection, owner: str, window: str, start: int) -> int:
 
 def excess_in(conn: Connection, owner: str, window: str, start: int) -> int:
     """Nanodollars by which the holds of a window exceed what they will likely be settled at."""
-    # As text, and not by json_each: every decision asks for it. The scope stands there as `insert_hold` writes it.
+    # As text, and not by json_each: every decision asks for it. The scope stands there as `Ledger` writes it.
     (found,) = conn.execute(
         "SELECT coalesce(sum(amount - expected), 0) FROM holds WHERE state = 'pending' AND amount > expected"
         " AND instr(scopes, ?) > 0",
