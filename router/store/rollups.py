@@ -9,10 +9,10 @@ caller's transaction.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
-from router.store.database import Connection
+from router.store.database import Connection, marks
 
 QUARTER_S = 900
 A_DAY: Literal[96] = 96
@@ -66,17 +66,12 @@ def add_latency(conn: Connection, key: Key, bucket: int) -> None:
     )
 
 
-def _rows(key: Key) -> Iterable[tuple[int, int, int, str, str, str, str]]:
-    quarter, policy, collection, model, route = key
+def _rows(key: Key) -> Iterator[tuple[int | str, ...]]:
+    quarter, *names = key
     for grain, told in GRAINS.items():
-        names = (
-            policy if "policy" in told else "",
-            collection if "collection" in told else "",
-            model if "model" in told else "",
-            route if "route" in told else "",
-        )
+        known = [name if dimension in told else "" for dimension, name in zip(DIMENSIONS, names, strict=True)]
         for span in SPANS:
-            yield span, grain, quarter // span, *names
+            yield span, grain, quarter // span, *known
 
 
 # ---- reading -----------------------------------------------------------------------------------
@@ -134,10 +129,8 @@ def _where(span: Span, grain: int, start: int, stop: int, filters: Mapping[str, 
     """The condition for a range. A few rows of one policy are looked up one by one, past those of all others."""
     rest = "".join(f" AND {name} = ?" for name in filters)
     if filters and stop - start <= A_DAY:
-        marks = ", ".join("?" * (stop - start))
-        return f"span = ? AND grain = ? AND start IN ({marks}){rest}", (
-            span, grain, *range(start, stop), *filters.values(),
-        )  # fmt: skip
+        starts = range(start, stop)
+        return f"span = ? AND grain = ? AND start IN ({marks(starts)}){rest}", (span, grain, *starts, *filters.values())
     return f"span = ? AND grain = ? AND start >= ? AND start < ?{rest}", (span, grain, start, stop, *filters.values())
 
 
