@@ -49,10 +49,7 @@ class History:
 
     def charges(self, since: float) -> tuple[int, list[tuple[float, int]]]:
         """The sum of the charges before a time, and each from then on, in order."""
-        (before,) = self._conn.execute(
-            f"SELECT coalesce(sum({SIGNED}), 0) FROM charges WHERE policy = ? AND at < ?", (self._policy, since)
-        ).fetchone()
-        rows = self._conn.execute(
-            f"SELECT at, {SIGNED} FROM charges WHERE policy = ? AND at >= ? ORDER BY at", (self._policy, since)
-        )
-        return before, rows.fetchall()
+        older = f"SELECT coalesce(sum({SIGNED}), 0) FROM charges WHERE policy = ? AND at < ?"
+        newer = f"SELECT at, {SIGNED} FROM charges WHERE policy = ? AND at >= ? ORDER BY at"
+        (before,) = self._conn.execute(older, (self._policy, since)).fetchone()
+        return before, self._conn.execute(newer, (self._policy, since)).fetchall()

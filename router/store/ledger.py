@@ -66,7 +66,7 @@ class Ledger:
 
         Args:
             groups: the calls.
-            purpose: what for.
+            purpose: what for; copied to the charges.
             price: nanodollars, rounded up, for a number of tokens.
             stored: which of some digests the cache has by now; asked under the write lock, because another
                 request may have stored them since we looked.
@@ -151,24 +151,20 @@ class Ledger:
         return Hold(id=number, amount=amount, units=tuple(units), purpose=purpose)
 
     async def mark_sent(self, hold: Hold) -> bool:
-        """Note that the call is about to be sent. False: the hold was swept, so it must not be sent.
-
-        Raises:
-            Refused: as `may_leave` does; nothing is noted.
-        """
+        """Note that the call is about to be sent. False, or raises (nothing is noted then), as `may_leave` does."""
 
         def write(conn: Connection) -> bool:
-            may_leave(conn, hold)
-            changed = conn.execute("UPDATE holds SET sent = 1 WHERE id = ? AND state = 'pending'", (hold.id,))
-            return changed.rowcount == 1
+            if not may_leave(conn, hold):
+                return False
+            conn.execute("UPDATE holds SET sent = 1 WHERE id = ?", (hold.id,))
+            return True
 
         return await self.database.write(write, patience_s=SETTLE_PATIENCE_S)
 
     def may_leave(self, hold: Hold) -> bool:
-        """Whether a call that has waited for its turn may still be sent. False: its hold is gone.
+        """Whether a call that has waited for its turn may still be sent. False: its hold was swept.
 
-        Raises:
-            Refused, BudgetExceeded: its policy, a budget or the kill switch was changed while it waited.
+        Raises Refused or BudgetExceeded where its policy, a budget or the kill switch was changed while it waited.
         """
         return may_leave(self.database.reader(), hold)
 
@@ -228,7 +224,7 @@ class Ledger:
             reason: why, for the charge.
             billed: nanodollars that the provider says it billed; 0 where it is known to be unbilled; None where
                 it may have been billed: the whole hold becomes an unconfirmed charge.
-            tokens: what was billed, in tokens.
+            tokens: those that were billed.
             unconfirmed: nanodollars that the provider claims in addition to `billed`, and that cannot be true.
             again: the calls to send instead; they take over the claims.
             price: nanodollars for a number of tokens.

@@ -140,7 +140,8 @@ def _ranges(conn: Connection, first: int, end: int) -> list[Range]:
         return []
     day, last = first // A_DAY, -(-end // A_DAY)  # days touched: from `day` up to `last`
     before, after = first - day * A_DAY, last * A_DAY - end  # quarter-hours of them that are not asked
-    if after and not _any_from(conn, end, last * A_DAY):
+    later = "SELECT 1 FROM rollups WHERE span = 1 AND grain = 1 AND start >= ? AND start < ? LIMIT 1"
+    if after and conn.execute(later, (end, last * A_DAY)).fetchone() is None:
         after = 0  # the usual end is now, and nothing comes after it
     if last - day == 1 and (after or before > A_DAY // 2):
         return [_edge(1, first, end)]
@@ -163,10 +164,3 @@ def _ranges(conn: Connection, first: int, end: int) -> list[Range]:
 def _edge(sign: int, first: int, end: int) -> Range:
     """A part of a day: in hours where these are whole, as in nearly every time zone."""
     return (sign, 1, first, end) if first % 4 or end % 4 else (sign, 4, first // 4, end // 4)
-
-
-def _any_from(conn: Connection, first: int, end: int) -> bool:
-    row = conn.execute(
-        "SELECT 1 FROM rollups WHERE span = 1 AND grain = 1 AND start >= ? AND start < ? LIMIT 1", (first, end)
-    ).fetchone()
-    return row is not None
