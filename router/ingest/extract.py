@@ -1,19 +1,16 @@
 """What becomes of a file that someone hands in: kept safely, unpacked, and read as rows or as one document.
 
-Row files are streamed. Documents that need a parser (PDF, DOCX, HTML) are read by `extract_worker` in a process of its
-own under limits. Whatever is wrong with a file is a BadInput with its name and the reason; the caller reports it and
+Row files are streamed. Documents that need a parser (PDF, DOCX, HTML) are read in a process of its own under limits
+(`guarded`). Whatever is wrong with a file is a BadInput with its name and the reason; the caller reports it and
 goes on with the next file.
 """
 
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import os
 import re
-import subprocess
-import sys
 import tempfile
 import threading
 import unicodedata
@@ -25,9 +22,10 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from router.domain.errors import BadInput, StoreFull
-from router.ingest import extract_worker, readers_rows
+from router.ingest import readers_rows
 from router.ingest.clean import without_data, without_front_matter
 from router.ingest.columns import AS_USUAL, Columns, choose
+from router.ingest.guarded import MEMORY, Guarded
 from router.ingest.kinds import DOCUMENTS, DocumentKind
 from router.ingest.readers_rows import Row
 from router.ingest.readers_text import encoding_of, open_text
@@ -51,7 +49,6 @@ _SAVED_AS = {
 
 MAX_FILE_BYTES = 2 << 30
 MAX_DOCUMENT = 32 * 1024 * 1024  # characters
-_WORKER_MEMORY = 448  # MB of address space
 _WORKER_SECONDS = 25
 _BLOCK = 1 << 20
 
@@ -206,32 +203,20 @@ def _read_in_worker(path: Path, kind: DocumentKind) -> tuple[str, list[str]]:
     codec = encoding_of(path, lenient=True) if kind == "html" else "-"
     # A small file must not work for long; a PDF of a thousand pages, or a million cells, may, and is a few megabytes.
     seconds = min(300, _WORKER_SECONDS + (10 * (path.stat().st_size >> 20) if kind in {"pdf", "xlsx"} else 0))
-    with _WORKING, tempfile.TemporaryDirectory(prefix="router-extract-") as folder:
+    with _WORKING, tempfile.TemporaryDirectory(prefix="router-extract-") as folder, Guarded(seconds) as reader:
         out = Path(folder) / "text"
-        limits = [str(_WORKER_MEMORY), str(seconds), str(MAX_DOCUMENT)]
+        job = {"kind": kind, "path": str(path.absolute()), "out": str(out), "codec": codec, "characters": MAX_DOCUMENT}
         try:
-            done = subprocess.run(
-                [sys.executable, "-P", extract_worker.__file__, kind, path.absolute(), out, codec, *limits],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env={name: os.environ[name] for name in ("PATH", "PYTHONPATH", "HOME", "LANG") if name in os.environ},
-                timeout=seconds,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
+            answer = reader.ask(job, seconds)
+        except TimeoutError:
             raise _unreadable(path, f"reading it takes more than {seconds} seconds") from None
-        if done.returncode == extract_worker.EXIT_REASON:
-            raise _unreadable(path, out.read_text(encoding="utf-8"))
-        if done.returncode != 0:
-            raise _unreadable(path, f"its reader broke down or used more than {_WORKER_MEMORY} MB or {seconds} seconds")
-        with out.open(encoding="utf-8", newline="") as file:
-            return _tidy(file.read()), json.loads(Path(f"{out}.notes").read_text(encoding="utf-8"))
-
-
-def _tidy(text: str) -> str:
-    text = re.sub(r"(?<![ \t])[ \t]+(?=\n)", "", text.replace("\r\n", "\n").replace("\r", "\n"))
-    return re.sub(r"\n{3,}", "\n\n", text).strip()
+        except EOFError:
+            why = f"its reader broke down or used more than {MEMORY} MB or {seconds} seconds"
+            raise _unreadable(path, why) from None
+        if "refused" in answer:
+            raise _unreadable(path, answer["refused"][0])
+        text = re.sub(r"(?<![ \t])[ \t]+(?=\n)", "", out.read_text(encoding="utf-8"))
+        return re.sub(r"\n{3,}", "\n\n", text).strip(), answer["done"]
 
 
 def _unreadable(path: Path, reason: str) -> BadInput:

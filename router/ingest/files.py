@@ -248,7 +248,7 @@ class Ingest:
 
     def close(self) -> None:
         """End what was started for `chunks_of` and `chunks_of_document`; `files` does so itself."""
-        self._splitter.__exit__(None, None, None)
+        self._splitter.close()
 
     def _chunks(self, path: Path, name: str, skipped: Skipped) -> Iterator[NewChunk]:
         if self._reading.as_rows(path):
@@ -297,7 +297,8 @@ class Ingest:
         limit, tokenizer, overlap = self._collection.chunk_tokens, self._collection.tokenizer, self._collection.overlap
         texts = [normalise(row.text) if self._reading.normalised else row.text for row in rows]
         short = [at for at, text in enumerate(texts) if len(text) <= IN_PROCESS]
-        found = split_texts([texts[at] for at in short], tokenizer=tokenizer, limit=limit, overlap=overlap)
+        some = [texts[at] for at in short]
+        found = split_texts(some, tokenizer=tokenizer, limit=limit, overlap=overlap, whole=True)
         pieces = dict(zip(short, found, strict=True))
         made: list[NewChunk] = []
         ready: list[Sized] = []
@@ -314,17 +315,16 @@ class Ingest:
 
     def _split(self, label: str, text: str, markdown: bool) -> Iterator[NewChunk]:
         collection = self._collection
-        found = self._splitter.chunks(
+        found = self._splitter.pieces(
             text,
             tokenizer=collection.tokenizer,
             limit=collection.chunk_tokens,
             overlap=collection.overlap,
             markdown=markdown,
         )
-        while pieces := [
-            (f"{label}/{chunk.index + 1}" if label else "", chunk.text, chunk.tokens) for chunk in islice(found, BLOCK)
-        ]:
-            yield from _made(pieces, collection.tokenizer)
+        sized = ((f"{label}/{n}" if label else "", text[p.start : p.end], p.tokens) for n, p in enumerate(found, 1))
+        while some := list(islice(sized, BLOCK)):
+            yield from _made(some, collection.tokenizer)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

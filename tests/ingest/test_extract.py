@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.domain.errors import BadInput, StoreFull
-from router.ingest import archives, extract
+from router.ingest import archives, extract, guarded
 from router.ingest.archives import expand
 from router.ingest.extract import kind_of, read_document, read_rows, safe_name, save_stream
 from tests.ingest.makers import archive, docx, docx_with_body, pdf, pdf_saying
@@ -113,13 +113,13 @@ def test_html_without_elements_and_with_nul(tmp_path: Path) -> None:
 def test_keys_do_not_reach_the_reader_of_strangers_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The process that parses gets no secrets in its environment."""
     seen: list[dict[str, str]] = []
-    real = extract.subprocess.run
+    real = guarded.subprocess.Popen
 
     def spy(*args: object, env: dict[str, str], **more: object) -> object:
         seen.append(env)
         return real(*args, env=env, **more)  # type: ignore[call-overload]
 
-    monkeypatch.setattr(extract.subprocess, "run", spy)
+    monkeypatch.setattr(guarded.subprocess, "Popen", spy)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-canary")
     read_document(put(tmp_path, "a.html", "<p>x</p>"))
     assert len(seen) == 1
