@@ -74,7 +74,6 @@ class FileVerdict:
 
     path: Path | None
     name: str
-    ok: bool
     reason: str = ""
     source: str = ""
 
