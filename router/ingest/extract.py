@@ -55,14 +55,10 @@ _BLOCK = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SavedFile:
-    """A file on our disk in a folder named after its bytes. `digest` is BLAKE2b-256 in hex; `name` is for showing, with
-    the folders that it was in.
-    """
+    """A file on our disk in a folder named after its bytes. `name` is for showing, with the folders that it was in."""
 
     path: Path
     name: str
-    bytes: int
-    digest: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,12 +119,9 @@ def read_rows(path: Path, asked: Columns = AS_USUAL) -> Iterator[Row]:
     Raises:
         BadInput: a file that cannot be read, or not beyond some line: what follows a broken piece cannot be told.
     """
-    check_file(path)
-    if kind_of(path) != "rows":
-        raise BadInput(f"{path.name} is a document and has no rows.", "Read it as a document.")
-    json = path.suffix.lower() in readers_rows.JSON
-    chosen = choose(path.name, columns(path), asked, complete=not json)
-    yield from readers_rows.READERS[path.suffix.lower()](path, chosen)
+    ending = path.suffix.lower()
+    chosen = choose(path.name, columns(path), asked, complete=ending not in readers_rows.JSON)
+    yield from readers_rows.READERS[ending](path, chosen)
 
 
 def columns(path: Path) -> list[str]:
@@ -139,7 +132,7 @@ def columns(path: Path) -> list[str]:
     """
     check_file(path)
     if kind_of(path) != "rows":
-        raise BadInput(f"{path.name} is a document and has no columns.", "Read it as a document.")
+        raise BadInput(f"{path.name} is a document and has no rows.", "Read it as a document.")
     return readers_rows.COLUMNS[path.suffix.lower()](path)
 
 
@@ -259,13 +252,12 @@ def save_stream(stream: BinaryIO, into: Path, *, name: str = "", limit: int = MA
                         raise BadInput(f"{shown} has more than {limit:,} bytes.", "Split it.")
                     digest.update(block)
                     file.write(block)
-            key = digest.hexdigest()
-            path = into / key[:40] / shown
+            path = into / digest.hexdigest()[:40] / shown
             path.parent.mkdir(mode=0o700, exist_ok=True)
             os.replace(temporary, path)
         finally:
             Path(temporary).unlink(missing_ok=True)
-    return SavedFile(path=path, name=inner_name(name) if name else shown, bytes=size, digest=key)
+    return SavedFile(path=path, name=inner_name(name) if name else shown)
 
 
 @contextmanager
