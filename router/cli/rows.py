@@ -120,6 +120,7 @@ def read_files(paths: Sequence[Path], columns: Columns = AS_USUAL) -> Texts:
 
 def _read(path: Path, name: str, into: Texts, columns: Columns, splitter: Splitter) -> None:
     """A file's rows, or a document's chunks as rows 1, 2, ...; a chunk of nothing but marks counts as empty."""
+    from router.ingest.chunking import is_near_empty
     from router.ingest.extract import Row, kind_of, read_document, read_rows
 
     if kind_of(path) == "rows":
@@ -129,10 +130,10 @@ def _read(path: Path, name: str, into: Texts, columns: Columns, splitter: Splitt
     document = read_document(path)
     into.notes += [f"{name or path.name}: {note}" for note in document.notes]
     markdown = document.kind == "markdown"
-    chunks = splitter.chunks(document.text, tokenizer="wordpiece", limit=CHUNK_TOKENS, markdown=markdown)
-    for number, chunk in enumerate(chunks, 1):
-        text = "" if chunk.near_empty else chunk.text
-        into.add(Row(id=str(number), number=number, text=text, line=number), name)
+    pieces = splitter.pieces(document.text, tokenizer="wordpiece", limit=CHUNK_TOKENS, markdown=markdown)
+    for number, piece in enumerate(pieces, 1):
+        text = document.text[piece.start : piece.end]
+        into.add(Row(id=str(number), number=number, text="" if is_near_empty(text) else text, line=number), name)
 
 
 def _why_none(found: Texts) -> str:
