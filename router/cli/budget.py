@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from router.cli.output import Json, answer, emit, say, table
+from router.cli.output import Json, answer, emit, pick, say, table
 from router.cli.shell import with_router
 from router.domain.errors import BadInput
 from router.domain.money import show, to_json
@@ -41,8 +41,7 @@ def state_as_json(state: BudgetState) -> dict[str, object]:
         "owner": state.owner,
         "budget": format_budget(state.budget),
         "amount_usd": to_json(state.budget.amount),
-        "window": state.budget.window,
-        "hard": state.budget.hard,
+        **pick(state.budget, "window hard"),
         "used_usd": to_json(state.used),
         "left_usd": to_json(state.left),
         "resets": None if state.resets is None else state.resets.isoformat(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -23,7 +24,7 @@ from router.cli.options import (
     long_texts_of,
     some,
 )
-from router.cli.output import Json, emit, named, progress, say, warn
+from router.cli.output import Json, emit, named, pick, progress, say, warn
 from router.cli.rows import Texts, problems_of, read_files, tell_rows
 from router.cli.shell import FAILED, WRONG_USE, with_router
 from router.domain.errors import BadInput, Refused, RouterError
@@ -116,8 +117,7 @@ def _exit_code(rows: Texts, problems: Mapping[int, RouterError]) -> int:
 
 
 def _as_json(rows: Texts, result: Result, out: Path | None) -> dict[str, object]:
-    counts = result.counts
-    routes = {"cache": counts.cache, "local": counts.local, "api": counts.api, "batch": counts.batch}
+    routes = asdict(result.counts)
     return {
         "texts": result.texts + rows.refused,
         "distinct": sum(routes.values()),
@@ -125,10 +125,7 @@ def _as_json(rows: Texts, result: Result, out: Path | None) -> dict[str, object]
         "skipped": len(rows.skipped),
         "refused": len(result.problems) + rows.refused,
         "routes": routes,
-        "model": result.model,
-        "space": result.space,
-        "dimensions": result.dimensions,
-        "tokens": result.tokens,
+        **pick(result, "model space dimensions tokens"),
         "expected_usd": to_json(result.plan.expected),
         "cost_usd": to_json(result.cost),
         "unconfirmed_usd": to_json(result.unconfirmed),
@@ -144,11 +141,11 @@ def _as_json(rows: Texts, result: Result, out: Path | None) -> dict[str, object]
 
 
 def _tell(rows: Texts, result: Result, out: Path | None) -> None:
-    counts, refused = result.counts, len(result.problems)
-    distinct = counts.cache + counts.local + counts.api + counts.batch
+    counts, refused = asdict(result.counts), len(result.problems)
+    distinct = sum(counts.values())
     repeats = f", {result.repeated:,} repeated" if result.repeated else ""
     say(f"{distinct + result.repeated:,} of {result.texts:,} texts answered: {distinct:,} distinct{repeats}")
-    say(f"routes    {counts.cache:,} cache, {counts.local:,} local, {counts.api:,} api, {counts.batch:,} batch")
+    say(f"routes    {', '.join(f'{count:,} {route}' for route, count in counts.items())}")
     say(f"model     {result.model}, space {result.space}, {result.dimensions:,} dimensions")
     unconfirmed = f", and {show(result.unconfirmed)} unconfirmed" if result.unconfirmed else ""
     say(f"cost      {show(result.cost)}{unconfirmed}; {show(result.avoided.total)} avoided")

@@ -36,6 +36,11 @@ def answer(as_json: bool, data: Mapping[str, object], line: str) -> None:
     emit(data) if as_json else say(line)
 
 
+def pick(one: object, names: str) -> dict[str, object]:
+    """Attributes for machines, by their names with spaces between; of None, a null each."""
+    return {name: None if one is None else getattr(one, name) for name in names.split()}
+
+
 def say(line: str) -> None:
     """A line for people, on stdout."""
     print(printable(line))
@@ -69,13 +74,11 @@ def verdict_as_json(verdict: Verdict, cost: int | None, expected: int | None) ->
     return {
         "model": verdict.model.id,
         "space": verdict.model.space,
-        "quality": verdict.quality,
-        "cached": verdict.cached,
+        **pick(verdict, "quality cached"),
         "expected_usd": usd_or_none(expected),
         "cost_usd": usd_or_none(cost),
         "seconds": round(verdict.seconds, 3),
-        "eligible": verdict.eligible,
-        "reason": verdict.reason,
+        **pick(verdict, "eligible reason"),
         "legacy": verdict.model.legacy,
         "retires": verdict.model.retires and verdict.model.retires.isoformat(),
     }

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from router.cli.corpus import quote_into
+from router.cli.corpus import quote_into, refused_code
 from router.cli.options import (
     Dimensions,
     Files,
@@ -19,12 +19,12 @@ from router.cli.options import (
     long_texts_of,
     some,
 )
-from router.cli.output import Json, emit, say, table, usd_or_none, verdict_as_json
+from router.cli.output import Json, emit, pick, say, table, usd_or_none, verdict_as_json
 from router.cli.rows import problems_of, read_files, tell_rows
 from router.cli.shell import WRONG_USE, with_router
-from router.domain.errors import BadInput, Refused
+from router.domain.errors import BadInput
 from router.domain.money import show
-from router.domain.values import Refusal, Role
+from router.domain.values import Role
 from router.ingest.columns import Columns
 
 if TYPE_CHECKING:
@@ -67,9 +67,7 @@ def quote(
     )
     if as_json:
         emit({
-            "texts": found.texts,
-            "distinct": found.distinct,
-            "tokens": found.tokens,
+            **pick(found, "texts distinct tokens"),
             "candidates": [_candidate(line) for line in found.lines],
             "chosen": found.model,
             "decision": found.decision,
@@ -82,14 +80,7 @@ def quote(
     else:
         _tell(found)
         tell_rows(rows, found.problems)
-    raise typer.Exit(_exit_code(found) or (WRONG_USE if rows.refused else 0))
-
-
-def _exit_code(found: Quote) -> int:
-    """What `embed` would end with."""
-    if not isinstance(found.outcome, Refusal):
-        return 0
-    return WRONG_USE if found.outcome.kind == "input" else Refused.exit_code
+    raise typer.Exit(refused_code(found.outcome) or (WRONG_USE if rows.refused else 0))
 
 
 def _candidate(line: QuoteLine) -> dict[str, object]:
@@ -97,8 +88,7 @@ def _candidate(line: QuoteLine) -> dict[str, object]:
         **verdict_as_json(line.verdict, line.verdict.cost, line.verdict.expected),
         "tokens_to_pay": 0 if line.verdict.model.local else line.verdict.tokens,
         "expected_tokens_to_pay": _likely_to_pay(line),
-        "distinct_tokens": line.distinct_tokens,
-        "full_tokens": line.full_tokens,
+        **pick(line, "distinct_tokens full_tokens"),
         "full_expected_usd": usd_or_none(line.full_expected),
         "full_cost_usd": usd_or_none(line.full_cost),
     }
