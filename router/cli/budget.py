@@ -51,15 +51,10 @@ def state_as_json(state: BudgetState) -> dict[str, object]:
 def tell_states(states: Sequence[BudgetState]) -> None:
     """The same for people."""
     rows = [
-        (
-            state.owner,
-            describe_budget(state.budget),
-            show(state.used),
-            show(state.left),
-            "–" if state.resets is None else f"{state.resets:%Y-%m-%d %H:%M} UTC",
-        )
-        for state in states
-    ]
+        (s.owner, describe_budget(s.budget), show(s.used), show(s.left),
+         f"{s.resets:%Y-%m-%d %H:%M} UTC" if s.resets else None)
+        for s in states
+    ]  # fmt: skip
     table(("over", "budget", "used", "left", "resets"), rows, right=(2, 3))
 
 

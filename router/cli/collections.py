@@ -12,7 +12,7 @@ import typer
 
 from router.cli.corpus import added_as_json, embed_all, exit_code, fill, tell_added, tell_plan
 from router.cli.jobs import job_as_json
-from router.cli.options import IdColumn, ModelId, PolicyName, Replace, TextColumns, check_out
+from router.cli.options import IdColumn, ModelId, PolicyName, Replace, TextColumns, WithText, check_out
 from router.cli.output import Json, answer, emit, pick, say, table
 from router.cli.shell import with_library
 from router.domain.errors import BadInput
@@ -42,16 +42,10 @@ def list_collections(as_json: Json = False) -> None:
         say("No collections yet. `python -m router collections add NAME FILE` makes one.")
         return
     rows = [
-        (
-            info.collection.name,
-            info.active.space if info.active else "not chosen yet",
-            f"{info.documents:,}",
-            f"{info.chunks:,}",
-            f"{info.new_documents:,}",
-            info.job.state if info.job else "–",
-        )
+        (info.collection.name, info.active.space if info.active else "not chosen yet",
+         info.documents, info.chunks, info.new_documents, info.job.state if info.job else None)
         for info in found
-    ]
+    ]  # fmt: skip
     table(("name", "space", "documents", "chunks", "not confirmed", "last job"), rows, right=(2, 3, 4))
 
 
@@ -116,7 +110,7 @@ def documents(name: Name, as_json: Json = False) -> None:
         say(f"The collection '{name}' has no documents. `python -m router collections add {shlex.quote(name)} FILE`")
         return
     rows = [
-        (row.name, _STATES[row.state], f"{row.chunks:,}", f"{datetime.fromtimestamp(row.added, UTC):%Y-%m-%d %H:%M}")
+        (row.name, _STATES[row.state], row.chunks, f"{datetime.fromtimestamp(row.added, UTC):%Y-%m-%d %H:%M}")
         for row in found
     ]
     table(("document", "state", "chunks", "added (UTC)"), rows, right=(2,))
@@ -170,7 +164,7 @@ def search(
 def export(
     name: Name,
     out: Annotated[Path, typer.Argument(metavar="FILE", help=".parquet, .npz or .jsonl.")],
-    with_text: Annotated[bool, typer.Option("--with-text", help="Write the texts beside the vectors.")] = False,
+    with_text: WithText = False,
     as_json: Json = False,
 ) -> None:
     """Write the vectors of a collection to a file."""

@@ -271,8 +271,8 @@ def tell_plan(reports: Sequence[FileReport], gone: Sequence[str], deleted: bool)
         say(f"gone      {what}: {named(gone)}")
 
 
-def _money(expected: int | None, most: int | None) -> str:
-    return "–" if expected is None or most is None else show_likely(expected, most)
+def _money(expected: int | None, most: int | None) -> str | None:
+    return None if expected is None or most is None else show_likely(expected, most)
 
 
 def tell_added(reports: Sequence[FileReport], quote: CorpusQuote, job: Job | None, hint: str) -> None:
@@ -296,10 +296,10 @@ def tell_added(reports: Sequence[FileReport], quote: CorpusQuote, job: Job | Non
     rows = [
         (
             f"{'→' if c.verdict.chosen else ' '} {c.model.id}",
-            "–" if c.verdict.quality is None else f"{c.verdict.quality:g}",
-            f"{c.verdict.cached:,}",
+            c.verdict.quality,
+            c.verdict.cached,
             "free" if c.model.local else _money(c.now_expected, c.now_cost),
-            "–" if c.model.local else _money(c.batch_expected, c.batch_cost),
+            None if c.model.local else _money(c.batch_expected, c.batch_cost),
             f"{c.verdict.seconds:,.0f}",
         )
         for c in quote.candidates

@@ -9,21 +9,8 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from router.cli import options
 from router.cli.corpus import embed_into
-from router.cli.options import (
-    Dimensions,
-    Files,
-    IdColumn,
-    LongTextsName,
-    ModelId,
-    PolicyName,
-    Replace,
-    RoleName,
-    TextColumns,
-    check_out,
-    long_texts_of,
-    some,
-)
 from router.cli.output import Json, emit, named, pick, progress, say, warn
 from router.cli.rows import Texts, problems_of, read_files, tell_rows
 from router.cli.shell import FAILED, WRONG_USE, with_router
@@ -40,37 +27,37 @@ _BLOCK = 4096  # rows written at once
 
 
 def embed(
-    files: Files = None,
-    policy: PolicyName = "default",
+    files: options.Files = None,
+    policy: options.PolicyName = "default",
     collection: Annotated[
         str | None, typer.Option(help="Add the files to this collection, made if need be, and run its job to the end.")
     ] = None,
-    model: ModelId = None,
-    role: RoleName = "document",
-    dimensions: Dimensions = None,
-    long_texts: LongTextsName = None,
-    text_column: TextColumns = None,
-    id_column: IdColumn = None,
-    replace: Replace = False,
+    model: options.ModelId = None,
+    role: options.RoleName = "document",
+    dimensions: options.Dimensions = None,
+    long_texts: options.LongTextsName = None,
+    text_column: options.TextColumns = None,
+    id_column: options.IdColumn = None,
+    replace: options.Replace = False,
     out: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Write the vectors here, a collection's all: .parquet, .npz or .jsonl."),
     ] = None,
-    with_text: Annotated[bool, typer.Option("--with-text", help="Write the texts beside the vectors.")] = False,
+    with_text: options.WithText = False,
     as_json: Json = False,
 ) -> None:
     """Embed the texts of FILES: from the cache, on this machine or over an API, as the policy says."""
-    long = long_texts_of(long_texts)
+    long = options.long_texts_of(long_texts)
     columns = Columns(texts=tuple(text_column or ()), id=id_column)
     if out is not None:
-        check_out(out, *(files or ()))
+        options.check_out(out, *(files or ()))
     if collection is not None:
         if role != "document" or long is not None:
             raise BadInput("A collection has a role and a policy of its own.", "Leave --role and --long-texts out.")
         raise typer.Exit(
             embed_into(collection, files or [], policy, model, dimensions, columns, replace, out, with_text, as_json)
         )
-    rows = read_files(some(files), columns)
+    rows = read_files(files or [], columns)
 
     async def work(router: Router) -> Result:
         with progress("Embedding") as report:

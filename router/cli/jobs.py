@@ -82,16 +82,7 @@ def list_jobs(as_json: Json = False) -> None:
         say("No jobs yet. `python -m router collections add NAME FILE --embed` makes one.")
         return
     rows = [
-        (
-            f"{j.id}",
-            j.collection,
-            j.state,
-            f"{j.done:,} of {j.total:,}",
-            f"{j.failed:,}",
-            show(j.spent),
-            j.model,
-            j.route,
-        )
+        (str(j.id), j.collection, j.state, f"{j.done:,} of {j.total:,}", j.failed, show(j.spent), j.model, j.route)
         for j in found
     ]
     table(("id", "collection", "state", "texts", "failed", "spent", "model", "route"), rows, right=(0, 3, 4, 5))

@@ -54,15 +54,13 @@ def set_policy(
         "timezone": timezone,
     }  # fmt: skip
     changes = {key: value for key, value in given.items() if value is not None}
+    exact: dict[str, Any] = {"budgets": parse_budgets(budget)} if budget else {}
     if min_quality is not None:
-        changes["min_quality"] = _quality(min_quality)
-    budgets = parse_budgets(budget) if budget else None
+        exact["min_quality"] = _quality(min_quality)
 
     async def work(router: Router) -> tuple[Policy | None, Policy]:
         old = next((p for p in router.policies.all() if p.name == name), None)
-        draft = from_dict({**to_dict(old or Policy(name=name)), **changes})
-        if budgets is not None:
-            draft = replace(draft, budgets=budgets)
+        draft = replace(from_dict({**to_dict(old or Policy(name=name)), **changes}), **exact)
         if old is not None and not differences(old, draft):
             return old, old
         return old, await router.policies.save(draft, [m.id for m in router.catalog.models])
@@ -88,16 +86,10 @@ def list_policies(as_json: Json = False) -> None:
         emit({"policies": [to_dict(p) for p in policies]})
         return
     rows = [
-        (
-            p.name,
-            "local only" if p.local_only else p.goal,
-            "–" if p.min_quality is None else f"{p.min_quality:g}",
-            ", ".join(map(describe_budget, p.budgets)) or "the account's",
-            ", ".join(p.allow),
-            p.when_exhausted,
-        )
+        (p.name, "local only" if p.local_only else p.goal, p.min_quality,
+         ", ".join(map(describe_budget, p.budgets)) or "the account's", ", ".join(p.allow), p.when_exhausted)
         for p in policies
-    ]
+    ]  # fmt: skip
     table(("name", "goal", "least quality", "budget", "allowed", "when exhausted"), rows)
 
 

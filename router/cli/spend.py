@@ -149,10 +149,9 @@ def _tell(spent: Spent, by: str, timezone: str) -> None:
     say(f"saved        {show(spent.total.avoided.total)}")
     say(f"texts        {spent.total.distinct:,}, {rate} from the cache")
     rows = [
-        (part.key or "(none)", f"{part.requests:,}", f"{part.texts:,}", f"{part.tokens:,}", show(part.charged),
-         show(part.unconfirmed), show(part.avoided))
-        for part in spent.parts
-    ]  # fmt: skip
+        (p.key or "(none)", p.requests, p.texts, p.tokens, show(p.charged), show(p.unconfirmed), show(p.avoided))
+        for p in spent.parts
+    ]
     if rows:
         headers = (by, "requests", "texts", "tokens billed", "settled", "unconfirmed", "saved")
         table(headers, rows, right=range(1, 7))

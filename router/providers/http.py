@@ -7,13 +7,12 @@ a failure may have been billed is not guessed from its class: the transport has 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import socket
 import ssl
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
@@ -180,25 +179,22 @@ async def receive(name: str, response: httpx2.Response, most: int, take: Callabl
     import httpx2
 
     said, size = response.headers.get("content-length", ""), 0
-    try:
-        async with contextlib.aclosing(response.aiter_bytes()) as parts:
-            if said.isdecimal() and int(said) > most:  # unpacked it would be longer still
-                raise _too_long(name, most)
-            async for part in parts:
-                size += len(part)
-                if size > most:
-                    raise _too_long(name, most)
-                take(part)
-    except httpx2.DecodingError as exc:
-        raise unreadable(name) from exc
-
-
-def _too_long(name: str, most: int) -> BadReply:
-    return BadReply(
+    too_long = BadReply(
         f"{name} answered with more than {most:,} bytes, the most that the call explains; the rest was not read.",
         "Nothing of the answer was stored.",
         action="stop",
     )
+    try:
+        async with aclosing(response.aiter_bytes()) as parts:
+            if said.isdecimal() and int(said) > most:  # unpacked it would be longer still
+                raise too_long
+            async for part in parts:
+                size += len(part)
+                if size > most:
+                    raise too_long
+                take(part)
+    except httpx2.DecodingError as exc:
+        raise unreadable(name) from exc
 
 
 def _chain(exc: BaseException | None, earlier: BaseException | None) -> Iterator[BaseException]:

@@ -40,7 +40,10 @@ def load(folder: Path, memory: Path, device: str = "cpu") -> SentenceTransformer
     exact = _open(folder, "float32", device=device)
     if exact.device.type != "cpu":
         return exact
-    key = f"{folder.parent.name}/{folder.name} {_machine()}"
+    import torch
+
+    machine = f"torch {torch.__version__} {torch.backends.cpu.get_cpu_capability()} {torch.get_num_threads()} threads"
+    key = f"{folder.parent.name}/{folder.name} {machine}"
     choices = _recall(memory)
     if key not in choices:
         choices[key] = _measure(exact, folder)
@@ -88,12 +91,6 @@ def _open(
         kwargs["attn_implementation"] = attention.NAME
     on_disk = folder.is_dir()  # else it is the model's name at the hub, fetched once into the hub's own cache
     return SentenceTransformer(str(folder), device=device, local_files_only=on_disk, model_kwargs=kwargs)
-
-
-def _machine() -> str:
-    import torch
-
-    return f"torch {torch.__version__} {torch.backends.cpu.get_cpu_capability()} {torch.get_num_threads()} threads"
 
 
 def _recall(memory: Path) -> dict[str, dict[str, Any]]:
