@@ -58,11 +58,14 @@ def tell_states(states: Sequence[BudgetState]) -> None:
     table(("over", "budget", "used", "left", "resets"), rows, right=(2, 3))
 
 
-def _account(router: Router) -> tuple[tuple[BudgetState, ...], str, bool]:
-    return router.budgets(), router.policies.account_zone(), router.policies.paid_enabled()
+@budget_app.command("show")
+def show_budget(as_json: Json = False) -> None:
+    """The account budget, and what is left of it."""
 
+    def read(router: Router) -> tuple[tuple[BudgetState, ...], str, bool]:
+        return router.budgets(), router.policies.account_zone(), router.policies.paid_enabled()
 
-def _answer(states: Sequence[BudgetState], timezone: str, paid: bool, as_json: bool) -> None:
+    states, timezone, paid = with_router(lambda router: asyncio.to_thread(read, router))
     if as_json:
         emit({"budgets": [state_as_json(state) for state in states], "timezone": timezone, "paid": paid})
         return
@@ -76,12 +79,6 @@ def _answer(states: Sequence[BudgetState], timezone: str, paid: bool, as_json: b
         say("All paid calls are stopped (`pay on` allows them again).")
 
 
-@budget_app.command("show")
-def show_budget(as_json: Json = False) -> None:
-    """The account budget, and what is left of it."""
-    _answer(*with_router(lambda router: asyncio.to_thread(_account, router)), as_json)
-
-
 @budget_app.command("set", context_settings={"ignore_unknown_options": True})
 def set_budget(
     budget: Annotated[list[str], typer.Argument(metavar="AMOUNT/WINDOW[:soft]...", help="Such as 20/month; or none.")],
@@ -92,18 +89,11 @@ def set_budget(
 ) -> None:
     """Replace the account budget. What has been spent counts against the new one."""
     budgets = parse_budgets(budget)
-
-    async def work(router: Router) -> tuple[tuple[BudgetState, ...], str, bool]:
-        await router.policies.set_account_budgets(budgets, timezone)
-        return await asyncio.to_thread(_account, router)
-
-    _answer(*with_router(work), as_json)
+    with_router(lambda router: router.policies.set_account_budgets(budgets, timezone))
+    show_budget(as_json)
 
 
-def pay(
-    state: Annotated[str, typer.Argument(metavar="on|off")],
-    as_json: Json = False,
-) -> None:
+def pay(state: Annotated[str, typer.Argument(metavar="on|off")], as_json: Json = False) -> None:
     """The kill switch: `off` stops all paid calls, of every process on this data folder, from the next one on."""
     if state not in ("on", "off"):
         raise BadInput(f"Paid calls cannot be '{state}'.", "Say on or off.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
@@ -262,9 +263,8 @@ def _replaced(old: Replaced | None) -> dict[str, object] | None:
 
 def tell_plan(reports: Sequence[FileReport], gone: Sequence[str], deleted: bool) -> None:
     """What keeping in step with a folder comes to."""
-    changed = sum(report.replaces is not None for report in reports)
-    new = sum(report.state == "added" and report.replaces is None for report in reports)
-    same = sum(report.state == "unchanged" and report.replaces is None for report in reports)
+    count = Counter("changed" if report.replaces else report.state for report in reports)
+    new, changed, same = (count[state] for state in ("added", "changed", "unchanged"))
     say(f"in step   {new:,} new, {changed:,} changed, {same:,} unchanged, {len(gone):,} gone")
     if gone:
         what = "deleted" if deleted else "not in the folder any more; --delete deletes"

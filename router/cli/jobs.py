@@ -94,17 +94,15 @@ def list_jobs(as_json: Json = False) -> None:
 @jobs_app.command("show")
 def show_job(number: Number, as_json: Json = False) -> None:
     """One job, with the texts that failed."""
-
-    def read(library: Library) -> tuple[Job, list[tuple[str, str]]]:
-        return library.job(number), [(chunk.key, why) for chunk, why in library.failures(number)]
-
-    job, failures = with_library(lambda library: asyncio.to_thread(read, library))
+    job, failures = with_library(
+        lambda library: asyncio.to_thread(lambda: (library.job(number), library.failures(number)))
+    )
     if as_json:
-        emit({**job_as_json(job), "failures": [{"chunk": key, "reason": why} for key, why in failures]})
+        emit({**job_as_json(job), "failures": [{"chunk": chunk.key, "reason": why} for chunk, why in failures]})
         return
     tell_job(job)
-    for key, why in failures:
-        say(f"failed    {key}: {why}")
+    for chunk, why in failures:
+        say(f"failed    {chunk.key}: {why}")
 
 
 def _changing(name: str) -> Callable[..., None]:

@@ -13,7 +13,7 @@ from router.cli.output import Json, answer, emit, say, table
 from router.cli.shell import with_router
 from router.domain.errors import BadInput
 from router.domain.policy import describe_budget, differences, from_dict, to_dict
-from router.domain.values import BudgetState, Policy
+from router.domain.values import Policy
 
 if TYPE_CHECKING:
     from router.engine import Router
@@ -96,11 +96,9 @@ def list_policies(as_json: Json = False) -> None:
 @policy_app.command("show")
 def show_policy(name: Name, as_json: Json = False) -> None:
     """One policy, and what is left of every budget over it."""
-
-    def read(router: Router) -> tuple[Policy, tuple[BudgetState, ...]]:
-        return router.policies.get(name), router.budgets(name)
-
-    policy, states = with_router(lambda router: asyncio.to_thread(read, router))
+    policy, states = with_router(
+        lambda router: asyncio.to_thread(lambda: (router.policies.get(name), router.budgets(name)))
+    )
     if as_json:
         emit({**to_dict(policy), "states": [state_as_json(state) for state in states]})
     else:

@@ -134,10 +134,13 @@ class Http:
         """One of our errors for whatever an SDK or the network raised. `earlier` was being handled before the call."""
         links = list(_chain(exc, earlier))
         if left:
-            name = self.endpoint.name
-            broke = f"The connection to {name} broke after the call was sent."
-            late = f"{name} did not answer in time."
-            return OutcomeUnknown(late if _timed_out(links) else broke, "It may have been billed.")
+            late, name = _timed_out(links), self.endpoint.name
+            what = (
+                f"{name} did not answer in time."
+                if late
+                else f"The connection to {name} broke after the call was sent."
+            )
+            return OutcomeUnknown(what, "It may have been billed.")
         setting = self.endpoint.url_setting if self._proxy is None else self._proxy.setting
         if (untrusted := _last(links, ssl.SSLCertVerificationError)) is not None:
             return NotConfigured(
@@ -155,8 +158,11 @@ class Http:
             return NotConfigured(f"{self._failed()}: {why}.", f"Write them into {setting}; nothing was sent or billed.")
         if why:
             return Unreachable(f"{self._failed()}: {why}.", f"Check the network and {setting}; nothing was billed.")
+        shown = f"{type(links[-1]).__name__}: {' '.join(str(links[-1]).split())[:200]}"
+        if self.endpoint.key is not None:
+            shown = shown.replace(self.endpoint.key.reveal(), "***")
         return NotConfigured(  # none that is known: sending it again would not change it
-            f"A call to {self.endpoint.name} could not be made: {self._shown(links[-1])}.",
+            f"A call to {self.endpoint.name} could not be made: {shown}.",
             f"Check {setting} and the environment; nothing was sent or billed.",
         )
 
@@ -164,10 +170,6 @@ class Http:
         place = place_of(check_address(self.endpoint))
         by_way = "" if self._proxy is None else f" through the proxy {self._proxy.place}"
         return f"{self.endpoint.name} cannot be reached at {place}{by_way}"
-
-    def _shown(self, exc: BaseException) -> str:
-        words = f"{type(exc).__name__}: {' '.join(str(exc).split())[:200]}"
-        return words if self.endpoint.key is None else words.replace(self.endpoint.key.reveal(), "***")
 
 
 async def receive(name: str, response: httpx2.Response, most: int, take: Callable[[bytes], object]) -> None:
