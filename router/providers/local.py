@@ -90,7 +90,7 @@ class LocalProvider:
         vectors = np.empty((len(texts), parts[0].shape[1]), dtype=np.float32)
         for share, part in zip(dealt, parts, strict=True):
             vectors[share] = part
-        return Reply(vectors=vectors, indices=None, tokens=None, model=None)
+        return Reply(vectors=vectors)
 
     async def aclose(self) -> None:
         """Stop the encoding threads."""
