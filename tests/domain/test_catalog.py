@@ -334,7 +334,7 @@ def test_text_that_is_not_toml_is_refused() -> None:
         (model(id=7), "key `id`: it must be a string"),
         (model(space=""), "key `space`"),
         (model(dimensions=True), "key `dimensions`: it must be a whole number"),
-        (model(dimensions=0), "key `dimensions`: it must be a whole number of at least 1, not 0"),
+        (model(dimensions=0), "key `dimensions`: it must be a whole number from 1 to 1,000,000,000, not 0"),
         (model(sizes=[128]), "key `sizes`: 128"),
         (model(sizes=[64]), "key `sizes`: 64"),
         (model(sizes=[0]), "key `sizes`: 0"),
