@@ -193,7 +193,7 @@ class Policy:
         queries: `same`: a collection's queries go to the model of its documents; `cheapest`: to the cheapest member of
             its family (models of one space), whatever made the documents.
         normalise: make Unicode NFC, line ends `\\n`, and strip white space at both ends before embedding.
-        timezone: IANA name; budgets' windows and "today" are reckoned in it.
+        timezone: IANA name; budgets' windows and "today" are counted in it.
         version: counts up with every saved change.
     """
 
@@ -209,7 +209,7 @@ class Policy:
     queries: Queries = "same"
     normalise: bool = False
     timezone: str = "UTC"
-    version: int = 0
+    version: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 0
 
 
 # ---- facts for a decision ----------------------------------------------------------------------
