@@ -26,7 +26,6 @@ RouterError              -        give_up             no          no      anythi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal, Self
 
 Billed = Literal["no", "maybe", "yes"]
@@ -155,16 +154,11 @@ class RateLimited(ProviderError):
     falls_over = passes = True
 
     def __init__(
-        self,
-        message: str,
-        hint: str = "",
-        *,
-        retry_after: float | None = None,
-        headers: Mapping[str, str] | None = None,
+        self, message: str, hint: str = "", *, retry_after: float | None = None, headers: Mapping[str, str] = {}
     ) -> None:
         super().__init__(message, hint)
         self.retry_after = retry_after
-        self.headers: Mapping[str, str] = headers or {}
+        self.headers = headers
 
 
 class CallTooLarge(ProviderError):
@@ -206,28 +200,19 @@ class OutcomeUnknown(ProviderError):
     falls_over = passes = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BilledUsage:
-    """What a provider says that it billed for a call. Unit: tokens."""
-
-    tokens: int
-
-
 class BadReply(ProviderError):
     """A reply that cannot be trusted: nothing of it is stored.
 
     Attributes:
-        usage: what the reply says was billed, or None where it does not say.
+        tokens: what the reply says was billed, or None where it does not say.
         action: whether sending again may help: `resend` (a body that broke off), `resend_once` (a count or an order
             that is wrong), `resend_then_divide` (a number that is not finite) or `stop` (another model, another size).
     """
 
     passes = True
 
-    def __init__(
-        self, message: str, hint: str = "", *, usage: BilledUsage | None = None, action: Action = "resend"
-    ) -> None:
+    def __init__(self, message: str, hint: str = "", *, tokens: int | None = None, action: Action = "resend") -> None:
         super().__init__(message, hint)
-        self.usage = usage
+        self.tokens = tokens
         self.action = action
-        self.billed = "maybe" if usage is None else "yes"
+        self.billed = "maybe" if tokens is None else "yes"

@@ -11,7 +11,7 @@ them, in any order, and nothing but numbers is kept.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Annotated
 
@@ -132,11 +132,4 @@ def learned(prior: Ratios, sums: Sums) -> Ratios:
     if found[-1] < 0:  # nothing is taken off a text: the kinds alone must explain what was billed
         found = np.append(np.linalg.solve((gram + penalty)[:-1, :-1], (moment + penalty @ start)[:-1]), 0.0)
     ratios = np.clip(found[:-1], _LEAST, _MOST).tolist()
-    return Ratios(
-        models=prior.models,
-        base=prior.base,
-        by_kind=dict(zip(KINDS, ratios, strict=True)),
-        per_text=float(found[-1]),
-        source=prior.source,
-        checked=prior.checked,
-    )
+    return replace(prior, by_kind=dict(zip(KINDS, ratios, strict=True)), per_text=float(found[-1]))
