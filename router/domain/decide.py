@@ -183,7 +183,7 @@ def _faults(
     if misses and not candidate.configured:
         yield "configured", "is not installed" if model.local else f"no key for {model.provider} is set"
     if misses and candidate.unhealthy:
-        yield "healthy", f"is passed over just now: {candidate.unhealthy}"
+        yield "healthy", f"is temporarily unavailable: {candidate.unhealthy}"
     if misses and not model.local and not facts.paid_enabled:
         yield "paid", "paid calls are switched off"
     if misses and not priced:

@@ -92,9 +92,7 @@ class Refused(RouterError):
 class BudgetExceeded(Refused):
     """The call does not fit into a hard budget.
 
-    Attributes:
-        shortfall: nanodollars by which the budget is too small.
-        left: nanodollars that it has left.
+    `shortfall` is by how much the budget is too small, `left` what it has left, in nanodollars.
     """
 
     def __init__(self, message: str, hint: str = "", *, shortfall: int = 0, left: int = 0) -> None:
@@ -145,9 +143,7 @@ class QuotaExhausted(ProviderError):
 class RateLimited(ProviderError):
     """429. Known to be unbilled; queued again until the deadline.
 
-    Attributes:
-        retry_after: seconds the provider asked us to wait, or None when it did not say.
-        headers: the answer's, for the rate limits that it names.
+    `retry_after` is the seconds that the provider asked us to wait, if it did; the answer's `headers` name rate limits.
     """
 
     action = "retry"

@@ -69,8 +69,7 @@ class Errors:
     """How far off the expected tokens were, over the calls that were learned from, each judged before it was.
 
     Attributes:
-        calls: how many.
-        expected, billed: their tokens.
+        expected, billed: the calls' tokens.
         absolute: the sum of the calls' differences, each counted as positive.
         squares: the sum of the squares of the calls' relative differences (to what was expected).
     """

@@ -66,7 +66,7 @@ def shown(value: object) -> str:
 
 
 def _check(value: Any, kind: Any, place: str, without: Collection[str] = (), key: str = "") -> None:
-    """Refuse what msgspec takes: unknown keys, prices that are not strings, days that nobody means."""
+    """Refuse what msgspec takes: unknown keys, prices that are not strings, days far from any real one."""
     parts, inner = get_args(kind), f"{place}, {key}" if key else place
     if isinstance(value, dict) and (known := [name for name in _fields(kind) if name not in without]):
         for name, item in value.items():

@@ -99,9 +99,8 @@ class Forecast:
 
     Attributes:
         expected, low, high: spent by `ends`; four times of five it is between low and high.
-        per_day: the mean of the days that it is based on.
-        days: how many days that is.
-        runs_out: the day on which the limit is reached, if that is before `ends`; None otherwise.
+        per_day, days: the mean of the days that it is based on, and how many these are.
+        runs_out: the day on which the limit is reached, if that is before `ends`.
     """
 
     expected: int

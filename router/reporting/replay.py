@@ -215,16 +215,10 @@ class _Replaying:
         # A request that asked for another way with long texts than its policy's keeps asking for it.
         asked = trace.long_texts if trace.long_texts != then.long_texts else self._draft.long_texts
         policy = replace(self._draft, long_texts=asked)
-        masks = {
-            seen.model: self._difference.apply(seen, role, request.digests)
-            for seen in trace.models
-            if seen.model in self._models
-        }
-        computed = {
-            seen.model: self._candidate(request, seen, masks[seen.model], policy, counted=not then.local_only)
-            for seen in trace.models
-            if seen.model in self._models
-        }
+        known = [seen for seen in trace.models if seen.model in self._models]
+        masks = {seen.model: self._difference.apply(seen, role, request.digests) for seen in known}
+        counted = not then.local_only
+        computed = {s.model: self._candidate(request, s, masks[s.model], policy, counted=counted) for s in known}
         facts = Facts(
             now=trace.now,
             candidates=tuple(candidate for candidate, _ in computed.values()),
