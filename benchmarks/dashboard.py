@@ -282,8 +282,8 @@ def check(conn: Connection, shown: Any) -> None:
         values,
     ).fetchone()
     assert scanned == (
-        figures.requests, figures.errors, figures.asked, figures.distinct, figures.cached, figures.tokens,
-        figures.charged, figures.unconfirmed, figures.avoided.total,
+        figures.requests, figures.errors, figures.asked, figures.texts, figures.cached, figures.tokens,
+        figures.charged, figures.unconfirmed, figures.avoided,
     ), (scanned, figures)  # fmt: skip
     (n,) = conn.execute(f"SELECT count(*) FROM requests WHERE {where} AND NOT batch", values).fetchone()
     (true,) = conn.execute(

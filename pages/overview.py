@@ -48,7 +48,7 @@ else:
             colour="orange", help=md(exact_usd(month.spent)) if 0 < month.spent < 1_000 else "",
         )  # fmt: skip
         tile(
-            "Saved", usd(month.avoided.total), below="not spent", series={d.day: d.avoided for d in history},
+            "Saved", usd(month.avoided), below="not spent", series={d.day: d.avoided for d in history},
             colour="green", help="Saved by cache, repeats, smaller vectors, local models and batch.",
         )  # fmt: skip
         tile(

@@ -32,7 +32,7 @@ else:
             help=spend_report.UNSURE,
         )  # fmt: skip
         tile(
-            "Saved", usd(totals.avoided.total), below="not spent", series={d.day: d.avoided for d in report},
+            "Saved", usd(totals.avoided), below="not spent", series={d.day: d.avoided for d in report},
             colour="green",
         )  # fmt: skip
         tile(
@@ -73,7 +73,7 @@ else:
         st.caption(f"{said} The line has gaps where there were no requests.")
     with right:
         st.subheader("Saved, by cause")
-        causes = tables.causes(totals.avoided)
+        causes = tables.causes(totals.causes)
         if causes:
             most = f"{causes[0]['cause']} is the largest, {causes[0]['saved']} ({causes[0]['share']})."
             shown = charts.causes([(row["cause"], row["nanodollars"]) for row in causes])

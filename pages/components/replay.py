@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from datetime import timedelta
 
 import streamlit as st
@@ -73,7 +72,7 @@ def sentence(found: Replay) -> str:
 
 
 def _routes(side: Side) -> list[tuple[str, str, float]]:
-    return route_shares(asdict(side.routes))
+    return route_shares(side.routes)
 
 
 def _served(found: Replay) -> list[dict[str, str]]:

@@ -26,7 +26,6 @@ from router.config import Endpoint
 from router.domain.errors import (
     Action,
     BadReply,
-    BilledUsage,
     CallRejected,
     CallTooLarge,
     KeyRejected,
@@ -128,13 +127,12 @@ def check(call: EmbedCall, reply: Reply) -> Floats:
         BadReply: wrong count, `index`, size or model; a number that is not finite; a vector of zeros. Its `action` says
             whether the same call may be answered rightly.
     """
-    usage = None if reply.tokens is None else BilledUsage(tokens=reply.tokens)
 
     def bad(what: str, action: Action) -> BadReply:
         return BadReply(
             f"{call.model.provider} answered a call of {len(call.texts)} texts with {what}.",
             "Nothing of the answer was stored.",
-            usage=usage,
+            tokens=reply.tokens,
             action=action,
         )
 

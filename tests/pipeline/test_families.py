@@ -180,7 +180,7 @@ async def test_voyage_3_models_share_with_nobody(tmp_path: Path, sandbox: Sandbo
         found = await router.embed(TEXTS, policy="p", model=model)
         assert (found.space, found.counts.api) == (model, len(TEXTS))
         close(found.vectors, model, TEXTS, role="document", dimensions=1024)
-        assert [m.id for m in router.catalog.in_space(model)] == [model]
+        assert [m.id for m in router.catalog.models if m.space == model] == [model]
 
 
 async def test_families_under_a_policy(tmp_path: Path, sandbox: Sandbox) -> None:
