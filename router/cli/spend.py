@@ -117,8 +117,8 @@ def spent_as_json(spent: Spent, by: str, timezone: str) -> dict[str, object]:
         "settled_usd": to_json(spent.total.charged),
         "unconfirmed_usd": to_json(spent.total.unconfirmed),
         "held_usd": to_json(spent.held),
-        "avoided_usd": to_json(spent.total.avoided.total),
-        "texts": spent.total.distinct,
+        "avoided_usd": to_json(spent.total.avoided),
+        "texts": spent.total.texts,
         "hit_rate": None if spent.total.hit_rate is None else round(spent.total.hit_rate, 6),
         "rows": [
             {
@@ -146,8 +146,8 @@ def _tell(spent: Spent, by: str, timezone: str) -> None:
     say(f"settled      {show(spent.total.charged)}")
     say(f"unconfirmed  {show(spent.total.unconfirmed)}")
     say(f"held now     {show(spent.held)}")
-    say(f"saved        {show(spent.total.avoided.total)}")
-    say(f"texts        {spent.total.distinct:,}, {rate} from the cache")
+    say(f"saved        {show(spent.total.avoided)}")
+    say(f"texts        {spent.total.texts:,}, {rate} from the cache")
     rows = [
         (p.key or "(none)", p.requests, p.texts, p.tokens, show(p.charged), show(p.unconfirmed), show(p.avoided))
         for p in spent.parts
