@@ -7,16 +7,19 @@ time is that of the tokenizer, whatever the text is made of.
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from router import tokens
 from router.domain.errors import BadInput
 from router.domain.values import Tokenizer
 
+T = TypeVar("T")
 _SLACK = 2
 """Tokens that a piece may count more alone than in its text for cl100k_base: its first word has lost its blank."""
 _AT_ONCE = 1 << 18
@@ -66,7 +69,7 @@ def split(
         BadInput: the limit is smaller than a single character's tokens.
     """
     room, markers = _room(tokenizer, limit), tokens.MARKERS_OF[tokenizer]
-    for batch in _batches(texts):
+    for batch in blocks(texts, len, size=_AT_ONCE):
         for text, places in zip(batch, tokens.places(tokenizer, batch), strict=True):
             if whole and len(places) + markers <= limit:
                 (size,) = tokens.count(tokenizer, [text]) if tokenizer == "bytes" else [len(places) + markers]
@@ -104,17 +107,18 @@ def _room(tokenizer: Tokenizer, limit: int) -> int:
     return max(1, room - _SLACK if tokenizer == "cl100k_base" and room > 8 * _SLACK else room)
 
 
-def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
-    batch: list[str] = []
-    size = 0
-    for text in texts:
-        if batch and size + len(text) > _AT_ONCE:
-            yield batch
-            batch, size = [], 0
-        batch.append(text)
-        size += len(text)
-    if batch:
-        yield batch
+def blocks(items: Iterable[T], size_of: Callable[[T], int], *, size: int, most: float = math.inf) -> Iterator[list[T]]:
+    """The items in lists, each ended as soon as it has `most` items, or `size` in all."""
+    block: list[T] = []
+    total = 0
+    for item in items:
+        block.append(item)
+        total += size_of(item)
+        if len(block) >= most or total >= size:
+            yield block
+            block, total = [], 0
+    if block:
+        yield block
 
 
 def has_fence(text: str) -> bool:
@@ -187,7 +191,7 @@ class _Text:
         """True inside a fence, and behind a heading."""
         if bisect_left(self._fences, at) % 2:
             return True
-        before = self._text[:at].rstrip() if at < 200 else self._text[at - 200 : at].rstrip()
+        before = self._text[max(0, at - 200) : at].rstrip()
         return bool(_HEADING.fullmatch(before.rpartition("\n")[2]))
 
 

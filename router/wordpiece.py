@@ -35,23 +35,18 @@ class Words:
     def starts(self, texts: Sequence[str], origins: Sequence[int]) -> Iterator[array[int]]:
         """For each text the characters at which its tokens begin, in order, counted from `origins` for its first."""
         for first in range(0, len(texts), _AT_ONCE):
-            yield from self._starts(texts[first : first + _AT_ONCE], origins[first : first + _AT_ONCE])
-
-    def _starts(self, texts: Sequence[str], origins: Sequence[int]) -> Iterator[array[int]]:
-        words = [[] if self._has_special(text) else _WORD.findall(text) for text in texts]
-        known = self._known(words)
-        whole = [text for text, parts in zip(texts, words, strict=True) if not parts or known is None]
-        encoded = iter(self._wordpiece.encode_batch(whole, add_special_tokens=False))
-        for parts, origin in zip(words, origins, strict=True):
-            if not parts or known is None:
-                yield array("L", [origin + start for start, _ in next(encoded).offsets])
-                continue
-            places = accumulate(map(len, parts), initial=origin)
-            found = map(known.__getitem__, parts)
-            yield array("L", [at + start for at, starts in zip(places, found, strict=False) for start in starts])
-
-    def _has_special(self, text: str) -> bool:
-        return any(token in text for token in self._special)
+            some = texts[first : first + _AT_ONCE]
+            words = [[] if any(token in text for token in self._special) else _WORD.findall(text) for text in some]
+            known = self._known(words)
+            whole = [text for text, parts in zip(some, words, strict=True) if not parts or known is None]
+            encoded = iter(self._wordpiece.encode_batch(whole, add_special_tokens=False))
+            for parts, origin in zip(words, origins[first : first + _AT_ONCE], strict=True):
+                if not parts or known is None:
+                    yield array("L", [origin + start for start, _ in next(encoded).offsets])
+                    continue
+                places = accumulate(map(len, parts), initial=origin)
+                found = map(known.__getitem__, parts)
+                yield array("L", [at + start for at, starts in zip(places, found, strict=False) for start in starts])
 
     def _known(self, texts: Sequence[Sequence[str]]) -> dict[str, tuple[int, ...]] | None:
         """Where the tokens of each word begin; None where so many are new that the tokenizer is faster on the texts."""

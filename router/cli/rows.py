@@ -13,7 +13,7 @@ from router.domain.errors import BadInput, RouterError
 from router.ingest.columns import AS_USUAL, Columns, Ids
 
 if TYPE_CHECKING:
-    from router.ingest.extract import Row
+    from router.ingest.readers_rows import Row
     from router.ingest.splitter import Splitter
 
 CHUNK_TOKENS = 256
@@ -115,7 +115,8 @@ def read_files(paths: Sequence[Path], columns: Columns = AS_USUAL) -> Texts:
 def _read(path: Path, name: str, into: Texts, columns: Columns, splitter: Splitter) -> None:
     """A file's rows, or a document's chunks as rows 1, 2, ...; a chunk of nothing but marks counts as empty."""
     from router.ingest.chunking import is_near_empty
-    from router.ingest.extract import Row, kind_of, read_document, read_rows
+    from router.ingest.extract import kind_of, read_document, read_rows
+    from router.ingest.readers_rows import Row
 
     if kind_of(path) == "rows":
         for row in read_rows(path, columns):

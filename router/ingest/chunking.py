@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 from hashlib import blake2b
 from itertools import islice
 
@@ -50,17 +51,8 @@ def split_texts(
         raise BadInput(
             "The text holds half a surrogate pair, which no encoding can carry.", "Replace or remove it."
         ) from None
-    return list(
-        split(
-            tokenizer,
-            texts,
-            limit,
-            sections=lambda text: _sections(text, size, markdown),
-            overlap=overlap,
-            markdown=markdown,
-            whole=whole,
-        )
-    )
+    sections = partial(_sections, size=size, markdown=markdown)
+    return list(split(tokenizer, texts, limit, sections=sections, overlap=overlap, markdown=markdown, whole=whole))
 
 
 def is_near_empty(text: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 from router.ingest.reader import plural
 
@@ -46,32 +47,23 @@ def without_front_matter(text: str) -> tuple[str, list[str]]:
 
 def without_data(text: str) -> tuple[str, list[str]]:
     """A text without pictures and other data written as characters: data URIs, and long runs of base64."""
-    pictures = data = runs = 0
+    counts = Counter[str]()
 
     def uri(found: re.Match[str]) -> str:
-        nonlocal pictures, data
         if len(found[0]) < 40 or not (found["kind"] or ";base64," in found[0]):  # "data:" in a sentence
             return found[0]
-        if (found["kind"] or "").lower().startswith("image/"):
-            pictures += 1
-        else:
-            data += 1
+        counts["image" if (found["kind"] or "").lower().startswith("image/") else "data address"] += 1
         return ""
 
     def run(found: re.Match[str]) -> str:
-        nonlocal runs
         if len(found[0]) - found[0].count("\n") < LONG_DATA:
             return found[0]
-        runs += 1
+        counts["run of base64"] += 1
         return "\n" if found[0].endswith("\n") else ""
 
     if "data:" in text or "DATA:" in text:
         text = _DATA_URI.sub(uri, text)
     if len(text) >= LONG_DATA and max(map(len, text.split()), default=0) >= _LINE:
         text = _BASE64.sub(run, text)
-    counts = (
-        plural(pictures, "image") if pictures else "",
-        plural(data, "data address", "data addresses") if data else "",
-        plural(runs, "run of base64", "runs of base64") if runs else "",
-    )
-    return text, [f"{count} left out." for count in counts if count]
+    many = {"image": "images", "data address": "data addresses", "run of base64": "runs of base64"}
+    return text, [f"{plural(counts[one], one, many[one])} left out." for one in many if counts[one]]

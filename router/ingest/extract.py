@@ -31,11 +31,6 @@ from router.ingest.readers_rows import Row
 from router.ingest.readers_text import encoding_of, open_text
 
 logger = logging.getLogger("router.reading")
-__all__ = [
-    "DOCUMENTS", "ROWS", "UPLOADS", "Document", "FileVerdict", "Row", "SavedFile", "check_file", "columns",
-    "disk_errors", "kind_of", "read_document", "read_rows", "safe_name", "save_stream", "why_not",
-]  # fmt: skip
-
 ROWS = tuple(readers_rows.READERS)
 UPLOADS = (*ROWS, *DOCUMENTS, ".zip")
 """Every ending that can be handed in."""
@@ -81,7 +76,6 @@ class Document:
     `notes` are sentences on what of the file is not in the text, such as pages without text.
     """
 
-    name: str
     text: str = field(repr=False)
     kind: DocumentKind
     notes: tuple[str, ...] = ()
@@ -162,7 +156,7 @@ def read_document(path: Path) -> Document:
     notes += more
     if not text or text.isspace():
         raise _unreadable(path, "it holds no text" + "".join(f"; {note.rstrip('.')}" for note in notes))
-    return Document(name=safe_name(path.name), text=text, kind=kind, notes=tuple(notes))
+    return Document(text=text, kind=kind, notes=tuple(notes))
 
 
 def why_not(name: str, error: Exception) -> str:

@@ -16,22 +16,22 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b, file_digest
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from router import tokens
 from router.domain.errors import BadInput, RouterError
 from router.ingest import extract
 from router.ingest.chunking import is_near_empty, split_texts
 from router.ingest.columns import AS_USUAL, Columns, Ids
-from router.ingest.extract import FileVerdict, Row
+from router.ingest.extract import FileVerdict
 from router.ingest.file_report import FileReport, Skipped
+from router.ingest.readers_rows import Row
 from router.ingest.splitter import IN_PROCESS, Splitter
 from router.pipeline.validate import MOST_BYTES, normalise
-from router.splitting import Piece
+from router.splitting import Piece, blocks
 from router.store.collections import Corpora, Write
 from router.store.models import Collection, NewChunk
 
-T = TypeVar("T")
 Wait = Callable[[Any], Any]
 BLOCK = 500
 """Chunks counted and written at once."""
@@ -101,23 +101,21 @@ class Ingest:
         self._how: dict[str, Any] = {
             "tokenizer": collection.tokenizer, "limit": collection.chunk_tokens, "overlap": collection.overlap,
         }  # fmt: skip
-        self._blocks: ThreadPoolExecutor
+        self._pool: ThreadPoolExecutor  # of blocks of rows
+        self._reports: dict[int, FileReport] = {}  # by the numbers of the files
 
     def files(self, verdicts: Sequence[FileVerdict]) -> list[FileReport]:
         """Read every file that can be; a report on each. No file's trouble, foreseen or not, ends the others."""
         self._total = sum(map(size_of, verdicts))
         waiting = enumerate(verdicts)  # the interpreter's lock lets one thread at a time ask for the next
         # No more threads than that: the tokenizers leave the interpreter's lock, and all else is a fight for it.
-        files, blocks = ThreadPoolExecutor(THREADS), ThreadPoolExecutor(CORES)
-        with self._splitter, blocks as self._blocks, files:
-            parts = list(files.map(self._some, [waiting] * THREADS))
+        with self._splitter, ThreadPoolExecutor(CORES) as self._pool, ThreadPoolExecutor(THREADS) as files:
+            list(files.map(self._some, [waiting] * THREADS))
         self._progress(self._done, self._total, "")
-        reports = dict(chain.from_iterable(part.items() for part in parts))
-        return [reports[number] for number in sorted(reports)]
+        return [self._reports[number] for number in sorted(self._reports)]
 
-    def _some(self, waiting: Iterator[tuple[int, FileVerdict]]) -> dict[int, FileReport]:
+    def _some(self, waiting: Iterator[tuple[int, FileVerdict]]) -> None:
         """Take files until none is left. Small ones are written together, while the next ones are read."""
-        reports: dict[int, FileReport] = {}
         read: list[_Whole] = []
         written: list[tuple[_Whole, Future[None]]] = []
         since = time.monotonic()
@@ -126,48 +124,43 @@ class Ingest:
                 number, verdict = taken
                 found = self._one(number, verdict)
                 if isinstance(found, FileReport):
-                    reports[number] = found
+                    self._reports[number] = found
                 else:
                     read.append(found)
                 size = sum(one.size for one in read)
                 if len(read) >= GROUP or size >= GROUP_BYTES or time.monotonic() - since >= GROUP_S:
-                    reports |= self._committed(written)
+                    self._committed(written)
                     written = self._write(read)
                     read, since = [], time.monotonic()
-            return reports | self._committed(written + self._write(read))
+            self._committed(written + self._write(read))
         except BaseException:
             deque(waiting, maxlen=0)  # the other threads are not to go on
             raise
 
     def _one(self, number: int, verdict: FileVerdict) -> FileReport | _Whole:
         self._progress(self._done, self._total, verdict.name)
-        found = self._read(number, verdict)
-        with self._lock:
-            self._done += size_of(verdict)
-        return found
-
-    def _write(self, read: Sequence[_Whole]) -> list[tuple[_Whole, Future[None]]]:
-        return list(zip(read, self._corpora.add_documents([one.write for one in read]), strict=True))
-
-    def _committed(self, written: Sequence[tuple[_Whole, Future[None]]]) -> dict[int, FileReport]:
-        """Reports on documents as soon as they are on the disk, by their numbers."""
-        reports: dict[int, FileReport] = {}
-        for one, commit in written:
-            try:
-                commit.result()
-            except Exception as error:
-                reports[one.number] = self._failed(error, one.about)
-            else:
-                reports[one.number] = self._added(one.about, one.chunks, one.skipped)
-        return reports
-
-    def _read(self, number: int, verdict: FileVerdict) -> FileReport | _Whole:
         try:
             if verdict.path is None:
                 raise BadInput(verdict.reason)
             return self._file(number, verdict.path, verdict.name, verdict.source)
         except (BadInput, OSError) as error:  # not taken, or gone since it was looked at
             return self._failed(error, {"name": verdict.name, "digest": "", "kind": "", "size": 0})
+        finally:
+            with self._lock:
+                self._done += size_of(verdict)
+
+    def _write(self, read: Sequence[_Whole]) -> list[tuple[_Whole, Future[None]]]:
+        return list(zip(read, self._corpora.add_documents([one.write for one in read]), strict=True))
+
+    def _committed(self, written: Sequence[tuple[_Whole, Future[None]]]) -> None:
+        """Report on documents as soon as they are on the disk."""
+        for one, commit in written:
+            try:
+                commit.result()
+            except Exception as error:
+                self._reports[one.number] = self._failed(error, one.about)
+            else:
+                self._reports[one.number] = self._added(one.about, one.chunks, one.skipped)
 
     def _file(self, number: int, path: Path, name: str, source: str) -> FileReport | _Whole:
         size, digest = path.stat().st_size, _digest(path)
@@ -186,9 +179,8 @@ class Ingest:
             "source": source,
         }  # fmt: skip
         try:
-            blocks = _blocks(self._chunks(path, name, skipped), lambda chunk: chunk.bytes)
-            block = next(blocks, None)
-            following = next(blocks, None)
+            parts = blocks(self._chunks(path, name, skipped), lambda chunk: chunk.bytes, size=BLOCK_BYTES, most=BLOCK)
+            block, following = next(parts, None), next(parts, None)
             if block is None:
                 raise BadInput(f"{name} holds no text{skipped.words()}.", "Leave it out.")
             if following is None:  # most files
@@ -196,7 +188,7 @@ class Ingest:
                 size = sum(one.bytes for one in block)
                 return _Whole(number=number, about=about, chunks=len(block), size=size, skipped=skipped, write=write)
             document = self._run(self._corpora.begin_document(self._collection.id, **about))
-            for part in chain([block, following], blocks):
+            for part in chain([block, following], parts):
                 if self._cancelled():
                     raise BadInput("Its reading was cancelled.", "Add it again.")
                 self._run(self._corpora.add_chunks(self._collection.id, document, count, part))
@@ -257,8 +249,9 @@ class Ingest:
     def _of_rows(self, path: Path, name: str, skipped: Skipped) -> Iterator[NewChunk]:
         """Rows that fit a chunk are taken exactly as they are, so that the cache knows them from elsewhere."""
         ahead: deque[Future[list[NewChunk]]] = deque()
-        for rows in _blocks(self._usable_rows(path, name, skipped), lambda row: len(row.text)):
-            ahead.append(self._blocks.submit(self._rows, rows))
+        usable = self._usable_rows(path, name, skipped)
+        for rows in blocks(usable, lambda row: len(row.text), size=BLOCK_BYTES, most=BLOCK):
+            ahead.append(self._pool.submit(self._rows, rows))
             if len(ahead) > CORES:
                 yield from ahead.popleft().result()
         for block in ahead:
@@ -338,19 +331,6 @@ def _named(label: str, text: str, pieces: Iterable[Piece]) -> Iterator[Sized]:
     """Each piece with its number behind the label, if there is one."""
     for n, p in enumerate(pieces, 1):
         yield f"{label}/{n}" if label else "", text[p.start : p.end], p.tokens
-
-
-def _blocks(items: Iterator[T], size_of: Callable[[T], int]) -> Iterator[list[T]]:
-    block: list[T] = []
-    size = 0
-    for item in items:
-        block.append(item)
-        size += size_of(item)
-        if len(block) >= BLOCK or size >= BLOCK_BYTES:
-            yield block
-            block, size = [], 0
-    if block:
-        yield block
 
 
 def size_of(verdict: FileVerdict) -> int:

@@ -80,10 +80,7 @@ class _Words:
 
     def start(self, tag: str, attributes: Any) -> None:
         """A tag opens."""
-        self.unseen += self._hides(tag)
-        self.menus += tag == "nav"
-        self.verbatim += tag in {"pre", "textarea"}
-        self.drawings += tag == "svg"
+        self._count(tag, 1)
         self._space(tag)
         if tag == "input" and attributes.get("type", "").lower() not in _WITHOUT_VALUE:
             self.data(f" {attributes.get('value') or attributes.get('placeholder') or ''} ")
@@ -91,10 +88,7 @@ class _Words:
     def end(self, tag: str) -> None:
         """A tag closes."""
         self._space(tag)
-        self.unseen = max(0, self.unseen - self._hides(tag))
-        self.menus = max(0, self.menus - (tag == "nav"))
-        self.verbatim = max(0, self.verbatim - (tag in {"pre", "textarea"}))
-        self.drawings = max(0, self.drawings - (tag == "svg"))
+        self._count(tag, -1)
 
     def data(self, words: str) -> None:
         """Words between tags; white space means no more than one blank, except in `pre`."""
@@ -113,8 +107,11 @@ class _Words:
         parts, self.parts = self.parts, []
         return iter(parts)
 
-    def _hides(self, tag: str) -> bool:
-        return tag in _UNSEEN or (tag == "title" and self.drawings > 0)
+    def _count(self, tag: str, step: int) -> None:
+        self.unseen = max(0, self.unseen + step * (tag in _UNSEEN or (tag == "title" and self.drawings > 0)))
+        self.menus = max(0, self.menus + step * (tag == "nav"))
+        self.verbatim = max(0, self.verbatim + step * (tag in {"pre", "textarea"}))
+        self.drawings = max(0, self.drawings + step * (tag == "svg"))
 
     def _space(self, tag: str) -> None:
         if not self.unseen and not self.menus:

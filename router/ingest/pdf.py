@@ -56,10 +56,10 @@ def read(path: str, _codec: str, notes: list[str]) -> Iterator[str]:
     if len(empty) == len(reader.pages):
         raise Unreadable("it holds no text (a scan has only pictures); run text recognition (OCR) on it first")
     if broken:
-        notes.append(f"{_capital(which(broken, 'page'))} cannot be read ({why}), and not embedded.")
+        notes.append(f"{which(broken, 'Page')} cannot be read ({why}), and not embedded.")
     if empty:
         have, they, are = ("has", "It", "is") if len(empty) == 1 else ("have", "They", "are")
-        notes.append(f"{_capital(which(empty, 'page'))} {have} no text: scanned? {they} {are} not embedded.")
+        notes.append(f"{which(empty, 'Page')} {have} no text: scanned? {they} {are} not embedded.")
     notes += fonts.notes()
     if attached := _attached(reader):
         notes.append(f"{plural(attached, 'file')} attached inside of it: not read; save and add by itself.")
@@ -70,8 +70,8 @@ class _Fonts:
 
     def __init__(self) -> None:
         self._without: dict[str, list[int]] = {}
-        self._known: dict[int, tuple[Any, str]] = {}
         self.pages: set[int] = set()
+        self._known: dict[int, tuple[Any, bool]] = {}
 
     def text(self, page: Any, number: int) -> str:
         """The text of a page, without what nobody could read."""
@@ -79,11 +79,8 @@ class _Fonts:
         lost: set[str] = set()
 
         def piece(text: str, _cm: Any, _tm: Any, font: Any, _size: Any) -> None:
-            name = self._maps_to_nothing(font) if text.strip() else ""
-            if text.strip() and not name and _garbage(text):
-                name = _name(font)
-            if name:
-                lost.add(name)
+            if text.strip() and (self._maps_to_nothing(font) or _garbage(text)):
+                lost.add(_name(font))
             else:
                 good.append(text)
 
@@ -101,15 +98,11 @@ class _Fonts:
             for name, numbers in self._without.items()
         ]
 
-    def _maps_to_nothing(self, font: Any) -> str:
-        """The font's name, if it says of no code which character it is; else ""."""
-        if font is None:
-            return ""
+    def _maps_to_nothing(self, font: Any) -> bool:
+        """Whether it says of no code which character it is."""
         if id(font) not in self._known:
-            self._known[id(font)] = (
-                font,
-                _name(font) if _without_characters(font) else "",
-            )  # kept: its id stays its own
+            # With the font itself, so that its id stays its own.
+            self._known[id(font)] = (font, font is not None and _without_characters(font))
         return self._known[id(font)][1]
 
 
@@ -211,7 +204,3 @@ def _attached(reader: Any) -> int:
         raise
     except Exception:  # a broken list of attachments is no reason to lose the pages
         return 0
-
-
-def _capital(text: str) -> str:
-    return text[0].upper() + text[1:]

@@ -342,17 +342,14 @@ def parquet_errors(path: Path) -> Iterator[None]:
 
 # ---- what all share ----------------------------------------------------------------------------
 
-RowReader = Callable[[Path, Columns], Iterator[Row]]
-READERS: dict[str, RowReader] = {
+JSON = ".jsonl", ".ndjson", ".json"
+READERS: dict[str, Callable[[Path, Columns], Iterator[Row]]] = {
     ".txt": read_txt,
-    ".jsonl": read_json,
-    ".ndjson": read_json,
-    ".json": read_json,
+    **dict.fromkeys(JSON, read_json),
     ".csv": read_csv,
     ".tsv": read_csv,
     ".parquet": read_parquet,
 }
-JSON = frozenset({".jsonl", ".ndjson", ".json"})
 COLUMNS: dict[str, Callable[[Path], list[str]]] = {
     ".txt": lambda _path: [],
     **dict.fromkeys(JSON, json_columns),

@@ -162,9 +162,7 @@ def open_text(path: Path, newline: str | None = None) -> Iterator[TextIO]:
 def lines(path: Path, newline: str | None = None) -> Iterator[str]:
     """The lines of a text file with their ends, none longer than 16 Mi characters."""
     with open_text(path, newline) as file:
-        number = 0
-        while line := file.readline(MAX_TEXT + 1):
-            number += 1
+        for number, line in enumerate(iter(lambda: file.readline(MAX_TEXT + 1), ""), 1):
             if len(line) > MAX_TEXT:
                 raise BadInput(
                     f"{path.name}, line {number}: longer than {MAX_TEXT:,} characters.", "Break it into several lines."

@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from router.domain.errors import BadInput
 from router.ingest import extract
 from router.ingest.columns import Columns, choose
-from router.ingest.extract import FileVerdict, Row
+from router.ingest.extract import FileVerdict
 from router.ingest.files import Ingest, Reading
+from router.ingest.readers_rows import Row
 from router.store.models import NewChunk
 
 if TYPE_CHECKING:

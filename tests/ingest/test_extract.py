@@ -63,7 +63,7 @@ def test_kinds_by_ending() -> None:
 def test_markdown_and_text_documents(tmp_path: Path) -> None:
     """They come as they are, in their encoding; a .txt only when it is asked for as a document."""
     document = read_document(put(tmp_path, "a.md", "# Head\r\n\r\nBody — text\r\n"))
-    assert (document.name, document.kind, document.text) == ("a.md", "markdown", "# Head\n\nBody — text\n")
+    assert (document.kind, document.text) == ("markdown", "# Head\n\nBody — text\n")
     assert read_document(put(tmp_path, "a.txt", "Café\n".encode("latin-1"))).text == "Café\n"
     with pytest.raises(BadInput, match="Read it as rows"):
         read_document(put(tmp_path, "a.csv", "text\na\n"))

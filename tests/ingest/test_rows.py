@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from router.domain.errors import BadInput
 from router.ingest import readers_rows, readers_text
 from router.ingest.columns import Columns
-from router.ingest.extract import Row, columns, read_rows
+from router.ingest.extract import columns, read_rows
+from router.ingest.readers_rows import Row
 
 FRENCH = "Le garçon a mangé la crème brûlée à l’hôtel. “Très bon”, dit-il au maître d’œuvre.\n"
 
