@@ -72,17 +72,6 @@ class EmbedCall:
         """Fields that the model wants in the body of a call of this role."""
         return dict(self.model.extra.get(self.role, {}))
 
-    @property
-    def voyage(self) -> dict[str, Any]:
-        """What Voyage is told of a call besides its texts; of a batch, once for all its lines."""
-        model = self.model
-        told: dict[str, Any] = {**self.extra, "model": model.name, "truncation": False, "encoding_format": "base64"}
-        if model.roles:
-            told["input_type"] = self.role
-        if model.sizes:
-            told["output_dimension"] = model.dimensions
-        return told
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
@@ -205,6 +194,17 @@ def _order(indices: Sequence[Any], n: int) -> list[int] | range | None:
     if places == list(range(n)):
         return range(n)
     return places if sum(index is None for index in indices) <= 1 else None
+
+
+def voyage_options(model: Model, role: Role) -> dict[str, Any]:
+    """What Voyage is told of a call besides its texts; of a batch, once for all its lines."""
+    options: dict[str, Any] = dict(model.extra.get(role, {}))
+    options.update(model=model.name, truncation=False, encoding_format="base64")
+    if model.roles:
+        options["input_type"] = role
+    if model.sizes:
+        options["output_dimension"] = model.dimensions
+    return options
 
 
 def reply_limit(call: EmbedCall) -> int:

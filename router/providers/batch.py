@@ -18,7 +18,7 @@ import orjson
 from router.config import Endpoint
 from router.domain.errors import BadReply, StoreFull
 from router.domain.values import Model, Role
-from router.providers.base import NUMBER_BYTES, REPLY_BYTES, EmbedCall, dig, read_json, tokens_billed
+from router.providers.base import NUMBER_BYTES, REPLY_BYTES, EmbedCall, dig, read_json, tokens_billed, voyage_options
 from router.providers.sdk import OpenAISdk
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def request_line(endpoint: Endpoint, model: Model, custom_id: str, text: str) ->
 
 def shared_params(endpoint: Endpoint, model: Model, role: Role) -> dict[str, Any] | None:
     """What Voyage is told once for all lines of a batch; None on OpenAI's wire, where every line says it."""
-    return EmbedCall(model=model, texts=(), role=role).voyage if endpoint.wire == "voyage" else None
+    return voyage_options(model, role) if endpoint.wire == "voyage" else None
 
 
 def results_limit(model: Model, texts: int) -> int:

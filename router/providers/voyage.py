@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from router.providers.base import EmbedCall, Reply, read_json, reply_limit, to_reply
+from router.providers.base import EmbedCall, Reply, read_json, reply_limit, to_reply, voyage_options
 from router.providers.http import Http
 
 
@@ -11,6 +11,6 @@ class VoyageProvider(Http):
 
     async def embed(self, call: EmbedCall) -> Reply:
         """Send one call, once. See `Provider.embed`."""
-        content = {"input_type": None, **call.voyage, "input": call.sent}
+        content = {"input_type": None, **voyage_options(call.model, call.role), "input": call.sent}
         body, headers = await self.post("/embeddings", content, reply_limit(call))
         return to_reply(self.endpoint.name, read_json(self.endpoint.name, body), headers)
