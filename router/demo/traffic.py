@@ -7,16 +7,15 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 
 from router.config import load_settings
-from router.demo.usage import DemoRequest, DemoUsage
-from router.domain.policy import BUILT_IN, parse_budget
-from router.domain.values import Policy, Role
+from router.demo.usage import DemoRequest, DemoUsage, Workload
+from router.domain.policy import parse_budget
+from router.domain.values import Policy
 from router.store.database import Connection, Database
 from router.store.migrations import NAMES, migrations
 from router.store.policies import Policies
@@ -27,33 +26,6 @@ INCIDENT = 24
 """So many days ago the paid providers were down for an afternoon."""
 BUSY_MONTH = 2.3
 """How much more there is to embed in the month before the last, whose budgets are nearly spent."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Workload:
-    """Who asks for what, and when.
-
-    Attributes:
-        a_day: requests on a weekday; weekend: share of that on a Saturday or Sunday.
-        hours: from and to, UTC.
-        texts, tokens: least and most, a request and a text.
-        fresh: share of texts never seen before, on the first day and on the last.
-        batch: answered by the provider's batch tier.
-    """
-
-    policy: str
-    collection: str = ""
-    role: Role = "document"
-    space: str | None = None
-    dimensions: int | None = None
-    a_day: float
-    weekend: float = 0.2
-    hours: tuple[int, int] = (7, 19)
-    texts: tuple[int, int]
-    tokens: tuple[int, int]
-    fresh: tuple[float, float]
-    repeats: float = 0.03
-    batch: bool = False
 
 
 WORKLOADS = (
@@ -80,22 +52,6 @@ OWN_POLICIES = (
 )  # fmt: skip
 
 
-@dataclass(slots=True)
-class _Clock:
-    now: float
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@dataclass(slots=True)
-class _Pool:
-    """The texts of a workload by number: `seen` so far."""
-
-    seen: int = 0
-    digests: dict[int, bytes] = field(default_factory=dict)
-
-
 def write(data: Path, *, now: float, days: int = DAYS, seed: int = SEED) -> bool:
     """Fill an empty data folder; False, and nothing is done, where there is data already.
 
@@ -119,27 +75,26 @@ def write(data: Path, *, now: float, days: int = DAYS, seed: int = SEED) -> bool
 
 async def _write(folder: Path, now: float, days: int, seed: int) -> None:
     catalog = load_settings(folder, {}).catalog
-    clock = _Clock(now - days * 86_400)
+    at = now - days * 86_400
     database = Database(folder / "router.db", migrations, NAMES, page_size=4096)
     try:
-        policies = Policies(database, clock)
+        policies = Policies(database, lambda: at)
         await policies.ensure_defaults()
         for policy in OWN_POLICIES:
             await policies.save(policy, [m.id for m in catalog.models])
-        known = {p.name: p for p in policies.all()}
-        assert {p.name for p in BUILT_IN} <= set(known)
-        usage = DemoUsage(database, clock, catalog, known)
+        usage = DemoUsage(database, lambda: at, catalog, {p.name: p for p in policies.all()})
         traffic = _Traffic(now, days, seed)
         for day in range(days):
             requests = sorted(traffic.day(day), key=lambda one: one.at)
 
             def enter(conn: Connection, requests: list[DemoRequest] = requests) -> None:
+                nonlocal at
                 for one in requests:
-                    clock.now = one.at
+                    at = one.at
                     usage.add(conn, one)
 
             await database.write(enter)
-        clock.now = now
+        at = now
         await policies.set_setting("demo", "made-up traffic")
         await usage.ledger.leave()
     finally:
@@ -153,7 +108,8 @@ class _Traffic:
         self._now = now
         self._days = days
         self._dice = np.random.default_rng(seed)
-        self._pools = [_Pool() for _ in WORKLOADS]
+        self._seen = dict.fromkeys(WORKLOADS, 0)
+        """How many texts of each workload there are so far."""
         today = datetime.fromtimestamp(now, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
         self._first = today - timedelta(days=days - 1)
         last_month = (today.replace(day=1) - timedelta(days=1)).replace(day=1)
@@ -163,7 +119,7 @@ class _Traffic:
         """The requests of a day, up to now."""
         day = self._first + timedelta(days=number)
         incident = number == self._days - INCIDENT
-        for workload, pool in zip(WORKLOADS, self._pools, strict=True):
+        for workload in WORKLOADS:
             share = workload.weekend if day.weekday() >= 5 else 1.0
             growth = 0.7 + 0.6 * number / self._days
             busy = BUSY_MONTH if day.month == self._busy and workload.policy in ("quality", "research") else 1.0
@@ -171,38 +127,30 @@ class _Traffic:
                 first, last = workload.hours
                 hour = first + (last - first) * float(self._dice.beta(2.2, 2.2))
                 at = day.timestamp() + hour * 3_600
-                one = self._asked(workload, pool, at, number / self._days, incident and 13 <= hour < 16.5)
+                one = self._asked(workload, at, number / self._days, incident and 13 <= hour < 16.5)
                 if at < self._now - 120:
                     yield one
 
-    def _asked(self, workload: Workload, pool: _Pool, at: float, progress: float, down: bool) -> DemoRequest:
-        dice = self._dice
+    def _asked(self, workload: Workload, at: float, progress: float, down: bool) -> DemoRequest:
+        dice, seen = self._dice, self._seen[workload]
         least, most = workload.texts
         wanted = int(np.clip(dice.lognormal(np.log((least + most) / 2.4), 0.5), least, most))
         fresh = workload.fresh[0] + (workload.fresh[1] - workload.fresh[0]) * progress**0.5
-        new = wanted if pool.seen == 0 else int(dice.binomial(wanted, fresh))
-        old = np.floor(pool.seen * dice.beta(1.6, 1.0, wanted - new)).astype(int)  # recent ones more often
-        numbers = list(dict.fromkeys([*range(pool.seen, pool.seen + new), *old.tolist()]))
-        pool.seen += new
+        new = wanted if seen == 0 else int(dice.binomial(wanted, fresh))
+        old = np.floor(seen * dice.beta(1.6, 1.0, wanted - new)).astype(int)  # recent ones more often
+        numbers = list(dict.fromkeys([*range(seen, seen + new), *old.tolist()]))
+        self._seen[workload] += new
         low, high = workload.tokens
         copies = np.ones(len(numbers), dtype=np.int64)
         for place in dice.integers(0, len(numbers), int(dice.binomial(len(numbers), workload.repeats))):
             copies[place] += 1
         about = f"{workload.policy}/{workload.collection}/{workload.role}"
-        for n in numbers:
-            if n not in pool.digests:
-                pool.digests[n] = hashlib.blake2b(f"{about}/{n}".encode(), digest_size=32).digest()
+        digests = tuple(hashlib.blake2b(f"{about}/{n}".encode(), digest_size=32).digest() for n in numbers)
         return DemoRequest(
             at=at,
-            policy=workload.policy,
-            collection=workload.collection,
-            role=workload.role,
-            space=workload.space,
-            dimensions=workload.dimensions,
-            batch=workload.batch,
-            digests=tuple(pool.digests[n] for n in numbers),
-            tokens=low
-            + np.array([pool.digests[n][0] * 256 + pool.digests[n][1] for n in numbers]) * (high - low) // 65_536,
+            workload=workload,
+            digests=digests,
+            tokens=low + np.array([int.from_bytes(digest[:2]) for digest in digests]) * (high - low) // 65_536,
             copies=copies,
             down=down and bool(dice.random() < 0.8),
             latency=float(dice.lognormal(0.0, 0.45)),

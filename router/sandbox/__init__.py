@@ -3,19 +3,17 @@
 Tests, demonstrations and benchmarks talk to it through the real SDKs; its bill is what the ledger is held against.
 """
 
-from router.sandbox.bill import Bill, Received
+from router.sandbox.bill import Received
 from router.sandbox.config import SandboxConfig
 from router.sandbox.faults import Fault
 from router.sandbox.server import Sandbox, run
-from router.sandbox.vectors import expected_vector, expected_vectors
+from router.sandbox.vectors import expected_vectors
 
 __all__ = [
-    "Bill",
     "Fault",
     "Received",
     "Sandbox",
     "SandboxConfig",
-    "expected_vector",
     "expected_vectors",
     "run",
 ]

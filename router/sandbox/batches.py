@@ -11,7 +11,6 @@ import random
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from decimal import Decimal
 from typing import Any
 from uuid import uuid4
 
@@ -20,7 +19,7 @@ import orjson
 from router.sandbox.chat import ENDPOINT as CHAT
 from router.sandbox.chat import complete
 from router.sandbox.faults import LINE_KINDS, NO_FAULT, SHAPES, TAMPERING, Fault
-from router.sandbox.models import Provider
+from router.sandbox.models import BATCH_SHARE, Provider
 from router.sandbox.service import Service
 from router.sandbox.wire import WIRES, ParsedCall, Wire, WireError
 
@@ -67,11 +66,11 @@ class Line:
     id: str = field(default_factory=lambda: uuid4().hex)
 
     def result(
-        self, response: object, *, status: int = 200, error: dict[str, str] | None = None, custom_id: str | None = ""
+        self, custom_id: str | None, body: object, *, status: int = 200, error: dict[str, str] | None = None
     ) -> bytes:
-        """A line of an output or error file; `custom_id` where it is another than the request's, None for none."""
-        answer = {"status_code": status, "request_id": f"req_{self.id}", "body": response} if response else None
-        named = {} if custom_id is None else {"custom_id": custom_id or self.custom_id}
+        """A line of an output or error file."""
+        answer = {"status_code": status, "request_id": f"req_{self.id}", "body": body} if body else None
+        named = {"custom_id": custom_id} if custom_id else {}
         return orjson.dumps({"id": f"batch_req_{self.id}", **named, "response": answer, "error": error}) + b"\n"
 
 
@@ -81,7 +80,6 @@ class Batch:
 
     provider: Provider
     endpoint: str
-    window: str
     metadata: dict[str, str] | None
     input_file: str
     stamps: dict[str, int]
@@ -121,7 +119,7 @@ class Batch:
             "endpoint": self.endpoint,
             "errors": {"object": "list", "data": self.errors} if self.status == "failed" else None,
             "input_file_id": self.input_file,
-            "completion_window": self.window,
+            "completion_window": WINDOWS[self.provider][0],
             "status": self.status,
             "output_file_id": self.output_file,
             "error_file_id": self.error_file,
@@ -165,21 +163,21 @@ class Batches:
         elif file.id == batch.error_file:
             for line in batch.finished(good=False):
                 assert line.refusal is not None
-                yield line.result(line.refusal.payload, status=line.refusal.status)
+                yield line.result(line.custom_id, line.refusal.payload, status=line.refusal.status)
             error = {"code": "batch_expired", "message": "The request was not reached before the batch expired."}
             for line in batch.unreached():
-                yield line.result(None, error=error)
+                yield line.result(line.custom_id, None, error=error)
         else:
             for n, line in enumerate(batch.finished(good=True)):
                 body = orjson.Fragment(await self._answer(batch, line))
                 kinds = batch.tampering if n == 0 else []
                 if "batch_missing" in kinds:
                     continue
-                yield line.result(body, custom_id=None if "batch_no_custom_id" in kinds else "")
+                yield line.result(None if "batch_no_custom_id" in kinds else line.custom_id, body)
                 if "batch_doubled" in kinds:
-                    yield line.result(body)
+                    yield line.result(line.custom_id, body)
                 if "batch_unknown" in kinds:
-                    yield line.result(body, custom_id=f"unknown-{uuid4().hex}")
+                    yield line.result(f"unknown-{uuid4().hex}", body)
 
     async def _answer(self, batch: Batch, line: Line) -> bytes:
         if line.call is None:
@@ -208,7 +206,7 @@ class Batches:
             raise wire.error(400, "Invalid 'metadata': at most 16 strings of at most 512 characters.", param="metadata")
         now = int(time.time())
         batch = Batch(
-            provider=provider, endpoint=data["endpoint"], window=window, metadata=metadata, input_file=file.id,
+            provider=provider, endpoint=data["endpoint"], metadata=metadata, input_file=file.id,
             stamps={"created": now, "expires": now + seconds},
         )  # fmt: skip
         self.batches[batch.id] = batch
@@ -218,8 +216,6 @@ class Batches:
     async def _read(self, batch: Batch, raw: bytes, wire: Wire, shared: dict[str, Any]) -> None:
         """Fill in the requests of a batch, and every reason why it will fail at validation."""
         seen: set[str] = set()
-        models: set[str] = set()
-        inputs = 0
         for number, text in enumerate(raw.splitlines(), 1):
             if number % 64 == 0:
                 await asyncio.sleep(0)
@@ -233,21 +229,19 @@ class Batches:
                 batch.errors.append(_flaw(code, message, number))
                 continue
             batch.lines.append(line)
-            models.add(str(line.data.get("model")))
             try:
                 if batch.endpoint == CHAT:
                     await complete(self.service.tokens["openai"], line.data)
                     continue
                 line.call = wire.parse(line.data)
                 await self.service.measure(wire, line.call)
-                inputs += len(line.call.texts)
             except WireError as error:
                 line.refusal = error
                 if error.status == 404:
                     batch.errors.append(_flaw("model_not_found", "The model does not exist.", number))
-        if inputs > MOST_INPUTS:
+        if len(batch.texts()) > MOST_INPUTS:
             batch.errors.append(_flaw("too_many_inputs", f"A batch takes {MOST_INPUTS} embedding inputs."))
-        if len(models) > 1:
+        if len({str(line.data.get("model")) for line in batch.lines}) > 1:
             batch.errors.append(_flaw("mismatched_model", "All requests of a batch must ask for one model."))
         if not batch.lines and not batch.errors:
             batch.errors.append(_flaw("empty_file", "The input file is empty."))
@@ -336,7 +330,7 @@ class Batches:
                 call.tokens *= fault.factor
             if fault.bills:
                 digests = [key.hex() for key in call.digests]
-                self.service.bill.charge(call.model, call.tokens, digests, call.model.batch or Decimal(1))
+                self.service.bill.charge(call.model, call.tokens, digests, BATCH_SHARE[batch.provider])
 
     def _end(self, batch: Batch, status: str) -> None:
         while fault := self.service.faults.take(batch.provider, batch.texts(), TAMPERING):

@@ -22,8 +22,7 @@ async def complete(tokens: TokenCounter, data: dict[str, Any]) -> dict[str, Any]
         raise wire.error(400, "Invalid 'messages': a list of at least one message.", param="messages")
     for i, message in enumerate(messages):
         if not isinstance(message, dict):
-            kind = "an array" if isinstance(message, list) else "another type"
-            text = f"Invalid type for 'messages[{i}]': expected an object, but got {kind} instead."
+            text = f"Invalid type for 'messages[{i}]': expected an object, but got another type instead."
             raise wire.error(400, text, param=f"messages[{i}]", code="invalid_type")
     if data.get("stream"):
         raise wire.error(400, "The sandbox does not stream.", param="stream")

@@ -2,39 +2,24 @@
 
 from __future__ import annotations
 
-NO_LIMIT_REQUESTS = 1_000_000  # what the headers say where the sandbox sets no limit
-NO_LIMIT_TOKENS = 1_000_000_000
+NO_LIMIT = {"requests": 1_000_000, "tokens": 1_000_000_000}
+"""What the headers say where the sandbox sets no limit."""
 TOO_LARGE_WAIT = 60.0
 
 
 class Bucket:
     """`burst_s` seconds' worth at most saved up, refilled at `per_minute` / 60 a second; full at the start."""
 
-    def __init__(self, per_minute: int, now: float, burst_s: float = 60) -> None:
+    def __init__(self, per_minute: int, now: float, burst_s: float) -> None:
         self.per_minute = per_minute
-        self._most = max(1.0, per_minute * burst_s / 60)
-        self._level = self._most
+        self.level = self.most = max(1.0, per_minute * burst_s / 60)
         self._at = now
-
-    def refill(self, now: float) -> float:
-        """What is there now."""
-        self._level = min(self._most, self._level + (now - self._at) * self.per_minute / 60)
-        self._at = now
-        return self._level
 
     def wait(self, amount: int, now: float) -> float:
-        """Seconds until `amount` is there; 0 if it is; a minute, in vain, where it never can be."""
-        if amount > self._most:
-            return TOO_LARGE_WAIT
-        return max(0.0, (amount - self.refill(now)) * 60 / self.per_minute)
-
-    def take(self, amount: int) -> None:
-        """Use what `wait` said is there."""
-        self._level -= amount
-
-    def until_full(self) -> float:
-        """Seconds until the bucket is full again."""
-        return (self._most - self._level) * 60 / self.per_minute
+        """Refill, and say in how many seconds `amount` is there; a minute, in vain, where it never can be."""
+        self.level = min(self.most, self.level + (now - self._at) * self.per_minute / 60)
+        self._at = now
+        return TOO_LARGE_WAIT if amount > self.most else max(0.0, (amount - self.level) * 60 / self.per_minute)
 
 
 class Limiter:
@@ -46,10 +31,10 @@ class Limiter:
         tokens_per_minute: int | None,
         max_in_flight: int | None,
         now: float,
-        burst_s: float = 60,
+        burst_s: float,
     ) -> None:
-        self._requests = Bucket(requests_per_minute, now, burst_s) if requests_per_minute else None
-        self._tokens = Bucket(tokens_per_minute, now, burst_s) if tokens_per_minute else None
+        limits = {"requests": requests_per_minute, "tokens": tokens_per_minute}
+        self._buckets = {name: Bucket(limit, now, burst_s) for name, limit in limits.items() if limit}
         self._max_in_flight = max_in_flight
         self.in_flight = 0
 
@@ -58,29 +43,28 @@ class Limiter:
 
         Who was let in takes one from `in_flight` at the end.
         """
-        waits = [bucket.wait(n, now) for bucket, n in ((self._requests, 1), (self._tokens, tokens)) if bucket]
-        wait = max(waits, default=0.0)
+        amounts = {"requests": 1, "tokens": tokens}
+        wait = max((bucket.wait(amounts[name], now) for name, bucket in self._buckets.items()), default=0.0)
         if self._max_in_flight is not None and self.in_flight >= self._max_in_flight:
             return max(wait, patience)
         if wait > 0:
             return wait
-        if self._requests:
-            self._requests.take(1)
-        if self._tokens:
-            self._tokens.take(tokens)
+        for name, bucket in self._buckets.items():
+            bucket.level -= amounts[name]
         self.in_flight += 1
         return None
 
     def headers(self) -> dict[str, str]:
         """OpenAI's `x-ratelimit-*` headers as of the last call."""
         found = {}
-        for name, bucket, free in (
-            ("requests", self._requests, NO_LIMIT_REQUESTS),
-            ("tokens", self._tokens, NO_LIMIT_TOKENS),
-        ):
-            found[f"x-ratelimit-limit-{name}"] = str(bucket.per_minute if bucket else free)
-            found[f"x-ratelimit-remaining-{name}"] = str(max(0, int(bucket.refill(bucket._at))) if bucket else free)
-            found[f"x-ratelimit-reset-{name}"] = duration(bucket.until_full() if bucket else 0.0)
+        for name, free in NO_LIMIT.items():
+            limit, left, full_in_s = free, free, 0.0
+            if bucket := self._buckets.get(name):
+                limit, left = bucket.per_minute, int(bucket.level)
+                full_in_s = (bucket.most - bucket.level) * 60 / bucket.per_minute
+            found[f"x-ratelimit-limit-{name}"] = str(limit)
+            found[f"x-ratelimit-remaining-{name}"] = str(left)
+            found[f"x-ratelimit-reset-{name}"] = duration(full_in_s)
         return found
 
 

@@ -94,10 +94,6 @@ async def _refuse(request: Request, error: Exception) -> Response:
     return answer({"detail": str(error)}, 400)
 
 
-async def _healthz(request: Request) -> Response:
-    return answer({"status": "ok"})
-
-
 def warm(config: SandboxConfig) -> None:
     """Load what the first call would have to wait for."""
     encoding()
@@ -122,7 +118,8 @@ def _app(batches: Batches) -> Starlette:
         "/gemini/v1beta/models/{name}:batchEmbedContents": EmbedCall(service, "gemini", "POST :batchEmbedContents"),
     }
     routes: list[BaseRoute] = [Route(path, call, methods=["POST"]) for path, call in embeds.items()]
-    routes += [*batch_routes(batches), Route("/healthz", _healthz), Mount("/sandbox", _Control(batches).app())]
+    routes += batch_routes(batches)
+    routes += [Route("/healthz", answer({"status": "ok"})), Mount("/sandbox", _Control(batches).app())]
     return Starlette(routes=routes, lifespan=lifespan)
 
 
@@ -160,9 +157,7 @@ class Sandbox:
         settings: the fields of `SandboxConfig`.
     """
 
-    def __init__(
-        self, *, counting: Mapping[Provider, Counting] = MappingProxyType({}), **settings: Any
-    ) -> None:  # fmt: skip
+    def __init__(self, *, counting: Mapping[Provider, Counting] = MappingProxyType({}), **settings: Any) -> None:
         self._service = Service(SandboxConfig(**settings), counting)
         self._batches = Batches(self._service)
         self._server = _server(self._batches, "127.0.0.1", 0)
@@ -246,14 +241,13 @@ def environment(url: str, key: str = "sandbox") -> dict[str, str]:
     }
 
 
-def run(host: str = "127.0.0.1", port: int = 0, config: SandboxConfig | None = None) -> None:
+def run(host: str, port: int, config: SandboxConfig) -> None:
     """Serve until interrupted. Port 0 picks a free one; one line says where it is and what to set.
 
     Raises:
         ValueError: the host is not loopback.
         OSError: the port is taken.
     """
-    config = config or SandboxConfig()
     server = _server(Batches(Service(config, {})), host, port)
     listener = _listen(host, port)
     name = f"[{host}]" if ":" in host else host

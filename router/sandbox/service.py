@@ -49,12 +49,8 @@ class Service:
     def configure(self, changes: dict[str, Any]) -> None:
         """Change some of the configuration; the limits start afresh. Raises TypeError, ValueError."""
         self.config = c = replace(self.config, **changes)
-        self.limiters = {
-            provider: Limiter(
-                c.requests_per_minute, c.tokens_per_minute, c.max_in_flight, time.monotonic(), c.burst_seconds
-            )
-            for provider in PROVIDERS
-        }
+        limits = (c.requests_per_minute, c.tokens_per_minute, c.max_in_flight, time.monotonic(), c.burst_seconds)
+        self.limiters = {provider: Limiter(*limits) for provider in PROVIDERS}
 
     def release(self) -> None:
         """Let go of every call that a fault holds back."""

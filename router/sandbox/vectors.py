@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router.sandbox.bill import digest
-from router.sandbox.models import MODELS, Sold
+from router.sandbox.models import MODELS, WITH_ROLES, Sold
 
 Mode = Literal["hash", "model"]
 Vectors = NDArray[np.float32]
@@ -89,7 +89,7 @@ def embed(
 ) -> Vectors:
     """(n, dimensions) float32 unit vectors. Slow in `model` mode: call it in a thread."""
     full = model.dimensions
-    role = role if model.roles else None
+    role = role if model.provider in WITH_ROLES else None
     if mode == "model":
         matrix, free = _projection(model.space, full)
         vectors = _local(texts) @ matrix
@@ -119,11 +119,3 @@ def expected_vectors(
     """
     sold = MODELS[model]
     return embed(sold, texts, [digest(text) for text in texts], role, dimensions or sold.default, mode)
-
-
-def expected_vector(
-    model: str, text: str, role: str | None = None, dimensions: int | None = None, mode: Mode = "hash"
-) -> Vectors:
-    """As `expected_vectors`, for one text: (dimensions,) float32."""
-    row: Vectors = expected_vectors(model, [text], role, dimensions, mode)[0]
-    return row

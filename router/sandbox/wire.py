@@ -16,7 +16,7 @@ import numpy as np
 import orjson
 
 from router.sandbox.faults import NO_FAULT, Fault
-from router.sandbox.models import PROVIDERS, Provider, Sold, find
+from router.sandbox.models import TEXTS_PER_CALL, Provider, Sold, find
 from router.sandbox.tokens import encoding
 from router.sandbox.vectors import Vectors
 
@@ -146,8 +146,9 @@ class Wire:
         named, sized = self.fields
         if not texts:
             raise self.error(400, f"Invalid '{named}': it must hold at least one text.", param=named)
-        if len(texts) > model.texts_per_call:
-            message = f"Invalid '{named}': at most {model.texts_per_call} texts a call, and these are {len(texts)}."
+        most = TEXTS_PER_CALL[model.provider]
+        if len(texts) > most:
+            message = f"Invalid '{named}': at most {most} texts a call, and these are {len(texts)}."
             raise self.error(400, message, param=named, code="array_above_max_length")
         if "" in texts:
             raise self.error(400, f"Invalid '{named}': a text cannot be an empty string.", param=named)
@@ -364,4 +365,3 @@ def retry_after(spec: float | str | None) -> tuple[dict[str, str], float | None]
 WIRES: dict[Provider, Wire] = {
     "openai": Wire(), "cohere": CohereWire(), "voyage": VoyageWire(), "gemini": GeminiWire(),
 }  # fmt: skip
-assert set(WIRES) == set(PROVIDERS)

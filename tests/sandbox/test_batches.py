@@ -11,7 +11,7 @@ import numpy as np
 import openai
 import pytest
 
-from router.sandbox import Fault, Sandbox, expected_vector
+from router.sandbox import Fault, Sandbox, expected_vectors
 
 MODEL = "text-embedding-3-small"
 TEXTS = [f"text number {i}" for i in range(10)]  # four tokens each
@@ -80,7 +80,8 @@ async def test_a_batch_runs_through_its_states_and_is_billed_once(sandbox: Sandb
         assert line["response"]["status_code"] == 200
         body = line["response"]["body"]
         text = TEXTS[int(line["custom_id"].removeprefix("id-"))]
-        np.testing.assert_allclose(body["data"][0]["embedding"], expected_vector(f"openai/{MODEL}", text), atol=1e-7)
+        (wanted,) = expected_vectors(f"openai/{MODEL}", [text])
+        np.testing.assert_allclose(body["data"][0]["embedding"], wanted, atol=1e-7)
         assert body["usage"]["total_tokens"] == 4
     assert await results(client, batch.output_file_id) == found
     bill = sandbox.bill()
@@ -286,5 +287,5 @@ async def test_voyage_batches_cost_two_thirds(sandbox: Sandbox, shared: bool) ->
     for line in found:
         text = TEXTS[int(line["custom_id"].removeprefix("id-"))]
         given = line["response"]["body"]["data"][0]["embedding"]
-        np.testing.assert_allclose(given, expected_vector("voyage/voyage-4", text, "document"), atol=1e-7)
+        np.testing.assert_allclose(given, expected_vectors("voyage/voyage-4", [text], "document")[0], atol=1e-7)
     assert sandbox.bill().nanodollars == 10 * 161  # ceil(4 tokens * 60 nanodollars * 0.67)

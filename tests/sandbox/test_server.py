@@ -11,7 +11,7 @@ import httpx
 import numpy as np
 import pytest
 
-from router.sandbox import Fault, Sandbox, SandboxConfig, expected_vector, expected_vectors, run
+from router.sandbox import Fault, Sandbox, SandboxConfig, expected_vectors, run
 from router.sandbox.vectors import _local
 from tests.waits import until
 
@@ -93,7 +93,7 @@ def test_model_vectors_keep_the_local_models_cosines() -> None:
     for model in ("openai/text-embedding-3-small", "openai/text-embedding-3-large", "cohere/embed-v4.0"):
         found = expected_vectors(model, texts, "document", mode="model")
         np.testing.assert_allclose(found @ found.T, local @ local.T, atol=1e-5)
-    query = expected_vector("cohere/embed-v4.0", texts[0], "query", mode="model")
+    (query,) = expected_vectors("cohere/embed-v4.0", texts[:1], "query", mode="model")
     documents = expected_vectors("cohere/embed-v4.0", texts, "document", mode="model")
     assert not np.allclose(query, documents[0], atol=1e-3)
     assert (np.argsort(documents @ query) == np.argsort(local @ local[0])).all()

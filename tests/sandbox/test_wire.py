@@ -17,7 +17,7 @@ import voyageai
 import voyageai.error
 from cohere.core.api_error import ApiError
 
-from router.sandbox import Sandbox, expected_vector, expected_vectors
+from router.sandbox import Sandbox, expected_vectors
 from router.sandbox.limits import duration
 
 FAMILY_AND_OTHER = ("voyage-4-large", "voyage-4-lite", "voyage-3.5")
@@ -75,7 +75,7 @@ async def test_openai_answers_each_text_and_bills_its_tokens(
 async def test_openai_takes_tokens_and_single_texts(sandbox: Sandbox) -> None:
     """A text, its tokens and a list of token lists are the same thing."""
     tokens = tiktoken.get_encoding("cl100k_base").encode_ordinary(TEXTS[0])
-    wanted = expected_vector("openai/text-embedding-3-small", TEXTS[0])
+    (wanted,) = expected_vectors("openai/text-embedding-3-small", TEXTS[:1])
     async with openai_client(sandbox) as client:
         for given in (TEXTS[0], tokens, [tokens]):
             found = await client.embeddings.create(model="text-embedding-3-small", input=given)
@@ -88,7 +88,7 @@ async def test_openai_dimensions_are_cut_and_renormalised(sandbox: Sandbox) -> N
     """Fewer dimensions are the head of the full vector at unit length."""
     async with openai_client(sandbox) as client:
         found = await client.embeddings.create(model="text-embedding-3-large", input=TEXTS[0], dimensions=1000)
-    full = expected_vector("openai/text-embedding-3-large", TEXTS[0])
+    (full,) = expected_vectors("openai/text-embedding-3-large", TEXTS[:1])
     head = full[:1000] / np.linalg.norm(full[:1000])
     np.testing.assert_allclose(found.data[0].embedding, head, atol=1e-6)
 
@@ -249,7 +249,7 @@ async def test_cohere_cuts_long_texts_unless_told_not_to(sandbox: Sandbox, clien
         model="embed-english-v3.0", texts=[long], input_type="search_document", embedding_types=["float"]
     )
     assert answer.embeddings.float_ is not None
-    cut = expected_vector("cohere/embed-english-v3.0", " a" * 512, "document")
+    (cut,) = expected_vectors("cohere/embed-english-v3.0", [" a" * 512], "document")
     np.testing.assert_allclose(answer.embeddings.float_[0], cut, atol=1e-7)
     assert sandbox.bill().tokens == 512
     with pytest.raises(ApiError):

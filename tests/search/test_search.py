@@ -10,7 +10,7 @@ import pytest
 
 from router.domain.errors import BadInput, Refused
 from router.pipeline.validate import digest
-from router.sandbox import Sandbox, expected_vector, expected_vectors
+from router.sandbox import Sandbox, expected_vectors
 from router.search.vectors import Embedded
 from tests.libraries import SMALL, billed, jsonl, opened, texts
 
@@ -35,9 +35,8 @@ async def test_the_nearest_are_those_of_a_plain_sum(
             found = await here.library.search("letters", query, k=12)
             document = None if model == SMALL else "document"
             asked = None if model == SMALL else "query"
-            scores = expected_vectors(model, rows, document, found.dimensions) @ expected_vector(
-                model, query, asked, found.dimensions
-            )
+            (wanted,) = expected_vectors(model, [query], asked, found.dimensions)
+            scores = expected_vectors(model, rows, document, found.dimensions) @ wanted
             best = np.argsort(-scores)[:12]
             assert [hit.chunk.text for hit in found.hits] == [rows[at] for at in best]
             assert np.allclose([hit.score for hit in found.hits], scores[best], atol=1e-5)
