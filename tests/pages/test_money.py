@@ -179,7 +179,7 @@ def test_an_hour_that_comes_twice_is_two_bars() -> None:
     twice = [datetime(2026, 10, 25, 2, tzinfo=zone, fold=fold) for fold in (0, 1)]
     hours = [figures.hour_at(d.timestamp(), "Europe/Paris") for d in twice]
     assert [spend_view.start_of(f"2026-10-25T0{n}:00Z", "Europe/Paris") for n in (0, 1)] == hours
-    assert [figures.bounds_of_bar(h, "Europe/Paris")[0] for h in hours] == [1792886400.0, 1792890000.0]
+    assert [figures.bounds_of_bucket(h, "Europe/Paris")[0] for h in hours] == [1792886400.0, 1792890000.0]
     figure = charts.spent(hours, {"api": [1, 2]}, chosen=(hours[1], "api"))
     assert list(figure.data[0].x) == [datetime(2026, 10, 25, 2)] * 2
     assert list(figure.data[0].marker.opacity) == [0.3, 1.0]
