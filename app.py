@@ -57,13 +57,6 @@ async def resume() -> None:
         logging.getLogger("router").warning("%s", error)
 
 
-def check_address() -> None:
-    """Exit if the server would listen beyond this machine without sign-in."""
-    address = st.get_option("server.address")
-    if why := access.why_not_listen(address, sign_in=access.signs_in(), env=os.environ):
-        sys.exit(why)
-
-
 ROUTES = [Route("/healthz", healthz), Route("/overview", overview), Route("/export", download.export)]
 MIDDLEWARE = [Middleware(access.Gate)]
 
@@ -73,5 +66,6 @@ PAGES = str(Path(__file__).resolve().parent / "pages")
 if PAGES not in sys.path:
     sys.path.append(PAGES)
 
-check_address()  # not in `lifespan`, where the exit would be logged as a traceback
+if why := access.why_not_listen(st.get_option("server.address"), sign_in=access.signs_in(), env=os.environ):
+    sys.exit(why)  # not in `lifespan`, where the exit would be logged as a traceback
 app = st.App("pages/main.py", routes=ROUTES, middleware=MIDDLEWARE, lifespan=lifespan)

@@ -6,7 +6,7 @@ import streamlit as st
 
 st.title("Models")
 
-from pages.components import access, prices, spend_report, widgets  # noqa: E402  # after the title, so that it is shown while these load
+from pages.components import prices, spend_report, widgets  # noqa: E402  # after the title, so that it is shown while these load
 from pages.components.format import md, plural  # noqa: E402
 from router.dispatch.limiter import BREAK_AFTER, BREAK_S  # noqa: E402
 from router.host import host  # noqa: E402
@@ -30,21 +30,20 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
 shown = [model for model in catalog.models if only == "All" or router.configured(model)]
 overrides = price_check.overrides(catalog, today)
 rows = prices.models(shown, today=today, configured=router.configured, scale=catalog.scale, overrides=overrides)
-st.dataframe(
+widgets.table(
     rows,
-    column_config={
-        "model": st.column_config.TextColumn("model", pinned=True),
-        "state": widgets.words_column("state", dict(zip(prices.STATES.values(), prices.COLOURS, strict=True))),
-        "now": st.column_config.TextColumn("now", help="USD per million tokens, answered at once.", alignment="right"),
-        "was": st.column_config.TextColumn("was", help="The catalog's price, overridden in router.toml."),
-        "batch": st.column_config.TextColumn("batch", help="USD per million tokens, within a day.", alignment="right"),
-        "read": st.column_config.TextColumn("read", help="The day the price was checked."),
-        "price from": st.column_config.TextColumn("price from", width="medium"),
-        "dimensions": st.column_config.TextColumn("dimensions", help="The full size, then the sizes it can be cut to."),
+    "The models with prices, scores and limits",
+    {
+        "model": {"pinned": True},
+        "state": widgets.words_column(dict(prices.STATES.values())),
+        "now": {"help": "USD per million tokens, answered at once.", "alignment": "right"},
+        "was": "The catalog's price, overridden in router.toml.",
+        "batch": {"help": "USD per million tokens, within a day.", "alignment": "right"},
+        "read": "The day the price was checked.",
+        "price from": {"width": "medium"},
+        "dimensions": "The full size, then the sizes it can be cut to.",
     },
-    hide_index=True,
     height="content",
-    alt="The models with prices, scores and limits",
 )
 st.caption(
     f"Prices are dollars per million tokens. Scores are 0 to 100 on English retrieval. {md(catalog.scale)} is"
@@ -54,25 +53,17 @@ st.caption(
 
 if overrides:
     st.subheader("Price overrides")
-    st.dataframe(prices.overrides(overrides), hide_index=True, alt="Prices that router.toml sets")
+    widgets.table(prices.overrides(overrides), "Prices that router.toml sets")
     st.caption("Set under \\[\\[prices\\]\\] in router.toml: the catalog's price → the price from that day on.")
 
 st.subheader("Likely cost compared with the bill")
 learned = prices.expected(router.token_errors())
 if learned:
-    st.dataframe(
-        learned,
-        column_config={
-            "off by": st.column_config.TextColumn(
-                "off by", help="The mean difference of a call, as a share of the bill."
-            ),
-            "a call within": st.column_config.TextColumn(
-                "a call within", help="The root mean square of the calls' relative differences."
-            ),
-        },
-        hide_index=True,
-        alt="How far the likely cost of each model was off",
-    )
+    columns = {
+        "off by": "The mean difference of a call, as a share of the bill.",
+        "a call within": "The root mean square of the calls' relative differences.",
+    }
+    widgets.table(learned, "How far the likely cost of each model was off", columns)
     st.caption(
         "Models whose tokens only the provider can count. Each call is compared before the estimate learns from it."
     )
@@ -82,10 +73,8 @@ else:
 if st.toggle("Compare with genai-prices", key="compare", bind="query-params"):
     checked = price_check.crosscheck(catalog, today)
     verdicts = [c.verdict for c in checked]
-    st.dataframe(
-        prices.crosschecked(checked, overrides), hide_index=True, height="content",
-        alt="Our prices beside those of genai-prices",
-    )  # fmt: skip
+    rows = prices.crosschecked(checked, overrides)
+    widgets.table(rows, "Our prices beside those of genai-prices", height="content")
     st.caption(
         f"{verdicts.count('same')} of {plural(len(checked), 'price')} agree with the installed package genai-prices,"
         f" {verdicts.count('differs')} differ. It has no batch prices."
@@ -94,18 +83,9 @@ if st.toggle("Compare with genai-prices", key="compare", bind="query-params"):
 st.subheader("Providers")
 zone = router.policies.account_zone()
 states = prices.providers(router.health(), router.settings.endpoints.values(), now=router.clock(), zone=zone)
-st.dataframe(
-    states,
-    column_config={
-        "state": st.column_config.TextColumn("state", width="medium"),
-        "calls at once": st.column_config.TextColumn(
-            "calls at once", help="In flight, of the most this provider accepts, learned from its refusals."
-        ),
-        "last error": st.column_config.TextColumn("last error", width="large"),
-    },
-    hide_index=True,
-    alt="The state of each provider",
-)
+help = "In flight, of the most this provider accepts, learned from its refusals."
+columns = {"state": {"width": "medium"}, "calls at once": help, "last error": widgets.WIDE}
+widgets.table(states, "The state of each provider", columns)
 st.caption(
     f"After {BREAK_AFTER} failures in a row a provider is paused for {BREAK_S:.0f} s, then tried with one call."
     f" Times in {md(zone)}."
@@ -117,9 +97,6 @@ for state in router.budgets():
 paid = router.policies.paid_enabled()
 with st.container(horizontal=True, vertical_alignment="center"):
     st.page_link("policies.py", label="Change it", icon=":material/tune:")
-    st.button(
-        "Stop all paid calls" if paid else "Allow paid calls again",
-        icon=":material/block:" if paid else ":material/play_arrow:", key="switch",
-        on_click=lambda: engine.run(router.policies.set_paid(not paid)), **access.only_editors(),
-    )  # fmt: skip
+    label, icon = ("Stop all paid calls", "block") if paid else ("Allow paid calls again", "play_arrow")
+    widgets.act(label, icon, key="switch", on_click=lambda: engine.run(router.policies.set_paid(not paid)))
 spend_report.unconfirmed(engine)

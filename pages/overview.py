@@ -41,36 +41,22 @@ else:
 
     overview_report.hint(router)
     st.caption(f"{last:%B} so far; each sparkline is the last {DAYS} days. Times in {ZONE}.")
-    with widgets.figures() as tile:
-        limit = f"of {usd(budget.amount)}" if budget else "no account budget"
-        tile(
-            "Spent this month", usd(month.spent), below=limit, series={d.day: d.spent for d in history},
-            colour="orange", help=md(exact_usd(month.spent)) if 0 < month.spent < 1_000 else "",
-        )  # fmt: skip
-        tile(
-            "Saved", usd(month.avoided), below="not spent", series={d.day: d.avoided for d in history},
-            colour="green", help="Saved by cache, repeats, smaller vectors, local models and batch.",
-        )  # fmt: skip
-        tile(
-            "Hit rate", percent(month.hit_rate), below=f"{count(month.cached)} cached",
-            series={d.day: d.hit_rate or 0.0 for d in history}, show=percent, colour="green",
-            help="The share of this month's distinct texts that the cache answered.",
-        )  # fmt: skip
-        requests = f"{count(month.requests)} request{'s' * (month.requests != 1)}"
-        tile(
-            "Texts", count(month.asked), below=requests, series={d.day: d.texts for d in history}, show=count,
-            help="Texts answered, repeats included.",
-        )  # fmt: skip
-        tile(
-            "p95", latency(month.p95_ms), below="to answer", series=dict(zip(days, p95, strict=True)), show=latency,
-            help="95 of 100 requests were faster.",
-        )  # fmt: skip
-        failed = month.errors / month.requests if month.requests else None
-        tile(
-            "Errors", count(month.errors), below=f"{percent(failed)} of all",
-            series={d.day: sum(s.errors for s in d.groups.values()) for d in history}, show=count,
-            colour="red" if month.errors else "gray", help="Requests of this month that were refused or failed.",
-        )  # fmt: skip
+    limit = f"of {usd(budget.amount)}" if budget else "no account budget"
+    failed = month.errors / month.requests if month.requests else None
+    widgets.figures(days, [
+        ("Spent this month", usd(month.spent), limit, [d.spent for d in history], usd, "orange",
+         md(exact_usd(month.spent)) if 0 < month.spent < 1_000 else ""),
+        ("Saved", usd(month.avoided), "not spent", [d.avoided for d in history], usd, "green",
+         "Saved by cache, repeats, smaller vectors, local models and batch."),
+        ("Hit rate", percent(month.hit_rate), f"{count(month.cached)} cached", [d.hit_rate or 0.0 for d in history],
+         percent, "green", "The share of this month's distinct texts that the cache answered."),
+        ("Texts", count(month.asked), f"{count(month.requests)} request{'s' * (month.requests != 1)}",
+         [d.texts for d in history], count, "gray", "Texts answered, repeats included."),
+        ("p95", latency(month.p95_ms), "to answer", p95, latency, "gray", "95 of 100 requests were faster."),
+        ("Errors", count(month.errors), f"{percent(failed)} of all",
+         [sum(s.errors for s in d.groups.values()) for d in history], count, "red" if month.errors else "gray",
+         "Requests of this month that were refused or failed."),
+    ])  # fmt: skip
 
     if budget:
         share = month.spent / budget.amount if budget.amount else 1.0
@@ -80,14 +66,12 @@ else:
     left, right = st.columns([3, 2], gap="large")
     with left:
         st.subheader("Spent and saved, by day")
-        paid = {route: [tables.spent_of(d, route) for d in history] for route in ROUTES}
-        free = {route: [d.groups[route].avoided if route in d.groups else 0 for d in history] for route in ROUTES}
-        paid, free = ({name: values for name, values in one.items() if any(values)} for one in (paid, free))
+        paid = tables.by_group(history, ROUTES, lambda s: s.charged + s.unconfirmed)
+        free = tables.by_group(history, ROUTES, lambda s: s.avoided)
         spent, saved = sum(d.spent for d in history), sum(d.avoided for d in history)
-        finding = f"In {DAYS} days {usd(spent)} was spent and {usd(saved)} saved."
-        if not (paid or free):
-            finding = f"Nothing was spent or saved in {DAYS} days."
-        else:
+        finding = f"Nothing was spent or saved in {DAYS} days."
+        if paid or free:
+            finding = f"In {DAYS} days {usd(spent)} was spent and {usd(saved)} saved."
             figure = charts.spent_and_saved(days, paid, free)
             st.plotly_chart(figure, config=charts.CONFIG, key="daily", alt=finding)
             finding += " Spending is above the line, savings are below it, hatched."

@@ -27,10 +27,7 @@ if named is not None and (named in policies or named == NEW):
     with main:
         draft = policy_editor.form(router, saved) if saved else policy_editor.new(router)
     with side.container(key="beside"):
-        if (kept := policy_editor.review(engine, saved, draft)) is not None:
-            st.session_state["notice"] = f"Saved: {kept.name}, version {kept.version}. Its budgets apply from now on."
-            st.query_params["policy"] = kept.name
-            st.rerun()
+        policy_editor.review(engine, saved, draft)
         replay.panel(engine, saved, draft)
         if saved is not None:
             st.subheader("Budgets now")
@@ -39,17 +36,13 @@ if named is not None and (named in policies or named == NEW):
                 zone = saved.timezone if own else router.policies.account_zone()
                 widgets.budget(state, zone, name="" if own else "account")
             policy_editor.history(router, saved.name)
-            if policy_editor.delete(engine, saved.name):
-                st.session_state["notice"] = f"Deleted: {saved.name}. Its past spending is kept."
-                st.query_params.clear()
-                st.rerun()
+            policy_editor.delete(engine, saved.name)
 else:
     if named is not None:
         st.error(f"There is no policy “{md(named)}”.", icon=":material/block:")
     st.caption("A policy sets how good vectors must be, what they may cost, and what happens when the money is gone.")
-    st.button(
-        "New policy", icon=":material/add:", type="primary", on_click=st.query_params.update, args=({"policy": NEW},)
-    )
+    new = {"policy": NEW}
+    st.button("New policy", icon=":material/add:", type="primary", on_click=st.query_params.update, args=(new,))
     for policy, place in widgets.cards(list(policies.values())):
         with place:
             policy_editor.card(router, policy)

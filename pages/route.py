@@ -28,8 +28,8 @@ with right:
 work: Embedding | None = st.session_state.get("embedding")
 if work is not None and (work.is_for(query.texts, query.options) or not work.future.done()):
     st.subheader("Answer")
-    if wait_for(work, "Embedding"):
-        route_form.answer(work)
+    if (result := wait_for(work, "Embedding")) is not None:
+        route_form.answer(work, result)
 
 if quote is not None:
     st.subheader("Candidates")

@@ -25,36 +25,23 @@ else:
     routes = report if view.by == "route" else view.report(router, "route")
     dates = [d.day for d in report]
 
-    with widgets.figures() as tile:
-        unsure = f"{usd(totals.unconfirmed)} of it ?" if totals.unconfirmed else "all confirmed"
-        tile(
-            "Spent", usd(totals.spent), below=unsure, series={d.day: d.spent for d in report}, colour="orange",
-            help=spend_report.UNSURE,
-        )  # fmt: skip
-        tile(
-            "Saved", usd(totals.avoided), below="not spent", series={d.day: d.avoided for d in report},
-            colour="green",
-        )  # fmt: skip
-        tile(
-            "Hit rate", percent(totals.hit_rate), below=f"{count(totals.cached)} cached", colour="green",
-            series={d.day: d.hit_rate for d in routes if d.hit_rate is not None}, show=percent,
-        )  # fmt: skip
-        tile(
-            "Texts", count(totals.asked), below=plural(totals.requests, "request"),
-            series={d.day: d.texts for d in report}, show=count,
-        )  # fmt: skip
-        errors = f"{totals.errors:,} not answered" if totals.errors else "all answered"
-        slowest = figures.p95s(router.usage, report, zone=view.zone, where=view.where)
-        tile(
-            "p95", latency(totals.p95_ms), below=errors, series=dict(zip(dates, slowest, strict=True)), show=latency,
-            help="95 of 100 requests were faster.",
-        )  # fmt: skip
+    unsure = f"{usd(totals.unconfirmed)} of it ?" if totals.unconfirmed else "all confirmed"
+    errors = f"{totals.errors:,} not answered" if totals.errors else "all answered"
+    p95 = figures.p95s(router.usage, report, zone=view.zone, where=view.where)
+    widgets.figures(dates, [
+        ("Spent", usd(totals.spent), unsure, [d.spent for d in report], usd, "orange", spend_report.UNSURE),
+        ("Saved", usd(totals.avoided), "not spent", [d.avoided for d in report], usd, "green", ""),
+        ("Hit rate", percent(totals.hit_rate), f"{count(totals.cached)} cached", [d.hit_rate for d in routes],
+         percent, "green", ""),
+        ("Texts", count(totals.asked), plural(totals.requests, "request"), [d.texts for d in report],
+         count, "gray", ""),
+        ("p95", latency(totals.p95_ms), errors, p95, latency, "gray", "95 of 100 requests were faster."),
+    ])  # fmt: skip
 
     left, right = st.columns([3, 2], gap="large")
     with left:
         st.subheader(f"Spent {'an hour' if view.hourly else 'a day'}, by {view.by}")
-        groups = {name: [tables.spent_of(d, name) for d in report] for name in figures.group_names(report)}
-        groups = {name: amounts for name, amounts in groups.items() if any(amounts)}
+        groups = tables.by_group(report, figures.group_names(report), lambda s: s.charged + s.unconfirmed)
         finding = spend_report.finding(report, groups, view.by, view.step)
         if groups:
             drilldown.chart(view, report, groups, finding)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import wait
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import streamlit as st
 
@@ -72,11 +72,13 @@ class Embedding(Task[Result]):
         return self.texts == list(texts) and self.options == options
 
 
-def wait_for(task: Task[Any], words: str, meanwhile: Callable[[], bool] = lambda: True) -> bool:
-    """Show the progress until the task has ended, then its error, if any. True where there is a result.
+def wait_for(task: Task[T] | None, words: str, meanwhile: Callable[[], bool] = lambda: True) -> T | None:
+    """Show the progress until the task has ended, then its error, if any. Its result; None without one.
 
     `meanwhile` is called again and again until it returns True. A rerun of the page may leave at any time.
     """
+    if task is None:
+        return None
     if not task.future.done():
         bar = st.progress(0.0, text=words)
         shown = meanwhile()
@@ -89,5 +91,13 @@ def wait_for(task: Task[Any], words: str, meanwhile: Callable[[], bool] = lambda
         bar.empty()
     if task.error is not None:
         show_error(task.error)
-        return False
-    return True
+    return task.result
+
+
+def kept(name: str, of: object, make: Callable[[], T]) -> T:
+    """What `make` returned: kept in the session's state as `name`, unless None, and made anew when `of` has changed."""
+    before, made = st.session_state.get(name, (None, None))
+    if made is None or before != of:
+        made = make()
+        st.session_state[name] = (of, made)
+    return cast("T", made)

@@ -41,8 +41,7 @@ def spent_and_saved(
         figure.add_bar(**bar)
     _dollars(figure, [*spent.values(), *([-a for a in amounts] for amounts in saved.values())])
     figure.add_hline(y=0, line_width=1, line_color=QUIET)
-    figure.update_layout(barmode="relative", bargap=0.25)
-    return figure
+    return figure.update_layout(barmode="relative", bargap=0.25)
 
 
 def spent(days: Sequence[date], groups: Mapping[str, Sequence[int]], chosen: tuple[date, str] | None = None) -> Figure:
@@ -58,8 +57,7 @@ def spent(days: Sequence[date], groups: Mapping[str, Sequence[int]], chosen: tup
         bar["hovertemplate"] = "%{fullData.name}<br>%{x}<br>%{customdata}<extra></extra>"
         figure.add_bar(**bar)
     _dollars(figure, list(groups.values()))
-    figure.update_layout(barmode="stack", bargap=0.25, hovermode="closest")
-    return figure
+    return figure.update_layout(barmode="stack", bargap=0.25, hovermode="closest")
 
 
 def cumulative(
@@ -67,12 +65,14 @@ def cumulative(
 ) -> Figure:
     """A window's running total against its limit, with the forecast and its range. Nanodollars."""
     figure = _figure(days, height=260)
-    values = [t / NANO for t in totals]
-    shown = {"customdata": [usd(t) for t in totals], "hovertemplate": "%{customdata}"}
-    figure.add_scatter(
-        x=days, y=values, name="spent", mode="lines", line={"color": AMBER, "width": 2.5, "shape": "hv"}, **shown
-    )
-    top = max(values, default=0.0)
+
+    def line(x: Sequence[date], amounts: Sequence[int], name: str, **look: Any) -> None:
+        shown = {"y": [a / NANO for a in amounts], "customdata": [usd(a) for a in amounts]}
+        look = {"color": AMBER, **look}
+        figure.add_scatter(x=x, **shown, mode="lines", name=name, line=look, hovertemplate="%{customdata}")
+
+    line(days, totals, "spent", width=2.5, shape="hv")
+    top = max(totals, default=0) / NANO
     if ahead is not None and days[-1] < ahead.ends:
         here, ends = days[-1], ahead.ends
         corners = [totals[-1], ahead.high, ahead.low, totals[-1]]
@@ -80,11 +80,7 @@ def cumulative(
             x=[here, ends, ends, here], y=[c / NANO for c in corners], fill="toself", mode="none",
             fillcolor="rgba(217,122,0,0.16)", hoverinfo="skip", name="likely range",
         )  # fmt: skip
-        figure.add_scatter(
-            x=[here, ends], y=[totals[-1] / NANO, ahead.expected / NANO], mode="lines", name="forecast",
-            line={"color": AMBER, "width": 1.5, "dash": "dot"},
-            customdata=[usd(totals[-1]), usd(ahead.expected)], hovertemplate="%{customdata}",
-        )  # fmt: skip
+        line([here, ends], [totals[-1], ahead.expected], "forecast", width=1.5, dash="dot")
         top = max(top, ahead.high / NANO)
     if limit is not None:
         label, at = f"budget {usd(limit)}", limit / NANO
@@ -100,8 +96,7 @@ def cumulative(
         )  # fmt: skip
     figure.update_xaxes(range=[days[0], until])
     ticks = _ticks(0.0, 1.15 * top) if top else [0.0]
-    figure.update_yaxes(range=[0, max(1.15 * top, ticks[-1]) or 1], tickvals=ticks, ticktext=_labels(ticks))
-    return figure
+    return figure.update_yaxes(range=[0, max(1.15 * top, ticks[-1]) or 1], tickvals=ticks, ticktext=_labels(ticks))
 
 
 def shares(days: Sequence[date], values: Sequence[float | None], name: str, hue: str) -> Figure:
@@ -110,12 +105,10 @@ def shares(days: Sequence[date], values: Sequence[float | None], name: str, hue:
     percents = [None if v is None else 100 * v for v in values]
     figure.add_scatter(
         x=_places(days), y=percents, name=name, mode="lines+markers", line={"color": hue, "width": 2},
-        marker={"size": 4},
-        hovertemplate="%{y:.0f} %",
+        marker={"size": 4}, hovertemplate="%{y:.0f} %",
     )  # fmt: skip
     figure.update_yaxes(range=[0, 104], tickvals=[0, 50, 100], ticktext=["0 %", "50 %", "100 %"])
-    figure.update_layout(showlegend=False)
-    return figure
+    return figure.update_layout(showlegend=False)
 
 
 def causes(amounts: Sequence[tuple[str, int]]) -> Figure:
@@ -128,20 +121,15 @@ def causes(amounts: Sequence[tuple[str, int]]) -> Figure:
         marker={"color": ROUTES["cache"].hue, "opacity": 0.6, "pattern": {"shape": "/", "size": 5, "solidity": 0.35}},
     )  # fmt: skip
     figure.update_xaxes(visible=False, fixedrange=True, range=[0, 1.3 * max(values)])
-    figure.update_yaxes(autorange="reversed", fixedrange=True, automargin=True, showgrid=False)
-    return figure
-
-
-# ---- the template ------------------------------------------------------------------------------
+    return figure.update_yaxes(autorange="reversed", fixedrange=True, automargin=True, showgrid=False)
 
 
 def _blank(height: int, **layout: Any) -> Figure:
     """An empty figure without background and tool bar."""
     import plotly.graph_objects as go
 
-    clear = "rgba(0,0,0,0)"
-    figure = go.Figure(layout={"height": height, "paper_bgcolor": clear, "plot_bgcolor": clear, "dragmode": False})
-    return figure.update_layout(margin={"l": 4, "r": 4, "t": 8, "b": 4}).update_layout(**layout)
+    figure = go.Figure(layout={"height": height, "dragmode": False, "margin": {"l": 4, "r": 4, "t": 8, "b": 4}})
+    return figure.update_layout(paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", **layout)
 
 
 def _figure(days: Sequence[date], *, height: int) -> Figure:
@@ -150,17 +138,14 @@ def _figure(days: Sequence[date], *, height: int) -> Figure:
     below = -0.26 if hourly else -0.16  # the labels of hours have two lines
     legend = {"orientation": "h", "y": below, "yanchor": "top", "x": 0, "xanchor": "left", "title": None}
     figure = _blank(height, hovermode="x unified", legend=legend, showlegend=True)
+    half = timedelta(minutes=35) if hourly else timedelta(hours=13)
+    first, last = _places([days[0], days[-1]])
+    shared = {"zeroline": False, "fixedrange": True, "automargin": True}
     figure.update_xaxes(
-        showgrid=False, zeroline=False, fixedrange=True, automargin=True, nticks=7,
+        **shared, type="date", range=[first - half, last + half], showgrid=False, nticks=7,
         tickformat="%H:%M\n%-d %b" if hourly else "%-d %b", hoverformat="%-d %b %H:%M" if hourly else "%-d %b",
     )  # fmt: skip
-    half = timedelta(minutes=35) if hourly else timedelta(hours=13)
-    places = _places([days[0], days[-1]])
-    figure.update_xaxes(type="date", range=[places[0] - half, places[1] + half])
-    figure.update_yaxes(
-        gridcolor=GRID, gridwidth=1, zeroline=False, fixedrange=True, automargin=True, nticks=5, title=None
-    )
-    return figure
+    return figure.update_yaxes(**shared, gridcolor=GRID, gridwidth=1, nticks=5, title=None)
 
 
 def _places(days: Sequence[date]) -> list[datetime]:
@@ -194,9 +179,8 @@ def _dollars(figure: Figure, stacks: Sequence[Sequence[int]]) -> None:
         figure.update_yaxes(range=[0, 1], tickvals=[0], ticktext=[usd(0)])
         return
     ticks = _ticks(bottom, top)
-    figure.update_yaxes(
-        range=[min(1.12 * bottom, ticks[0]), max(1.12 * top, ticks[-1])], tickvals=ticks, ticktext=_labels(ticks)
-    )
+    ends = [min(1.12 * bottom, ticks[0]), max(1.12 * top, ticks[-1])]
+    figure.update_yaxes(range=ends, tickvals=ticks, ticktext=_labels(ticks))
 
 
 def _ticks(bottom: float, top: float) -> list[float]:

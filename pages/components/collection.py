@@ -18,8 +18,10 @@ from router.search.search import SearchResult
 from router.store.models import DocumentRow, Generation
 
 PAGE = 100
-STATES = {"adding": "being read", "added": "to confirm", "ready": "confirmed", "failed": "not read"}
-COLOURS = ("gray", "orange", "green", "red")
+STATES = {
+    "adding": ("being read", "gray"), "added": ("to confirm", "orange"), "ready": ("confirmed", "green"),
+    "failed": ("not read", "red"),
+}  # fmt: skip
 
 
 # ---- documents ---------------------------------------------------------------------------------
@@ -44,10 +46,7 @@ def documents(host: Host, info: CollectionInfo) -> None:
         {number: _document(row, zone) for number, row in rows.items()},
         gone="no longer there: it was deleted or replaced elsewhere",
         column_order=columns,
-        column_config={
-            "document": st.column_config.TextColumn("document", width="medium"),
-            "state": widgets.words_column("state", dict(zip(STATES.values(), COLOURS, strict=True))),
-        },
+        column_config={"document": {"width": "medium"}, "state": widgets.words_column(dict(STATES.values()))},
         alt="The documents of this collection",
     )
     st.caption(f"Times in {md(zone)}. Tick a row to see its chunks, or several to delete them.")
@@ -55,17 +54,14 @@ def documents(host: Host, info: CollectionInfo) -> None:
     if len(ticked) == 1:
         _preview(host, ticked[0])
     # The key is of these documents; see spend_report.unconfirmed.
-    if ticked and st.button(
-        md(f"Delete {_documents(ticked)}"), icon=":material/delete:", key=ticks.key("delete", chosen),
-        **access.only_editors(),
-    ):  # fmt: skip
+    if ticked and widgets.act(md(f"Delete {_documents(ticked)}"), "delete", key=ticks.key("delete", chosen)):
         _ask_to_delete(host, name, ticked, shown)
 
 
 def _document(row: DocumentRow, zone: str) -> dict[str, Any]:
     return {
         "document": row.name,
-        "state": [STATES[row.state]],
+        "state": [STATES[row.state][0]],
         "chunks": row.chunks,
         "size": size(row.bytes),
         "added": when(row.added, zone),
@@ -91,7 +87,6 @@ def _preview(host: Host, row: DocumentRow) -> None:
 def _ask_to_delete(host: Host, name: str, rows: Sequence[DocumentRow], shown: str) -> None:
     """Ask before documents are deleted."""
     key = ticks.key(f"vectors of documents {name}", [row.id for row in rows])
-    what = f"{_documents(rows)} of **{md(name)}**:"
 
     def delete() -> str:
         vectors = bool(st.session_state.get(key))
@@ -102,15 +97,14 @@ def _ask_to_delete(host: Host, name: str, rows: Sequence[DocumentRow], shown: st
             said += f" {plural(late, 'document')} had been deleted or replaced elsewhere."
         return said
 
-    yes, items = f"Delete {plural(len(rows), 'document')}", [md(row.name) for row in rows]
+    what, items = f"{_documents(rows)} of **{md(name)}**:", [md(row.name) for row in rows]
+    yes = f"Delete {plural(len(rows), 'document')}"
     widgets.ask(what, items, yes, delete, icon=":material/delete:", more=lambda: _vectors_too(key))
 
 
 def _vectors_too(key: str) -> bool:
-    return st.checkbox(
-        "Also their vectors, where no other document needs them", key=key,
-        help="Otherwise the cache keeps them, and the same texts cost nothing if they are added again.",
-    )  # fmt: skip
+    help = "Otherwise the cache keeps them, and the same texts cost nothing if they are added again."
+    return st.checkbox("Also their vectors, where no other document needs them", key=key, help=help)
 
 
 # ---- search ------------------------------------------------------------------------------------
@@ -119,23 +113,19 @@ def _vectors_too(key: str) -> bool:
 def search(host: Host, info: CollectionInfo) -> None:
     """The nearest chunks by exact cosine."""
     if info.active is None:
-        widgets.empty(
-            "Nothing is embedded yet, so there is nothing to search. Confirm a quote first.", ":material/search_off:"
-        )
+        words = "Nothing is embedded yet, so there is nothing to search. Confirm a quote first."
+        widgets.empty(words, ":material/search_off:")
         if st.button("Documents and quote", icon=":material/description:"):
             st.session_state["next tab"] = "Documents"
             st.rerun()
         return
     name = info.collection.name
     with st.form(f"search {name}", border=False):
-        first, second, third = st.columns(
-            [7, 2, 1.5], vertical_alignment="bottom"
-        )  # below one another where it is narrow
+        first, second, third = st.columns([7, 2, 1.5], vertical_alignment="bottom")
         query = first.text_input("Look for", key=f"query {name}", placeholder="How do I cancel an invoice?")
         k = second.number_input("Results", 1, 100, 10, key=f"k {name}")
-        submitted = third.form_submit_button(
-            "Search", type="primary", icon=":material/search:", width="stretch", **access.only_editors()
-        )
+        options = {"type": "primary", "icon": ":material/search:", "width": "stretch"}
+        submitted = third.form_submit_button("Search", **options, **access.only_editors())
     if submitted and query.strip():
         st.session_state[f"search task {name}"] = Task(host, lambda _: host.library.search(name, query, k=int(k)))
     task: Task[SearchResult] | None = st.session_state.get(f"search task {name}")
@@ -143,7 +133,7 @@ def search(host: Host, info: CollectionInfo) -> None:
         model = host.router.catalog.get(info.active.model)
         price = "free" if model.local else "at most a few thousandths of a cent, or free if it is cached"
         st.caption(f"The query is embedded by {md(info.active.model)}: {price}.")
-    elif wait_for(task, "Searching") and (found := task.result) is not None:
+    elif (found := wait_for(task, "Searching")) is not None:
         _hits(found)
 
 
@@ -174,7 +164,7 @@ def settings(host: Host, info: CollectionInfo) -> None:
     policy = widgets.policy_box(
         host.router, begin=now, key=f"policy of {name}", width=320, help="Pays from now on. The space stays the same."
     )
-    if policy and policy != now and st.button("Save the policy", icon=":material/save:", **access.only_editors()):
+    if policy and policy != now and widgets.act("Save the policy", "save"):
         said = f"Saved: {policy} pays for {name} from now on."
         widgets.run(host, host.library.set_policy(name, policy), notice=said)
     st.subheader(
@@ -191,17 +181,19 @@ def settings(host: Host, info: CollectionInfo) -> None:
         st.caption(f"{done:,} of {plural(total, 'text')} can be searched ({percent(done / total if total else 1.0)}).")
         _improve(host, info)
         if done:
-            _export(info)
+            st.subheader("Export")
+            st.caption("Every embedded chunk with its vector, document and text. The file's metadata names the space.")
+            with st.container(horizontal=True):
+                for word, ending in EXPORTS.items():
+                    st.link_button(word, download.link(name, ending), icon=":material/download:")
     st.subheader("Delete")
     with st.popover("Delete the collection", icon=":material/delete:"):
         st.markdown(f"Delete **{md(name)}** with its {plural(info.documents, 'document')}? Its jobs are cancelled.")
         vectors = _vectors_too(f"vectors of {name}")
-        if st.button("Delete permanently", type="primary", key=f"delete {info.collection.id}", **access.only_editors()):
-            with widgets.errors_shown():
-                host.run(host.library.delete(name, vectors=vectors))
-                st.query_params.pop("collection", None)
-                st.session_state["notice"] = f"Deleted: {name}. Its past spending is kept."
-                st.rerun()
+        if widgets.act("Delete permanently", type="primary", key=f"delete {info.collection.id}"):
+            said = f"Deleted: {name}. Its past spending is kept."
+            gone = host.library.delete(name, vectors=vectors)
+            widgets.run(host, gone, notice=said, then=lambda _: st.query_params.pop("collection", None))
 
 
 def _generation(host: Host, name: str, generation: Generation) -> None:
@@ -210,14 +202,12 @@ def _generation(host: Host, name: str, generation: Generation) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(md(f"{generation.model}, {generation.dimensions:,} dimensions"), width="content")
         st.badge(word, color=colour)
-        if generation.state == "building" and st.button(
-            "Search it now", key=f"switch {generation.id}", **access.only_editors(help="Even if texts are missing.")
-        ):
+        number, help = generation.id, "Even if texts are missing."
+        if generation.state == "building" and widgets.act("Search it now", key=f"switch {number}", help=help):
             widgets.run(host, host.library.switch(name))
-        if generation.state != "active" and st.button(
-            "Drop", key=f"drop {generation.id}", **access.only_editors(help="Its vectors stay in the cache.")
-        ):
-            widgets.run(host, host.library.drop(generation.id))
+        help = "Its vectors stay in the cache."
+        if generation.state != "active" and widgets.act("Drop", key=f"drop {number}", help=help):
+            widgets.run(host, host.library.drop(number))
 
 
 def _improve(host: Host, info: CollectionInfo) -> None:
@@ -241,18 +231,9 @@ def _improve(host: Host, info: CollectionInfo) -> None:
                 return
             if line.warning:
                 st.warning(md(line.warning), icon=":material/warning:")
-            route: Any = None if line.batch_cost is None else "batch"
-            price = estimate(line.now_expected, line.now_cost)
-            if route:
-                price = f"{estimate(line.batch_expected, line.batch_cost)}, within a day"
+            route, price = None, estimate(line.now_expected, line.now_cost)
+            if line.batch_cost is not None:
+                route, price = "batch", f"{estimate(line.batch_expected, line.batch_cost)}, within a day"
             label = f"Re-embed {plural(quote.distinct, 'text')}: {price}"
-            if st.button(md(label), type="primary", icon=":material/upgrade:", **access.only_editors()):
+            if widgets.act(md(label), "upgrade", type="primary"):
                 widgets.run(host, host.library.improve(name, model, route=route), tab="Jobs")
-
-
-def _export(info: CollectionInfo) -> None:
-    st.subheader("Export")
-    st.caption("Every embedded chunk with its vector, document and text. The file's metadata names the space.")
-    with st.container(horizontal=True):
-        for word, ending in EXPORTS.items():
-            st.link_button(word, download.link(info.collection.name, ending), icon=":material/download:")

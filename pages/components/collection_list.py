@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 
 import streamlit as st
@@ -36,9 +37,6 @@ def close_collection() -> None:
     st.session_state.pop("tab", None)
 
 
-# ---- the list ----------------------------------------------------------------------------------
-
-
 def cards(host: Host, infos: list[CollectionInfo]) -> None:
     """A card for each collection; if there is none, a button that makes the sample collection."""
     if not infos or "sample task" in st.session_state:
@@ -57,43 +55,36 @@ def _card(info: CollectionInfo, used: Slice | None) -> None:
         if info.job is not None:
             jobs.badge(info.job)
         st.space("stretch")
-        st.button(
-            "Open", key=f"open {name}", icon=":material/arrow_forward:", type="tertiary", on_click=open_collection,
-            args=(name,),
-        )  # fmt: skip
-    st.caption(md(" · ".join(_words(info))))
+        show = partial(open_collection, name)
+        st.button("Open", key=f"open {name}", icon=":material/arrow_forward:", type="tertiary", on_click=show)
+    st.caption(_words(info))
     if info.new_documents:
-        st.caption(
-            f":material/hourglass_top: {plural(info.new_documents, 'file')} read, waiting for your confirmation."
-        )
+        new = plural(info.new_documents, "file")
+        st.caption(f":material/hourglass_top: {new} read, waiting for your confirmation.")
     if info.job is not None and info.job.open:
         jobs.bar(info.job)
     spent, saved = (used.charged + used.unconfirmed, used.avoided) if used else (0, 0)
     st.caption(md(f"Spent {usd(spent)}, saved {usd(saved)} · policy {info.collection.policy}"))
 
 
-def _words(info: CollectionInfo) -> list[str]:
-    """Its size and space; unconfirmed documents are not counted."""
+def _words(info: CollectionInfo, *more: str) -> str:
+    """Its size and space, as Markdown; unconfirmed documents are not counted."""
     active = info.active
     sizes = [plural(info.documents, "document"), plural(info.chunks, "chunk")] if info.documents else []
-    return [*sizes, *([active.space, f"{active.dimensions:,} dimensions"] if active else ["No space yet"])]
+    space = [active.space, f"{active.dimensions:,} dimensions"] if active else ["No space yet"]
+    return md(" · ".join([*sizes, *space, *more]))
 
 
 def _first(host: Host) -> None:
     if "sample task" not in st.session_state:
         st.markdown("**No collection yet.** Try it with the sample help centre: about a hundred short articles.")
-        if st.button(
-            "Embed the sample help centre (free, local)", type="primary", icon=":material/play_arrow:",
-            **access.only_editors(),
-        ):  # fmt: skip
+        if widgets.act("Embed the sample help centre (free, local)", "play_arrow", type="primary"):
             st.session_state["sample task"] = Task(host, lambda progress: _fill_samples(host, progress))
-    task: Task[Job] | None = st.session_state.get("sample task")
-    if task is not None:
-        if wait_for(task, "Reading the articles"):
-            del st.session_state["sample task"]
-            open_collection(SAMPLE, "Jobs")
-            st.rerun()
-        del st.session_state["sample task"]
+    job = wait_for(st.session_state.get("sample task"), "Reading the articles")
+    st.session_state.pop("sample task", None)
+    if job is not None:
+        open_collection(SAMPLE, "Jobs")
+        st.rerun()
 
 
 async def _fill_samples(host: Host, progress: Progress) -> Job:
@@ -104,45 +95,29 @@ async def _fill_samples(host: Host, progress: Progress) -> Job:
     return await library.confirm(SAMPLE)
 
 
-# ---- actions -----------------------------------------------------------------------------------
-
-
 def more(host: Host) -> None:
     """Create a collection, import vectors, erase a text."""
-    with st.expander("New collection", icon=":material/add:"):
-        _new(host)
-    with st.expander("Import vectors", icon=":material/upload:"):
-        _import(host)
-    with st.expander("Erase a text everywhere", icon=":material/delete_forever:"):
-        _erase(host)
+    for label, icon, draw in (
+        ("New collection", "add", _new),
+        ("Import vectors", "upload", _import),
+        ("Erase a text everywhere", "delete_forever", _erase),
+    ):
+        with st.expander(label, icon=f":material/{icon}:"):
+            draw(host)
 
 
 def _new(host: Host) -> None:
     name = st.text_input("Name", key="new name", max_chars=80)
-    policy = widgets.policy_box(
-        host.router, key="new policy",
-        help="Says which models it may use and what it may cost. The space is set when you confirm a quote.",
-    )  # fmt: skip
+    help = "Says which models it may use and what it may cost. The space is set when you confirm a quote."
+    policy = widgets.policy_box(host.router, key="new policy", help=help)
     one, other = st.columns(2)
-    size = one.number_input(
-        "Tokens a chunk", 16, 32_768, CHUNK_TOKENS, 16, key="new size",
-        help="Chunks of the default size fit every model, so the space can be chosen after the quote.",
-    )  # fmt: skip
-    overlap = other.number_input(
-        "Overlap",
-        0,
-        16_384,
-        0,
-        8,
-        key="new overlap",
-        help="Tokens shared by neighbouring chunks; at most half of a chunk.",
-    )
-    options = access.only_editors(disabled=not name.strip())
-    if st.button("Create", type="primary", icon=":material/add:", **options):
-        with widgets.errors_shown():
-            host.run(host.library.create(name.strip(), policy=policy, chunk_tokens=int(size), overlap=int(overlap)))
-            open_collection(name.strip())
-            st.rerun()
+    help = "Chunks of the default size fit every model, so the space can be chosen after the quote."
+    size = one.number_input("Tokens a chunk", 16, 32_768, CHUNK_TOKENS, 16, key="new size", help=help)
+    help = "Tokens shared by neighbouring chunks; at most half of a chunk."
+    overlap = other.number_input("Overlap", 0, 16_384, 0, 8, key="new overlap", help=help)
+    if widgets.act("Create", "add", type="primary", disabled=not name.strip()):
+        made = host.library.create(name.strip(), policy=policy, chunk_tokens=int(size), overlap=int(overlap))
+        widgets.run(host, made, then=lambda _: open_collection(name.strip()))
 
 
 def _import(host: Host) -> None:
@@ -152,16 +127,16 @@ def _import(host: Host) -> None:
     )
     upload = st.file_uploader("File of vectors", type=["parquet", "jsonl"], key="vectors file", **access.only_editors())
     model = widgets.model_box(host.router, placeholder="As the file says", key="vectors of")
-    if upload is not None and st.button("Import", icon=":material/upload:", **access.only_editors()):
+    if upload is not None and widgets.act("Import", "upload"):
         with widgets.errors_shown():
             saved = host.library.upload(upload, upload.name)
             st.session_state["import task"] = Task(host, lambda _: _import_file(host, saved.path, model))
     task: Task[Imported] | None = st.session_state.get("import task")
-    if task is not None and wait_for(task, "Checking") and (got := task.result) is not None:
+    if (got := wait_for(task, "Checking")) is not None:
         st.success(f"{plural(got.stored, 'vector')} imported, {got.refused:,} refused.", icon=":material/check:")
         if got.reasons:
             rows = [{"row": row, "reason": reason} for row, reason in got.reasons.items()]
-            st.dataframe(rows, hide_index=True, alt="Rows that were refused, and why")
+            widgets.table(rows, "Rows that were refused, and why")
 
 
 async def _import_file(host: Host, path: Path, model: str | None) -> Imported:
@@ -177,16 +152,13 @@ def _erase(host: Host) -> None:
         " is erased if it is exactly this text; to remove the text around it, delete its document."
     )
     text = st.text_area("The exact text", key="erase text")
-    if st.button("Erase", icon=":material/delete_forever:", **access.only_editors(disabled=not text)):
+    if widgets.act("Erase", "delete_forever", disabled=not text):
         with widgets.errors_shown():
             gone = host.run(host.library.erase(text))
             places = f" Documents: {', '.join(f'{c}/{d}' for c, d in gone.chunks[:20])}." if gone.chunks else ""
             said = f"{plural(len(gone.chunks), 'chunk')} and {plural(gone.vectors, 'vector')} erased."
             said += f" Cleared from {plural(gone.requests, 'recorded request')}.{places}"
             st.success(md(said), icon=":material/check_circle:")
-
-
-# ---- an open collection ------------------------------------------------------------------------
 
 
 def head(info: CollectionInfo) -> str:
@@ -197,8 +169,7 @@ def head(info: CollectionInfo) -> str:
         st.subheader(md(collection.name), width="content")
         if info.job is not None:
             jobs.badge(info.job)
-    words = [*_words(info), f"chunks of up to {tokens(collection.chunk_tokens)}", f"policy {collection.policy}"]
-    st.caption(md(" · ".join(words)))
+    st.caption(_words(info, f"chunks of up to {tokens(collection.chunk_tokens)}", f"policy {collection.policy}"))
     _follow_link()
     usual = None if "tab" in st.session_state else TABS[0]
     chosen = st.segmented_control(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
+from pages.components.background import kept
 from pages.components.format import md
 from router.domain.errors import BadInput
 from router.ingest.columns import AS_USUAL, Columns, choose
@@ -23,7 +25,7 @@ def chooser(upload: Any) -> Columns:
     ending = Path(upload.name).suffix.lower()
     if ending not in ROWS or ending == ".txt":
         return AS_USUAL
-    found = _found(upload, ending)
+    found = kept(f"columns {upload.file_id}", ending, partial(_found, upload, ending))
     if len(found) < 2:
         return AS_USUAL
     try:
@@ -43,16 +45,13 @@ def chooser(upload: Any) -> Columns:
 
 
 def _found(upload: Any, ending: str) -> list[str]:
-    """The table's columns; read once for each upload."""
-    kept: dict[str, list[str]] = st.session_state.setdefault("upload columns", {})
-    if upload.file_id not in kept:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / f"table{ending}"
-            with path.open("wb") as file:
-                shutil.copyfileobj(upload, file)
-            upload.seek(0)
-            try:
-                kept[upload.file_id] = columns_of(path)
-            except Exception:  # it is reported when the file is read
-                kept[upload.file_id] = []
-    return kept[upload.file_id]
+    """The table's columns."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"table{ending}"
+        with path.open("wb") as file:
+            shutil.copyfileobj(upload, file)
+        upload.seek(0)
+        try:
+            return columns_of(path)
+        except Exception:  # it is reported when the file is read
+            return []

@@ -25,17 +25,17 @@ def card(host: Host, endpoint: Endpoint, policy: str) -> None:
     models = [model for model in router.catalog.models if model.provider == endpoint.name]
     ready = [model for model in models if router.configured(model)]
     local = endpoint.wire == "local"
+    if local:
+        word, icon, colour = ("installed", "check", "green") if ready else ("not installed", "close", "gray")
+    elif endpoint.key is None:
+        word, icon, colour = "no key", "key_off", "gray"
+    elif endpoint.key_variable:
+        word, icon, colour = "key set", "key", "green"
+    else:
+        word, icon, colour = "needs no key", "check", "green"
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(f"**{md(TITLES.get(endpoint.name, endpoint.name))}**", width="content")
-        if local:
-            badge = ("installed", "check", "green") if ready else ("not installed", "close", "gray")
-        elif endpoint.key is None:
-            badge = ("no key", "key_off", "gray")
-        elif not endpoint.key_variable:
-            badge = ("needs no key", "check", "green")
-        else:
-            badge = ("key set", "key", "green")
-        st.badge(badge[0], icon=f":material/{badge[1]}:", color=badge[2])
+        st.badge(word, icon=f":material/{icon}:", color=colour)
     st.caption(md(_about(endpoint, models)))
     if not models:
         st.caption("The catalog has no model of it. Add one under \\[\\[models\\]\\] in router.toml.")
@@ -59,19 +59,11 @@ def _about(endpoint: Endpoint, models: list[Model]) -> str:
     return f"{endpoint.base_url} · {plural(len(models), 'model')} · {', '.join(limits)}"
 
 
-# ---- the test ----------------------------------------------------------------------------------
-
-
-def cheapest(router: Router, models: list[Model]) -> Model | None:
-    """The model with the lowest price today; None where no price is known."""
-    today = figures.today(router.clock(), "UTC")
-    prices = {model.id: price.now for model in models if (price := price_on(model, today)) and price.now is not None}
-    return min((m for m in models if m.id in prices), key=lambda m: prices[m.id], default=None)
-
-
 def _test(host: Host, name: str, ready: list[Model], policy: str) -> None:
-    """A button that embeds one short text, with its price, and then the result."""
-    router, model = host.router, cheapest(host.router, ready)
+    """A button that embeds one short text with the cheapest model, with its price, and then the result."""
+    router, today = host.router, figures.today(host.router.clock(), "UTC")
+    prices = {one: price.now for one in ready if (price := price_on(one, today)) and price.now is not None}
+    model = min(prices, key=prices.__getitem__, default=None)
     if model is None:
         st.caption("The price of its models is unknown, so they are not used, not even for a test.")
         return
@@ -86,16 +78,13 @@ def _test(host: Host, name: str, ready: list[Model], policy: str) -> None:
         else:
             plan = quote.outcome
             label = f"Test {plan.model.name}: {estimate(plan.expected, plan.cost)}"
-            if st.button(md(label), key=f"test {name}", icon=":material/network_check:", **access.only_editors()):
+            if widgets.act(md(label), "network_check", key=f"test {name}"):
                 st.session_state[f"tested {name}"] = Embedding(host, [text], policy=policy, model=model.id)
     work: Embedding | None = st.session_state.get(f"tested {name}")
-    if work is not None and wait_for(work, "Testing") and (result := work.result) is not None:
+    if work is not None and (result := wait_for(work, "Testing")) is not None:
         took = f"{md(result.model)} answered in {md(seconds(work.seconds))}"
         price = md(cost(result.cost, result.unconfirmed))
         st.success(f"{took}: {result.dimensions:,} dimensions, {price}.", icon=":material/check_circle:")
-
-
-# ---- the key -----------------------------------------------------------------------------------
 
 
 def _key(router: Router, endpoint: Endpoint) -> None:
@@ -115,16 +104,12 @@ def _key(router: Router, endpoint: Endpoint) -> None:
 
     with st.form(f"form {name}", border=False), st.container(horizontal=True, vertical_alignment="bottom"):
         st.text_input(
-            "Key for this process",
-            type="password",
-            key=field,
-            autocomplete="off",
+            "Key for this process", type="password", key=field, autocomplete="off",
             placeholder="replaces the key in use" if endpoint.key else f"or set {endpoint.key_variable}",
             **access.only_editors(help="Kept in memory until the program ends or another key is added; never stored."),
-        )
+        )  # fmt: skip
         st.form_submit_button("Use key", icon=":material/key:", on_click=take, **access.only_editors())
     if endpoint.key is not None:
-        st.button(
-            "Forget the key", key=f"forget {name}", type="tertiary", icon=":material/key_off:", on_click=put,
-            args=("",), **access.only_editors(help="Until the program restarts and reads the environment again."),
-        )  # fmt: skip
+        help = "Until the program restarts and reads the environment again."
+        key = f"forget {name}"
+        widgets.act("Forget the key", "key_off", key=key, type="tertiary", on_click=put, args=("",), help=help)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import streamlit as st
 
 from pages.components import charts, spend_view, tables, ticks, widgets
+from pages.components.background import kept
 from pages.components.format import md, moment, plural, usd
 from pages.components.spend_view import Bar, View
 from router.engine import Router
@@ -45,10 +47,8 @@ def table(view: View, report: Sequence[Day]) -> None:
         for row in st.session_state[key]["selection"]["rows"]:
             spend_view.choose_bar(bars[row], view.zone)
 
-    st.dataframe(
-        tables.by_day(report, view.by, view.step), hide_index=True, key=key, on_select=select,
-        selection_mode="single-row", alt=f"Sums by {view.step} and {view.by}",
-    )  # fmt: skip
+    rows, alt = tables.by_day(report, view.by, view.step), f"Sums by {view.step} and {view.by}"
+    widgets.table(rows, alt, key=key, on_select=select, selection_mode="single-row")
     st.caption("Select a row for the requests behind it.")
 
 
@@ -57,43 +57,32 @@ def requests(router: Router, view: View, report: Sequence[Day]) -> None:
     bar = view.bar
     heading = st.empty()
     order = widgets.order()
-    past = _past(view, order)
+    past: list[Place] = kept("page ends", (view.first, view.last, view.by, view.policy, view.bar, order), list)
     page: dict[str, Any] = {"limit": PAGE + 1, "before": past[-1] if past else None, "order": order}
     if bar is None:
         heading.subheader(widgets.TITLES[order])
         rows = router.usage.requests(since=view.since, until=view.until, where=view.where, **page)
     else:
         heading.subheader("Requests behind the bar")
-        label = md(f"{moment(bar.start)} · {spend_view.group_name(bar.of, view.by)}")
         st.button(
-            label, icon=":material/close:", on_click=spend_view.clear_bar, key="all requests", help="Show all requests."
-        )
+            md(f"{moment(bar.start)} · {spend_view.group_name(bar.of, view.by)}"), icon=":material/close:",
+            on_click=spend_view.clear_bar, key="all requests", help="Show all requests.",
+        )  # fmt: skip
         rows = figures.behind(router.usage, bar.start, view.zone, by=view.by, of=bar.of, where=view.where, **page)
     more, rows = len(rows) > PAGE, rows[:PAGE]
     if bar is not None:
-        day = next((d for d in report if d.day == bar.start and bar.of in d.groups), None)
-        total = None if day is None else tables.spent_of(day, bar.of)
+        found = next((d.groups[bar.of] for d in report if d.day == bar.start and bar.of in d.groups), None)
+        total = None if found is None else found.charged + found.unconfirmed
         st.caption(md(_sum(rows, whole=not more and not past, total=total, order=order)))
     if rows:
         key = "requests" if bar is None and not past and order == "newest" else f"requests {bar} {order} {len(past)}"
         widgets.requests(router.usage, rows, view.zone, key=key, alt=widgets.TITLES[order], columns=COLUMNS)
     if past or more:
+        onward = partial(past.append, rows[-1]["place"]) if more else None
         with st.container(horizontal=True):
             back, on = ("Newer", "Older") if order == "newest" else ("Dearer", "Cheaper")
             st.button(back, icon=":material/chevron_left:", disabled=not past, key="newer", on_click=past.pop)
-            st.button(
-                on, icon=":material/chevron_right:", disabled=not more, key="older",
-                on_click=lambda: past.append(rows[-1]["place"]),
-            )  # fmt: skip
-
-
-def _past(view: View, order: Order) -> list[Place]:
-    """Where the earlier pages of this view ended; empty for another view than the last one."""
-    shown = (view.first, view.last, view.by, view.policy, view.bar, order)
-    if st.session_state.get("page ends", (None,))[0] != shown:
-        st.session_state["page ends"] = (shown, [])
-    past: list[Place] = st.session_state["page ends"][1]
-    return past
+            st.button(on, icon=":material/chevron_right:", disabled=not more, key="older", on_click=onward)
 
 
 def _sum(rows: Sequence[Mapping[str, Any]], *, whole: bool, total: int | None, order: Order) -> str:

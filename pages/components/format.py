@@ -11,6 +11,7 @@ from typing import Any, Literal
 from router.domain import money
 from router.domain.policy import find_zone
 from router.domain.values import ROUTES as ROUTE_NAMES
+from router.domain.values import Window
 
 Colour = Literal["green", "blue", "orange", "violet", "red", "gray"]
 
@@ -33,6 +34,9 @@ ROUTES = {
     "repeated": Look(word="repeated", icon=":material/content_copy:", hue="#7A868C", colour="gray"),
     "refused": Look(word="refused", icon=":material/block:", hue="#C0392B", colour="red"),
 }
+PER: dict[Window, str] = {
+    "request": "a request", "day": "a day", "week": "a week", "month": "a month", "total": "in total",
+}  # fmt: skip
 AMBER, RED = ROUTES["api"].hue, ROUTES["refused"].hue
 EXPORTS = {"Parquet": ".parquet", "NPZ": ".npz", "JSON lines": ".jsonl"}
 """The formats in which vectors are downloaded, with the ending of each."""

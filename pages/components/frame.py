@@ -8,9 +8,9 @@ from pathlib import Path
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from pages.components import access, bars, jobs
-from pages.components.format import day, md, usd
-from router.domain.policy import describe_budget, find_zone
+from pages.components import access, bars, jobs, widgets
+from pages.components.format import md, usd
+from router.domain.policy import describe_budget
 from router.domain.values import BudgetState
 from router.host import host
 
@@ -75,27 +75,21 @@ def _account(state: BudgetState, zone: str) -> None:
     st.markdown(f"**{md(usd(state.used))}** :small[of {md(describe_budget(state.budget))}]")
     st.html(bars.gauge(share, f"Account budget: {words}"))
     left = "Spent: paid calls are refused." if state.left == 0 else f"{usd(state.left)} left"
-    until = "" if state.resets is None else f" until {day(state.resets.astimezone(find_zone(zone)).date())}"
-    st.caption(md(left + until))
+    st.caption(md(left + (f" until {widgets.reset_day(state, zone)}" if state.resets else "")))
 
 
 def _switch(enabled: bool) -> None:
     """The kill switch, as the database has it, so that two browsers show the same."""
     st.session_state["paid"] = enabled
-    st.toggle(
-        "Paid calls",
-        key="paid",
-        on_change=_set_paid,
-        **access.only_editors(
-            help="Off stops all further calls to paid providers, by every program that uses this data folder. Calls"
-            " already sent are still charged. Cached texts and local models go on."
-        ),
+
+    def set_paid() -> None:
+        on = bool(st.session_state["paid"])
+        host().run(host().router.policies.set_paid(on))
+        if on:
+            st.toast("Paid calls are allowed again, within the budgets.")
+
+    help = (
+        "Off stops all further calls to paid providers, by every program that uses this data folder. Calls already sent"
+        " are still charged. Cached texts and local models go on."
     )
-
-
-def _set_paid() -> None:
-    on = bool(st.session_state["paid"])
-    engine = host()
-    engine.run(engine.router.policies.set_paid(on))
-    if on:
-        st.toast("Paid calls are allowed again, within the budgets.")
+    st.toggle("Paid calls", key="paid", on_change=set_paid, **access.only_editors(help=help))

@@ -5,13 +5,10 @@ The live part is a fragment that reruns by itself while its job runs, and reads 
 
 from __future__ import annotations
 
-from typing import Any
-
 import streamlit as st
 
-from pages.components import access, widgets
+from pages.components import widgets
 from pages.components.format import Colour, md, plural, seconds, usd, when
-from router.domain.errors import RouterError
 from router.host import Host
 from router.library import CollectionInfo
 from router.store.jobs import Job
@@ -71,10 +68,8 @@ def _in_short(host: Host, busy: bool, most: int) -> None:
     for job in found[:most]:
         with st.container(gap="xxsmall"):
             with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-                st.page_link(
-                    "collections.py", label=f"**{md(job.collection)}**",
-                    query_params={"collection": job.collection, "tab": "Jobs"},
-                )  # fmt: skip
+                query = {"collection": job.collection, "tab": "Jobs"}
+                st.page_link("collections.py", label=f"**{md(job.collection)}**", query_params=query)
                 badge(job)
             bar(job, brief=True)
     if found[most:]:
@@ -87,58 +82,50 @@ def of_collection(host: Host, info: CollectionInfo) -> None:
     if not found:
         widgets.empty("No job yet. Add documents and confirm their quote.", ":material/hourglass_empty:")
         return
-    live(host, found[0].id)
+    job = found[0]
+    every = EVERY_S if job.state in BUSY else WAITING_S if job.state == "waiting" else None
+    st.fragment(_look, run_every=every)(host, job.id, job.state)
     if found[1:]:
         st.subheader("Earlier jobs")
         zone = host.router.policies.zone(info.collection.policy)
-        st.dataframe([_row(job, zone) for job in found[1:]], hide_index=True, alt="Earlier jobs of this collection")
+        rows = [
+            {
+                "job": job.id,
+                "state": job.state,
+                "model": job.model,
+                "texts": f"{job.done:,} of {job.total:,}",
+                "failed": job.failed,
+                "spent": usd(job.spent),
+                "created": when(job.created, zone),
+                "ended": when(job.finished, zone) if job.finished else "–",
+                "why": job.reason,
+            }
+            for job in found[1:]
+        ]
+        widgets.table(rows, "Earlier jobs of this collection")
         st.caption(f"Times in {md(zone)}.")
 
 
-def _row(job: Job, zone: str) -> dict[str, Any]:
-    return {
-        "job": job.id,
-        "state": job.state,
-        "model": job.model,
-        "texts": f"{job.done:,} of {job.total:,}",
-        "failed": job.failed,
-        "spent": usd(job.spent),
-        "created": when(job.created, zone),
-        "ended": when(job.finished, zone) if job.finished else "–",
-        "why": job.reason,
-    }
-
-
-def live(host: Host, number: int) -> None:
-    """One job, refreshed while it runs or waits."""
-    job = host.library.job(number)
-    every = EVERY_S if job.state in BUSY else WAITING_S if job.state == "waiting" else None
-    st.fragment(_look, run_every=every)(host, number, job.state)
-
-
 def _look(host: Host, number: int, before: str) -> None:
-    try:
+    with widgets.errors_shown():
         job = host.library.job(number)
-    except RouterError as error:
-        widgets.show_error(error)
-        return
-    if job.state != before:
-        st.rerun()  # the whole page, since its other parts and the refresh rate change too
-    with st.container(border=True):
-        with st.container(horizontal=True, vertical_alignment="center"):
-            st.markdown(f"**Job {job.id}** · {md(job.model)}", width="content")
-            badge(job)
-            widgets.route_badge(job.route)
-        bar(job)
-        if job.reason:
-            boxes = {"failed": st.error, "paused": st.warning, "waiting": st.warning}
-            boxes.get(job.state, st.caption)(md(job.reason))
-        if job.state == "waiting" and job.wake:
-            zone = host.router.policies.zone(job.policy)
-            st.caption(f"It resumes by itself on {md(when(job.wake, zone))} {md(zone)}, or when you resume it.")
-        _buttons(host, job)
-        if job.failed:
-            _failures(host, job)
+        if job.state != before:
+            st.rerun()  # the whole page, since its other parts and the refresh rate change too
+        with st.container(border=True):
+            with st.container(horizontal=True, vertical_alignment="center"):
+                st.markdown(f"**Job {job.id}** · {md(job.model)}", width="content")
+                badge(job)
+                widgets.route_badge(job.route)
+            bar(job)
+            if job.reason:
+                boxes = {"failed": st.error, "paused": st.warning, "waiting": st.warning}
+                boxes.get(job.state, st.caption)(md(job.reason))
+            if job.state == "waiting" and job.wake:
+                zone = host.router.policies.zone(job.policy)
+                st.caption(f"It resumes by itself on {md(when(job.wake, zone))} {md(zone)}, or when you resume it.")
+            _buttons(host, job)
+            if job.failed:
+                _failures(host, job)
 
 
 def _buttons(host: Host, job: Job) -> None:
@@ -152,8 +139,7 @@ def _buttons(host: Host, job: Job) -> None:
     with st.container(horizontal=True):
         for label, icon, shown, act, help in actions:
             # The job's number is in the key, so a late click does nothing to the next job.
-            key, options = f"job {job.id} {label}", access.only_editors(help=help)
-            if shown and st.button(label, icon=f":material/{icon}:", key=key, **options):
+            if shown and widgets.act(label, icon, key=f"job {job.id} {label}", help=help):
                 widgets.run(host, act(job.id))
         if job.state == "done" and st.button("Search it", icon=":material/search:", key="job search"):
             st.session_state["next tab"] = "Search"
@@ -162,7 +148,6 @@ def _buttons(host: Host, job: Job) -> None:
 
 def _failures(host: Host, job: Job) -> None:
     with st.expander(f"{plural(job.failed, 'text')} failed"):
-        rows = [
-            {"chunk": chunk.key, "why": why, "text": chunk.text[:300]} for chunk, why in host.library.failures(job.id)
-        ]
-        st.dataframe(rows, hide_index=True, alt="Texts that could not be embedded, and why")
+        failures = host.library.failures(job.id)
+        rows = [{"chunk": chunk.key, "why": why, "text": chunk.text[:300]} for chunk, why in failures]
+        widgets.table(rows, "Texts that could not be embedded, and why")

@@ -6,13 +6,14 @@ from datetime import UTC, datetime, timedelta
 
 import streamlit as st
 
-from pages.components import access, tables, widgets
+from pages.components import tables, widgets
 from pages.components.background import Embedding, wait_for
 from pages.components.format import ROUTES, day, md, plural, seconds, usd
 from router.domain.policy import describe_budget, window_bounds
 from router.domain.values import Budget, BudgetState, Policy
 from router.engine import Router
 from router.host import host
+from router.pipeline.results import Result
 from router.reporting.figures import LOOK_BACK, Forecast, days, forecast, today
 
 SAMPLES = (
@@ -33,38 +34,34 @@ def first_steps() -> None:
     """Where nothing has been embedded yet: free sample texts, and where to go next."""
     work: Embedding | None = st.session_state.get("samples")
     invitation = st.empty()
-    clicked = st.button(
-        "Embed six sample texts (free, local)", type="primary", icon=":material/play_arrow:", **access.only_editors()
-    )
-    if clicked:
+    if widgets.act("Embed six sample texts (free, local)", "play_arrow", type="primary"):
         work = st.session_state["samples"] = Embedding(host(), list(SAMPLES), policy="local")
     if work is None:
         invitation.markdown("**Nothing embedded yet.** Try it with sample texts: free, on this machine, a few seconds.")
-    elif wait_for(work, "Loading the local model and embedding"):
-        _samples_result(work)
+    elif (result := wait_for(work, "Loading the local model and embedding")) is not None:
+        _samples_result(work, result)
     steps()
 
 
 def steps() -> None:
     """Three cards: texts, models, budgets."""
     router = host().router
-    texts, models, money = st.columns(3)
-    with texts.container(border=True, height="stretch"):
-        st.markdown("**Your texts**")
-        st.caption("A few lines, a file, or documents to search. The price is shown before anything is spent.")
-        st.page_link("route.py", label="Route a text of your own", icon=":material/alt_route:")
-        st.page_link("collections.py", label="Upload documents", icon=":material/folder_copy:")
-    with models.container(border=True, height="stretch"):
-        st.markdown("**Models**")
-        st.caption(f"{NO_KEY} They are free." if no_key(router) else KEYS)
-        st.page_link("connections.py", label="Add a key", icon=":material/power:")
-        st.page_link("models.py", label="Compare models and prices", icon=":material/deployed_code:")
-    with money.container(border=True, height="stretch"):
-        st.markdown("**Money**")
-        limits = [describe_budget(s.budget) for s in router.budgets()]
-        over = f"All policies together spend at most {' and '.join(limits)}." if limits else "No account budget is set."
-        st.caption(f"{md(over)} Each policy says which models may be used, and can have budgets of its own.")
-        st.page_link("policies.py", label="Set budgets first", icon=":material/tune:")
+    limits = [describe_budget(s.budget) for s in router.budgets()]
+    over = f"All policies together spend at most {' and '.join(limits)}." if limits else "No account budget is set."
+    cards = (
+        ("Your texts", "A few lines, a file, or documents to search. The price is shown before anything is spent.",
+         (("route", "Route a text of your own", "alt_route"), ("collections", "Upload documents", "folder_copy"))),
+        ("Models", f"{NO_KEY} They are free." if no_key(router) else KEYS,
+         (("connections", "Add a key", "power"), ("models", "Compare models and prices", "deployed_code"))),
+        ("Money", f"{md(over)} Each policy says which models may be used, and can have budgets of its own.",
+         (("policies", "Set budgets first", "tune"),)),
+    )  # fmt: skip
+    for column, (title, words, links) in zip(st.columns(3), cards, strict=True):
+        with column.container(border=True, height="stretch"):
+            st.markdown(f"**{title}**")
+            st.caption(words)
+            for page, label, icon in links:
+                st.page_link(f"{page}.py", label=label, icon=f":material/{icon}:")
 
 
 def no_key(router: Router) -> bool:
@@ -72,11 +69,8 @@ def no_key(router: Router) -> bool:
     return not any(router.configured(model) for model in router.catalog.models if not model.local)
 
 
-def _samples_result(work: Embedding) -> None:
+def _samples_result(work: Embedding, result: Result) -> None:
     """The result of the sample texts, with the two that are most alike."""
-    result = work.result
-    if result is None:
-        return
     distinct = result.vectors[[i for i, route in enumerate(result.routes) if route != "repeated"]]
     texts = [t for t, route in zip(work.texts, result.routes, strict=True) if route != "repeated"]
     one, other, cosine = tables.closest(distinct)
@@ -86,13 +80,9 @@ def _samples_result(work: Embedding) -> None:
         icon=":material/check_circle:",
     )
     widgets.route_badges({name: result.routes.count(name) for name in ROUTES})
-    st.dataframe(
-        tables.answers(work.texts, result),
-        column_config={"answered by": widgets.words_column("answered by")},
-        column_order=["text", "answered by", "vector"],
-        hide_index=True,
-        alt="The sample texts with their routes",
-    )
+    rows, config = tables.answers(work.texts, result), {"answered by": widgets.words_column()}
+    order = ["text", "answered by", "vector"]
+    widgets.table(rows, "The sample texts with their routes", config, column_order=order)
     st.button("Show the overview", icon=":material/monitoring:", on_click=lambda: st.session_state.pop("samples", None))
 
 
@@ -101,21 +91,20 @@ def alerts(router: Router) -> None:
     now = datetime.fromtimestamp(router.clock(), UTC)
     policies = router.policies.all()
     zones = {f"policy/{policy.name}": policy.timezone for policy in policies}
-    budgets = {(s.owner, s.budget) for name in ["", *(p.name for p in policies)] for s in router.budgets(name)}
-    shown: set[object] = set()
-    ordered = sorted(router.alerts.recent(), key=lambda a: (a.kind == "actual", a.threshold), reverse=True)
-    for alert in ordered:
-        budget = Budget(amount=alert.amount, window=alert.window, hard=alert.hard)
+    quiet = {(s.owner, s.budget) for name in ["", *(p.name for p in policies)] for s in router.budgets(name)}
+    silent = len(quiet)
+    for alert in sorted(router.alerts.recent(), key=lambda a: (a.kind == "actual", a.threshold), reverse=True):
+        budget = alert.owner, Budget(amount=alert.amount, window=alert.window, hard=alert.hard)
         began = window_bounds(alert.window, now, zones.get(alert.owner, router.policies.account_zone()))[0].timestamp()
-        if (alert.owner, budget) not in budgets or alert.start != int(began) or (alert.owner, budget) in shown:
+        if budget not in quiet or alert.start != int(began):
             continue
-        shown.add((alert.owner, budget))
+        quiet.remove(budget)
         if alert.threshold < THRESHOLD:
             st.caption(f":material/notifications: {md(alert.message)}")
         else:
             box = st.error if alert.kind == "actual" and alert.threshold >= 100 else st.warning
             box(md(alert.message), icon=":material/notifications_active:")
-    if shown:
+    if len(quiet) < silent:
         st.page_link("policies.py", label="See or change the budgets", icon=":material/tune:")
 
 
@@ -129,23 +118,21 @@ def hint(router: Router) -> None:
 
 def budgets(router: Router) -> None:
     """The policies' budgets with spending in the running window, the fullest first, each with its forecast."""
-    used: list[tuple[float, Policy, BudgetState]] = []
-    idle = 0
-    for policy in router.policies.all():
-        for state in router.budgets(policy.name):
-            if state.owner != "account" and state.budget.window != "request":
-                if state.used:
-                    used.append((state.used / max(1, state.budget.amount), policy, state))
-                else:
-                    idle += 1
-    for _, policy, state in sorted(used, key=lambda one: one[0], reverse=True):
+    found = [
+        (policy, state)
+        for policy in router.policies.all()
+        for state in router.budgets(policy.name)
+        if state.owner != "account" and state.budget.window != "request"
+    ]
+    used = [(policy, state) for policy, state in found if state.used]
+    for policy, state in sorted(used, key=lambda one: one[1].used / max(1, one[1].budget.amount), reverse=True):
         then, ahead = "", heading(router, policy, state)
         if ahead is not None and ahead.runs_out:
             then = f"At this pace it runs out on {day(ahead.runs_out)}."
         elif ahead is not None:
             then = f"At this pace {usd(ahead.expected)} by {day(ahead.ends)}."
         widgets.budget(state, policy.timezone, name=policy.name, then=then)
-    if idle:
+    if idle := len(found) - len(used):
         others = "other " if used else ""
         st.caption(f"{plural(idle, f'{others}budget')} not used yet.")
 
@@ -156,12 +143,9 @@ def heading(router: Router, policy: Policy, state: BudgetState) -> Forecast | No
         return None
     now, zone = router.clock(), policy.timezone
     last = today(now, zone)
-    history = days(
-        router.usage, first=last - timedelta(days=LOOK_BACK), last=last, zone=zone, where={"policy": policy.name}
-    )
-    return forecast(
-        history, spent=state.expected, limit=state.budget.amount, now=now, window=state.budget.window, zone=zone
-    )
+    first, budget = last - timedelta(days=LOOK_BACK), state.budget
+    history = days(router.usage, first=first, last=last, zone=zone, where={"policy": policy.name})
+    return forecast(history, spent=state.expected, limit=budget.amount, now=now, window=budget.window, zone=zone)
 
 
 def outlook(spent: int, limit: int, ahead: Forecast | None) -> str:
@@ -170,6 +154,5 @@ def outlook(spent: int, limit: int, ahead: Forecast | None) -> str:
     if ahead is None:
         return f"{now} A forecast needs one whole day of requests."
     pace = f"At the pace of the last {plural(ahead.days, 'day')} it will be {usd(ahead.expected)} by {day(ahead.ends)}"
-    if ahead.runs_out:
-        return f"{now} {pace}; the budget runs out on {day(ahead.runs_out)}."
-    return f"{now} {pace}."
+    out = f"; the budget runs out on {day(ahead.runs_out)}" if ahead.runs_out else ""
+    return f"{now} {pace}{out}."

@@ -10,25 +10,19 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from functools import partial
+from typing import Any
+from zoneinfo import available_timezones
 
 import streamlit as st
 
-from pages.components import access, widgets
-from pages.components.format import listed, md, percent, plural, when
+from pages.components import widgets
+from pages.components.format import PER, listed, md, percent, plural, when
 from pages.components.format import quality as score
 from router.domain.catalog import quality
 from router.domain.errors import RouterError
 from router.domain.money import parse_usd, to_json
-from router.domain.policy import (
-    DEADLINES,
-    GOALS,
-    LONG_TEXTS,
-    QUERIES,
-    WHEN_EXHAUSTED,
-    WINDOWS,
-    differences,
-    validate,
-)
+from router.domain.policy import differences, validate
 from router.domain.values import ROUTES, Budget, Policy
 from router.engine import Router
 from router.host import Host
@@ -38,16 +32,34 @@ GOAL_WORDS = {
     "balanced": ("Balanced", "The best model while spending is on pace, the cheapest while it is ahead."),
     "quality": ("Quality", "The best model that the budgets allow."),
 }
-EXHAUSTED_WORDS = {
-    "local": "Use the local model",
-    "wait": "Wait: embed what fits, the rest in the next window",
-    "refuse": "Refuse",
+PICKS = {
+    "when_exhausted": (
+        "When the money is gone",
+        {
+            "local": "Use the local model",
+            "wait": "Wait: embed what fits, the rest in the next window",
+            "refuse": "Refuse",
+        },
+        "A collection in a paid space never falls back to the local model: cached texts are served, the rest waits or"
+        " is refused.",
+    ),
+    "deadline": (
+        "Deadline",
+        {"now": "Answer now", "24h": "Within a day, at the batch price (files and jobs)"},
+        "The batch tier costs about half, if the provider has one.",
+    ),
+    "long_texts": (
+        "Texts longer than the model takes",
+        {"split": "Split and average", "refuse": "Refuse", "cut": "Cut, and report it"},
+        "Split: even pieces, averaged by their tokens. Cut: to the model's limit; the answer names the texts.",
+    ),
+    "queries": (
+        "Queries of a collection go to",
+        {"same": "the model of its documents", "cheapest": "the cheapest of its family"},
+        "Models of a family (voyage-4) share a space: documents can use the best one, queries the cheapest.",
+    ),
 }
-DEADLINE_WORDS = {"now": "Answer now", "24h": "Within a day, at the batch price (files and jobs)"}
-LONG_WORDS = {"split": "Split and average", "refuse": "Refuse", "cut": "Cut, and report it"}
-QUERY_WORDS = {"same": "the model of its documents", "cheapest": "the cheapest of its family"}
-PER_WORDS = {"request": "a request", "day": "a day", "week": "a week", "month": "a month", "total": "in total"}
-KIND_WORDS = {True: "hard", False: "soft"}
+"""Fields of a policy that are picked from a list: label, options in words, help."""
 NAMED = 6
 """Models named under the slider; the others are counted."""
 
@@ -62,37 +74,28 @@ def card(router: Router, policy: Policy) -> None:
         st.markdown(f"**{md(policy.name)}**", width="content")
         st.badge(title, color="blue" if policy.local_only else "gray")
         st.space("stretch")
-        st.button(
-            "Edit", key=f"edit {policy.name}", icon=":material/edit:", type="tertiary",
-            on_click=st.query_params.update, args=({"policy": policy.name},),
-        )  # fmt: skip
+        edit = partial(st.query_params.update, {"policy": policy.name})
+        st.button("Edit", key=f"edit {policy.name}", icon=":material/edit:", type="tertiary", on_click=edit)
     rules = ["Free, on this machine." if policy.local_only else goal]
-    if policy.min_quality is not None:
-        rules.append(f"Quality at least {policy.min_quality:g}.")
-    if policy.allow != ("*",):
-        rules.append(f"Models: {', '.join(policy.allow)}.")
+    rules += [f"Quality at least {policy.min_quality:g}."] if policy.min_quality is not None else []
+    rules += [f"Models: {', '.join(policy.allow)}."] if policy.allow != ("*",) else []
     st.caption(md(" ".join(rules)))
     own = [s for s in router.budgets(policy.name) if s.owner != "account"]
     for state in own:
         widgets.budget(state, policy.timezone)
     if not own and not policy.local_only:
         st.caption("No budget of its own; only the account budget applies.")
-    _week(router, policy)
-
-
-def _week(router: Router, policy: Policy) -> None:
-    """Its routes in the last seven days."""
     now = router.clock()
     sums = router.usage.sums(since=now - 7 * 86_400, until=now, by=("route", "model"), where={"policy": policy.name})
-    routes: Counter[str] = Counter()
-    models: Counter[str] = Counter()
+    routes: Counter[Any] = Counter()
+    models: Counter[Any] = Counter()
     for (route, model), s in sums:
-        routes[str(route)] += s.texts
-        models[str(model)] += s.texts
+        routes[route] += s.texts
+        models[model] += s.texts
     answered = {name: routes[name] for name in ROUTES}
     if any(answered.values()):
         widgets.route_badges(answered)
-        (most, texts), *_ = models.most_common(1)
+        ((most, texts),) = models.most_common(1)
         share = percent(texts / models.total())
         st.caption(f"Distinct texts of the last seven days; {share} with {md(most)}.")
     else:
@@ -106,9 +109,8 @@ def new(router: Router) -> Policy | RouterError:
     """A draft with a new name; it starts from the defaults or from another policy."""
     one, other = st.columns(2)
     name = one.text_input("Name", max_chars=64, key="name /0").strip()
-    like = other.selectbox(
-        "Start from", [p.name for p in router.policies.all()], index=None, placeholder="the defaults", key="like"
-    )
+    names = [policy.name for policy in router.policies.all()]
+    like = other.selectbox("Start from", names, index=None, placeholder="the defaults", key="like")
     start = Policy(name="") if like is None else replace(router.policies.get(like), name="", version=0)
     draft = form(router, start, like=like or "")
     return draft if isinstance(draft, RouterError) else replace(draft, name=name)
@@ -118,13 +120,13 @@ def form(router: Router, saved: Policy, *, like: str = "") -> Policy | RouterErr
     """The draft in the form's fields, or what is wrong with a field."""
     at = f"{saved.name}/{saved.version}{like}"
     with st.container(key="goals"):  # three cards; see style.css
+        goals = list(GOAL_WORDS)
         goal = st.radio(
-            "Goal", GOALS, index=GOALS.index(saved.goal), format_func=lambda g: GOAL_WORDS[g][0],
-            captions=[GOAL_WORDS[g][1] for g in GOALS], key=f"goal {at}",
+            "Goal", goals, index=goals.index(saved.goal), format_func=lambda g: GOAL_WORDS[g][0],
+            captions=[caption for _, caption in GOAL_WORDS.values()], key=f"goal {at}",
         )  # fmt: skip
-    local_only = st.toggle(
-        "Local models only", saved.local_only, key=f"local {at}", help="Nothing leaves this machine."
-    )
+    help = "Nothing leaves this machine."
+    local_only = st.toggle("Local models only", saved.local_only, key=f"local {at}", help=help)
     ids = [model.id for model in router.catalog.models]
     patterns = ["*", *dict.fromkeys(f"{m.provider}/*" for m in router.catalog.models), *ids]
     allow = st.multiselect(
@@ -135,38 +137,24 @@ def form(router: Router, saved: Policy, *, like: str = "") -> Policy | RouterErr
     floor = _quality(router, saved, at, allow, local_only)
     st.markdown("**Budgets**")
     budgets = _budget_rows(saved.budgets, key=at)
-    exhausted = widgets.pick(
-        st, "When the money is gone", WHEN_EXHAUSTED, saved.when_exhausted, EXHAUSTED_WORDS, key=f"exhausted {at}",
-        help="A collection in a paid space never falls back to the local model: cached texts are served, the rest waits"
-        " or is refused.",
-    )  # fmt: skip
+
+    def pick(place: Any, field: str) -> Any:
+        label, words, help = PICKS[field]
+        return widgets.pick(place, label, getattr(saved, field), words, key=f"{field} {at}", help=help)
+
+    exhausted = pick(st, "when_exhausted")
     one, other = st.columns(2)
-    deadline = widgets.pick(
-        one, "Deadline", DEADLINES, saved.deadline, DEADLINE_WORDS, key=f"deadline {at}",
-        help="The batch tier costs about half, if the provider has one.",
-    )  # fmt: skip
-    long_texts = widgets.pick(
-        other, "Texts longer than the model takes", LONG_TEXTS, saved.long_texts, LONG_WORDS, key=f"long {at}",
-        help="Split: even pieces, averaged by their tokens. Cut: to the model's limit; the answer names the texts.",
-    )  # fmt: skip
-    zone = one.selectbox(
-        "Time zone", zones(saved.timezone), key=f"zone {at}",
-        help="The days, weeks and months of the budgets begin at midnight there.",
-    )  # fmt: skip
-    normalise = other.toggle(
-        "Normalise texts", saved.normalise, key=f"normalise {at}",
-        help="Unicode NFC, line ends as \\n, no white space at the ends: texts that look the same are the same.",
-    )  # fmt: skip
-    queries = widgets.pick(
-        other, "Queries of a collection go to", QUERIES, saved.queries, QUERY_WORDS, key=f"queries {at}",
-        help="Models of a family (voyage-4) share a space: documents can use the best one, queries the cheapest.",
-    )  # fmt: skip
+    deadline, long_texts = pick(one, "deadline"), pick(other, "long_texts")
+    help = "The days, weeks and months of the budgets begin at midnight there."
+    zone = _zone(one, saved.timezone, key=f"zone {at}", help=help)
+    help = "Unicode NFC, line ends as \\n, no white space at the ends: texts that look the same are the same."
+    normalise = other.toggle("Normalise texts", saved.normalise, key=f"normalise {at}", help=help)
+    queries = pick(other, "queries")
     if isinstance(budgets, RouterError):
         return budgets
     return replace(
-        saved, goal=goal, min_quality=floor, allow=tuple(allow), local_only=local_only,
-        budgets=budgets, when_exhausted=exhausted, deadline=deadline, long_texts=long_texts, normalise=normalise,
-        timezone=zone, queries=queries,
+        saved, goal=goal, min_quality=floor, allow=tuple(allow), local_only=local_only, budgets=budgets, timezone=zone,
+        when_exhausted=exhausted, deadline=deadline, long_texts=long_texts, normalise=normalise, queries=queries,
     )  # fmt: skip
 
 
@@ -177,30 +165,25 @@ def _quality(router: Router, saved: Policy, at: str, allow: Sequence[str], local
         f"Minimum quality ({scale}; 0 is none)", 0.0, 100.0, float(saved.min_quality or 0.0), 0.5, format="%.1f",
         key=f"floor {at}", help="With a minimum, models without a score on this scale are never chosen.",
     )  # fmt: skip
-    left = [
-        m
+    left = {
+        m: quality(m, scale)
         for m in router.catalog.models
         if any(fnmatchcase(m.id, pattern) for pattern in allow) and (m.local or not local_only)
-        if not value or (quality(m, scale) or 0.0) >= value
-    ]
-    ready = [(m.id, quality(m, scale)) for m in left if router.configured(m)]
-    ready.sort(key=lambda one: -(one[1] or 0.0))
-    names = listed([name if mark is None else f"{name} ({score(mark)})" for name, mark in ready], NAMED)
+        if (quality(m, scale) or 0.0) >= value
+    }
+    ready = sorted((m for m in left if router.configured(m)), key=lambda m: -(left[m] or 0.0))
+    names = listed([m.id if left[m] is None else f"{m.id} ({score(left[m])})" for m in ready], NAMED)
     words = f"**{plural(len(left), 'model')} left**, {len(ready)} of them with a key or installed"
-    st.caption(
-        f"{words}{': ' + md(', '.join(names)) if names else ''}."
-        if left
-        else "**No model is left**: lower the minimum or allow more."
-    )
+    some = f"{words}{': ' + md(', '.join(names)) if names else ''}."
+    st.caption(some if left else "**No model is left**: lower the minimum or allow more.")
     return value or None
 
 
-def zones(first: str) -> list[str]:
-    """Every IANA zone, the usual ones first."""
-    from zoneinfo import available_timezones
-
+def _zone(place: Any, first: str, **more: Any) -> str:
+    """A select box of every IANA zone, the usual ones first."""
     usual = [first, "UTC", "Europe/London", "Europe/Paris", "America/New_York", "America/Los_Angeles", "Asia/Tokyo"]
-    return list(dict.fromkeys([*usual, *sorted(z for z in available_timezones() if "/" in z)]))
+    zones = list(dict.fromkeys([*usual, *sorted(z for z in available_timezones() if "/" in z)]))
+    return str(place.selectbox("Time zone", zones, **more))
 
 
 def _budget_rows(saved: Sequence[Budget], *, key: str) -> tuple[Budget, ...] | RouterError:
@@ -216,15 +199,12 @@ def _budget_rows(saved: Sequence[Budget], *, key: str) -> tuple[Budget, ...] | R
         with st.container(horizontal=True, vertical_alignment="bottom"):
             plain = to_json(usual.amount).rstrip("0").removesuffix(".")  # `5`, `0.25`
             amount = st.text_input("Dollars", plain, key=f"amount {row} {key}", icon=":material/attach_money:")
-            window = widgets.pick(st, "Per", WINDOWS, usual.window, PER_WORDS, key=f"window {row} {key}")
-            hard = widgets.pick(
-                st, "Kind", (True, False), usual.hard, KIND_WORDS, key=f"hard {row} {key}",
-                help="A hard budget is never exceeded; a soft one only makes the goal `balanced` spend less.",
-            )  # fmt: skip
-            st.button(
-                "Remove", icon=":material/close:", key=f"remove {row} {key}", on_click=rows.remove, args=(row,),
-                help="Takes effect when you save.",
-            )  # fmt: skip
+            window = widgets.pick(st, "Per", usual.window, PER, key=f"window {row} {key}")
+            help = "A hard budget is never exceeded; a soft one only makes the goal `balanced` spend less."
+            kinds = {True: "hard", False: "soft"}
+            hard = widgets.pick(st, "Kind", usual.hard, kinds, key=f"hard {row} {key}", help=help)
+            take, help = partial(rows.remove, row), "Takes effect when you save."
+            st.button("Remove", icon=":material/close:", key=f"remove {row} {key}", on_click=take, help=help)
         try:
             out.append(Budget(amount=parse_usd(amount), window=window, hard=hard))
         except RouterError as error:
@@ -240,76 +220,67 @@ def _budget_rows(saved: Sequence[Budget], *, key: str) -> tuple[Budget, ...] | R
 # ---- beside the form ---------------------------------------------------------------------------
 
 
-def review(host: Host, saved: Policy | None, draft: Policy | RouterError) -> Policy | None:
-    """The draft's changes or its error, and the button to save; returns the policy once it is saved."""
-    router = host.router
-    ids = [model.id for model in router.catalog.models]
-    with st.container(border=True):
+def review(host: Host, saved: Policy | None, draft: Policy | RouterError) -> None:
+    """The draft's changes or its error, and the button to save."""
+    policies = host.router.policies
+    ids = [model.id for model in host.router.catalog.models]
+    with st.container(border=True), widgets.errors_shown():
         st.markdown("**Before you save**")
-        try:
-            if isinstance(draft, RouterError):
-                raise draft
-            if saved is None and not draft.name:
-                st.caption("Give the policy a name.")
-                return None
-            if saved is None and any(p.name == draft.name for p in router.policies.all()):
-                st.error(f"A policy “{md(draft.name)}” exists already.", icon=":material/block:")
-                return None
-            validate(draft, ids)
-        except RouterError as error:
-            widgets.show_error(error)
-            return None
+        if isinstance(draft, RouterError):
+            raise draft
+        if saved is None and not draft.name:
+            st.caption("Give the policy a name.")
+            return
+        if saved is None and any(p.name == draft.name for p in policies.all()):
+            st.error(f"A policy “{md(draft.name)}” exists already.", icon=":material/block:")
+            return
+        validate(draft, ids)
         lines = differences(saved or Policy(name=draft.name), draft)
-        if saved is not None and not lines:
-            st.caption("Nothing is changed yet.")
         for line in lines:
             st.markdown(f"- {md(line)}")
-        if saved is None and not lines:
-            st.caption("The defaults: balanced, every model allowed, no budget of its own.")
-        unchanged = saved is not None and not lines
-        if st.button("Save", type="primary", icon=":material/save:", **access.only_editors(disabled=unchanged)):
-            with widgets.errors_shown():
-                return host.run(router.policies.save(draft, ids))
-    return None
+        if not lines:
+            defaults = "The defaults: balanced, every model allowed, no budget of its own."
+            st.caption("Nothing is changed yet." if saved else defaults)
+        if widgets.act("Save", "save", type="primary", disabled=saved is not None and not lines):
+            widgets.run(
+                host, policies.save(draft, ids), then=lambda kept: st.query_params.update({"policy": kept.name}),
+                notice=lambda kept: f"Saved: {kept.name}, version {kept.version}. Its budgets apply from now on.",
+            )  # fmt: skip
 
 
 def history(router: Router, name: str) -> None:
     """Every version with its changes, newest first."""
     versions, zone = router.policies.versions(name), router.policies.zone(name)
     with st.expander(f"Versions ({len(versions)})"):
-        for number in range(len(versions) - 1, -1, -1):
-            policy, at, deleted = versions[number]
-            changes = differences(versions[number - 1][0], policy) if number else ["the first version"]
+        for before, (policy, at, deleted) in reversed(list(zip([None, *versions], versions, strict=False))):
+            changes = differences(before[0], policy) if before else ["the first version"]
             words = "deleted" if deleted else "; ".join(changes) or "no change"
             st.markdown(f"**{policy.version}** · {md(when(at, zone))} {md(zone)} · {md(words)}")
 
 
-def delete(host: Host, name: str) -> bool:
-    """A button that asks for confirmation; True where the policy was deleted."""
+def delete(host: Host, name: str) -> None:
+    """A button that asks for confirmation."""
     with st.popover("Delete", icon=":material/delete:"):
         st.markdown(
             f"Delete **{md(name)}**? Requests that name it will be refused. Its past spending is kept, and counts again"
             " if a policy of this name is created."
         )
-        if st.button("Delete the policy", type="primary", key=f"delete {name}", **access.only_editors()):
-            with widgets.errors_shown():
-                host.run(host.router.policies.delete(name))
-                return True
-    return False
+        if widgets.act("Delete the policy", type="primary", key=f"delete {name}"):
+            said = f"Deleted: {name}. Its past spending is kept."
+            widgets.run(host, host.router.policies.delete(name), notice=said, then=lambda _: st.query_params.clear())
 
 
 def account(host: Host) -> None:
     """The account's budgets, and the form to change them."""
     router = host.router
+    now = router.policies.account_zone()
     for state in router.budgets():
-        widgets.budget(state, router.policies.account_zone())
-    saved = Policy(name="account", budgets=router.policies.account_budgets(), timezone=router.policies.account_zone())
+        widgets.budget(state, now)
+    saved = Policy(name="account", budgets=router.policies.account_budgets(), timezone=now)
     with st.expander("Change the account budget"):
         budgets = _budget_rows(saved.budgets, key=f"account/{hash(saved)}")
-        zone = st.selectbox(
-            "Time zone", zones(saved.timezone), key=f"zone account/{hash(saved)}", width=320,
-            help="Its days, weeks and months begin at midnight there. Changing it counts their spending anew.",
-        )  # fmt: skip
+        help = "Its days, weeks and months begin at midnight there. Changing it counts their spending anew."
+        zone = _zone(st, saved.timezone, key=f"zone account/{hash(saved)}", width=320, help=help)
         if isinstance(budgets, RouterError):
             widgets.show_error(budgets)
         else:
@@ -318,11 +289,9 @@ def account(host: Host) -> None:
             for line in lines:
                 st.markdown(f"- {md(line)}")
             if not budgets:
-                st.warning(
-                    "Without an account budget, only the policies' own budgets apply.", icon=":material/warning:"
-                )
-            options = access.only_editors(disabled=not lines)
-            if st.button("Save the account budget", icon=":material/save:", **options):
+                words = "Without an account budget, only the policies' own budgets apply."
+                st.warning(words, icon=":material/warning:")
+            if widgets.act("Save the account budget", "save", disabled=not lines):
                 with widgets.errors_shown():
                     validate(draft, ["*"])
                     said = "Saved: the account budget. It applies from the next call on."

@@ -16,10 +16,9 @@ from router.domain.values import Model
 from router.reporting.price_check import Checked, Override
 
 STATES = {
-    "ready": "ready", "key": "no key", "weights": "not installed", "legacy": "legacy", "retiring": "retires soon",
-    "retired": "retired",
+    "ready": ("ready", "green"), "key": ("no key", "gray"), "weights": ("not installed", "gray"),
+    "legacy": ("legacy", "orange"), "retiring": ("retires soon", "red"), "retired": ("retired", "red"),
 }  # fmt: skip
-COLOURS = ("green", "gray", "gray", "orange", "red", "red")
 OTHER_SCALE = "MTEB-v2-en"
 
 
@@ -38,12 +37,17 @@ def models(
 
 
 def _model(model: Model, ready: bool, today: date, scale: str, was: Record) -> Record:
-    price, limits, hand = price_on(model, today), model.limits, " *"
+
+    def limit(number: int | None) -> str:
+        return "–" if number is None else f"{number:,}"
+
+    price, hand = price_on(model, today), " *"
+    sizes = ", any lower" if model.sizes == "any" else "".join(f", {n:,}" for n in sorted(model.sizes, reverse=True))
     end = "retired" if model.retired(today) else "retiring" if model.retiring(today) else "legacy"
     states = ["ready" if ready else "weights" if model.local else "key", *[end] * (end != "legacy" or model.legacy)]
     return {
         "model": model.id,
-        "state": [STATES[name] for name in states],
+        "state": [STATES[name][0] for name in states],
         "now": per_million(price and price.now) + (hand if price and price.second_hand else ""),
         **was,
         "batch": "–" if model.local or price is None or price.batch is None
@@ -51,12 +55,12 @@ def _model(model: Model, ready: bool, today: date, scale: str, was: Record) -> R
         "read": "–" if model.local or price is None else f"{price.checked:%-d %b %Y}",
         scale: _score(model, scale),
         OTHER_SCALE: _score(model, OTHER_SCALE),
-        "dimensions": f"{model.dimensions:,}{_sizes(model)}",
+        "dimensions": f"{model.dimensions:,}{sizes}",
         "space": model.space,
         "languages": "English" if model.languages == "en" else "many",
-        "tokens a text": _limit(limits.tokens_per_text),
-        "texts a call": _limit(limits.texts_per_call),
-        "tokens a call": _limit(limits.tokens_per_call),
+        "tokens a text": limit(model.limits.tokens_per_text),
+        "texts a call": limit(model.limits.texts_per_call),
+        "tokens a call": limit(model.limits.tokens_per_call),
         "served until": "" if model.retires is None else f"{model.retires:%-d %b %Y}",
         "price from": price.source if price else "unknown, so never used",
     }  # fmt: skip
@@ -120,16 +124,6 @@ def per_million(price: Decimal | None) -> str:
 def _score(model: Model, scale: str) -> str:
     score = next((s for s in model.scores if s.scale == scale), None)
     return "–" if score is None else quality(score.value) + (" *" if score.second_hand else "")
-
-
-def _sizes(model: Model) -> str:
-    if model.sizes == "any":
-        return ", any lower"
-    return "".join(f", {size:,}" for size in sorted(model.sizes, reverse=True))
-
-
-def _limit(number: int | None) -> str:
-    return "–" if number is None else f"{number:,}"
 
 
 def providers(limiters: Iterable[Health], endpoints: Iterable[Endpoint], *, now: float, zone: str) -> list[Record]:

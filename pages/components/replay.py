@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import timedelta
 
 import streamlit as st
@@ -13,7 +14,7 @@ from router.domain.errors import RouterError
 from router.domain.policy import validate
 from router.domain.values import Policy
 from router.host import Host
-from router.reporting.replay import Replay, Side
+from router.reporting.replay import Replay
 
 DAYS = 30
 
@@ -40,19 +41,19 @@ def panel(host: Host, saved: Policy | None, draft: Policy | RouterError) -> None
                 f"What the requests of {md(of)} would have cost under this draft, with routes, refusals and models."
                 " Nothing is sent or spent."
             )
-        elif wait_for(kept[2], "Deciding each request again"):
-            _figures(kept[2].result)
+        elif (found := wait_for(kept[2], "Deciding each request again")) is not None:
+            _figures(found)
 
 
 def _figures(found: Replay) -> None:
     if found.requests:
         cost, _, rest = sentence(found).partition(" instead of ")
         st.markdown(f"**{md(cost)}** instead of {md(rest)}")
-        st.html(bars.parts(_routes(found.draft), height=12))
+        st.html(bars.parts(route_shares(asdict(found.draft.routes)), height=12))
         changed = f"{found.changed:,} of {plural(found.requests, 'request')} would have been answered differently."
         about = f" {found.estimated:,} use estimated token counts." if found.estimated else ""
         st.caption(md(changed + about))
-        st.dataframe(_served(found), hide_index=True, alt="Which models would have answered, and which did")
+        widgets.table(_served(found), "Which models would have answered, and which did")
     else:
         st.caption("No request of these days can be replayed.")
     for reason, number in found.left_out.items():
@@ -61,7 +62,7 @@ def _figures(found: Replay) -> None:
 
 def sentence(found: Replay) -> str:
     """`likely $2.10 instead of $3.12; 71 % cache, 22 % local, 7 % API; 0 refused.`"""
-    mix = ", ".join(f"{percent(share)} {word}" for word, _, share in _routes(found.draft) if share)
+    mix = ", ".join(f"{percent(share)} {word}" for word, _, share in route_shares(asdict(found.draft.routes)) if share)
     about = "likely " if found.estimated and found.draft.cost else ""
     cut = f", {found.draft.cut_short:,} cut short" if found.draft.cut_short else ""
     real = f" (really {found.real.refused:,})" if found.real.refused != found.draft.refused else ""
@@ -69,10 +70,6 @@ def sentence(found: Replay) -> str:
         f"{about}{usd(found.draft.cost)} instead of {usd(found.real.cost)}; {mix or 'nothing answered'};"
         f" {found.draft.refused:,} refused{real}{cut}."
     )
-
-
-def _routes(side: Side) -> list[tuple[str, str, float]]:
-    return route_shares(side.routes)
 
 
 def _served(found: Replay) -> list[dict[str, str]]:

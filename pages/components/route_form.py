@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
-from pages.components import access, tables, widgets
-from pages.components.background import Embedding
+from pages.components import tables, widgets
+from pages.components.background import Embedding, kept
 from pages.components.columns import chooser
 from pages.components.format import (
     EXPORTS,
@@ -32,7 +33,7 @@ from router.domain.values import Plan
 from router.engine import Router
 from router.ingest.columns import Columns, Ids
 from router.ingest.extract import ROWS, read_rows, safe_name
-from router.pipeline.results import Quote
+from router.pipeline.results import Quote, Result
 from router.search.export import open_writer
 
 EXAMPLE = "How do I cancel an invoice that was already sent?\nSteps for stopping a paid plan"
@@ -62,15 +63,13 @@ def form(router: Router) -> Query:
     one, other = st.columns(2)
     with one:
         policy = widgets.policy_box(router, key="policy")
-    role = other.selectbox(
-        "Role", ["document", "query"], key="role", help="Some models embed documents and queries differently."
-    )
+    help = "Some models embed documents and queries differently."
+    role = other.selectbox("Role", ["document", "query"], key="role", help=help)
     with st.expander("Model and dimensions"):
         model = widgets.model_box(router, key="model")
-        dimensions = st.number_input(
-            "Dimensions", min_value=1, value=None, step=1, placeholder="The model's own", key="dimensions",
-            help="Fewer are cut from the full vector, if the model allows it. The cache serves every size.",
-        )  # fmt: skip
+        help = "Fewer are cut from the full vector, if the model allows it. The cache serves every size."
+        words = {"placeholder": "The model's own", "help": help}
+        dimensions = st.number_input("Dimensions", min_value=1, value=None, step=1, key="dimensions", **words)
     options = {"policy": policy, "role": role, "model": model, "dimensions": dimensions}
     return Query(texts=texts, ids=ids, options=options)
 
@@ -81,17 +80,13 @@ def _file() -> tuple[list[str], list[str]]:
     if upload is None:
         return [], []
     columns = chooser(upload)
-    digest = blake2b(upload.getvalue(), digest_size=16).hexdigest()
-    source = (upload.name, digest, columns)
-    kept = st.session_state.get("file rows")
-    if kept is None or kept[0] != source:
-        kept = None
-        with widgets.errors_shown():
-            kept = (source, *_rows(upload.name, upload.getvalue(), columns))
-        st.session_state["file rows"] = kept
-    if kept is None:
+    source = (upload.name, blake2b(upload.getvalue(), digest_size=16).hexdigest(), columns)
+    found = None
+    with widgets.errors_shown():
+        found = kept("file rows", source, lambda: _rows(upload.name, upload.getvalue(), columns))
+    if found is None:
         return [], []
-    _, texts, ids, skipped, broken = kept
+    texts, ids, skipped, broken = found
     if broken:
         some = "; ".join(listed([f"line {line} {problem}" for line, problem in broken], NAMED))
         widgets.show_refusal(
@@ -104,14 +99,10 @@ def _file() -> tuple[list[str], list[str]]:
 
 
 def _rows(name: str, body: bytes, columns: Columns) -> tuple[list[str], list[str], int, list[tuple[int, str]]]:
-    texts: list[str] = []
-    ids: list[str] = []
-    broken: list[tuple[int, str]] = []
-    skipped = 0
+    texts, ids, broken, skipped, names = [], [], [], 0, Ids()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / safe_name(name)
         path.write_bytes(body)
-        names = Ids()
         for row in read_rows(path, columns):
             if row.problem:
                 broken.append((row.line, row.problem))
@@ -145,18 +136,11 @@ def confirm(quote: Quote) -> bool:
     st.text(unbroken(quote.decision))
     label = f"Embed {plural(quote.texts, 'text')}: {estimate(quote.outcome.expected, quote.outcome.cost)}"
     exact = md(f"{exact_usd(quote.outcome.cost)} at most.") if quote.outcome.cost else None
-    options = access.only_editors(help=exact)
-    return st.button(md(label), type="primary", icon=":material/play_arrow:", key="embed", **options)
+    return widgets.act(md(label), "play_arrow", type="primary", key="embed", help=exact)
 
 
-# ---- the answer --------------------------------------------------------------------------------
-
-
-def answer(work: Embedding) -> None:
+def answer(work: Embedding, result: Result) -> None:
     """Routes, cost, decision, the vectors' first numbers, and how alike the texts are."""
-    result = work.result
-    if result is None:
-        return
     widgets.route_badges({name: result.routes.count(name) for name in ROUTES})
     st.markdown(
         f"Cost **{md(charged(result.cost, result.unconfirmed))}** · saved **{md(usd(result.avoided.total))}** ·"
@@ -165,44 +149,27 @@ def answer(work: Embedding) -> None:
     st.text(unbroken(result.decision))
     rows = tables.answers(work.texts[:1000], result)
     columns = ["text", "answered by", "vector", *(["note"] if any(row["note"] for row in rows) else [])]
-    st.dataframe(
-        rows,
-        column_order=columns,
-        column_config={
-            "text": st.column_config.TextColumn("text", width="large"),
-            "answered by": widgets.words_column("answered by"),
-            "vector": st.column_config.TextColumn("vector", help="Its first four numbers.", width="medium"),
-        },
-        hide_index=True,
-        alt="Each text with its route and the first numbers of its vector",
-    )
+    config = {
+        "text": widgets.WIDE,
+        "answered by": widgets.words_column(),
+        "vector": {"help": "Its first four numbers.", "width": "medium"},
+    }
+    widgets.table(rows, "Each text with its route and the first numbers of its vector", config, column_order=columns)
     if 1 < result.texts <= 10 and not result.problems:
-        _alike(work)
-    _downloads(work)
+        _alike(work.texts, result)
+    widgets.downloads({name: (f"vectors{ending}", partial(file_of, work, ending)) for name, ending in EXPORTS.items()})
 
 
-def _alike(work: Embedding) -> None:
-    result = work.result
-    assert result is not None
+def _alike(texts: Sequence[str], result: Result) -> None:
     st.markdown("**How alike** · cosine of each pair; 1 is the same direction")
     heads = [f"{n}" for n in range(1, result.texts + 1)]
+    cosines = (result.vectors @ result.vectors.T).astype(float).round(3).tolist()
     rows = [
-        {"": f"{n}", "text": text, **dict(zip(heads, row, strict=True))}
-        for n, (text, row) in enumerate(zip(work.texts, tables.cosines(result.vectors), strict=True), 1)
+        {"": head, "text": text, **dict(zip(heads, row, strict=True))}
+        for head, text, row in zip(heads, texts, cosines, strict=True)
     ]
-    config: dict[str, Any] = {h: st.column_config.NumberColumn(h, format="%.2f", width=56) for h in heads}
-    config[""] = st.column_config.TextColumn("", width=36)
-    config["text"] = st.column_config.TextColumn("text", width="medium")
-    st.dataframe(rows, column_config=config, hide_index=True, alt="The cosine of each pair of texts")
-
-
-def _downloads(work: Embedding) -> None:
-    with st.container(horizontal=True, vertical_alignment="center"):
-        for name, ending in EXPORTS.items():
-            st.download_button(
-                name, lambda ending=ending: file_of(work, ending), f"vectors{ending}", icon=":material/download:",
-                on_click="ignore", key=f"download{ending}",
-            )  # fmt: skip
+    config: dict[str, Any] = {h: st.column_config.NumberColumn(format="%.2f", width=56) for h in heads}
+    widgets.table(rows, "The cosine of each pair of texts", config | {"": {"width": 36}, "text": {"width": "medium"}})
 
 
 def file_of(work: Embedding, ending: str) -> bytes:
@@ -210,10 +177,9 @@ def file_of(work: Embedding, ending: str) -> bytes:
     result = work.result
     assert result is not None
     good = [i for i in range(result.texts) if i not in result.problems]
+    about = {"space": result.space, "model": result.model, "dimensions": result.dimensions}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"vectors{ending}"
-        with open_writer(
-            path, space=result.space, model=result.model, dimensions=result.dimensions, with_text=True
-        ) as writer:
+        with open_writer(path, **about, with_text=True) as writer:
             writer.write([work.ids[i] for i in good], [work.texts[i] for i in good], result.vectors[good])
         return path.read_bytes()

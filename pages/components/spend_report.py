@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from itertools import accumulate
 
 import streamlit as st
 
-from pages.components import access, charts, tables, ticks, widgets
+from pages.components import charts, tables, ticks, widgets
 from pages.components.format import md, moment, plural, usd, when
 from pages.components.overview_report import outlook
 from pages.components.spend_view import View, group_name
@@ -57,8 +58,7 @@ def latencies(router: Router, view: View) -> None:
     """How long requests took, by route."""
     st.subheader("Latency by route")
     rows = tables.latencies(router.usage, since=view.since, until=view.until, where=view.where)
-    config = {"route": widgets.words_column("route")}
-    st.dataframe(rows, column_config=config, hide_index=True, alt="Latency of requests by route")
+    widgets.table(rows, "Latency of requests by route", {"route": widgets.words_column()})
     st.caption(
         "50 and 95 of 100 requests were at least this fast: upper bounds of histogram buckets, each 1.4 times the one"
         " before. Batches are left out; they take hours by design."
@@ -71,7 +71,7 @@ def collections(router: Router, view: View) -> None:
     groups = figures.groups(router.usage, since=view.since, until=view.until, by="collection", where=view.where)
     rows = tables.collections(groups)
     if rows:
-        st.dataframe(rows, hide_index=True, alt="The collections that cost most")
+        widgets.table(rows, "The collections that cost most")
         st.caption("Texts outside collections are left out.")
     else:
         widgets.empty(f"No collection was used in {view.words}.")
@@ -79,16 +79,11 @@ def collections(router: Router, view: View) -> None:
 
 def exports(view: View, report: Sequence[Day]) -> None:
     """The report as files."""
-    makers = {"CSV": (tables.by_day_csv, "text/csv"), "Parquet": (tables.by_day_parquet, None)}
-    with st.container(horizontal=True):
-        for name, (make, mime) in makers.items():
-            st.download_button(
-                name, lambda make=make: make(report, view.by, view.step), f"spend-by-{view.by}.{name.lower()}", mime,
-                icon=":material/download:", on_click="ignore",
-            )  # fmt: skip
-
-
-# ---- unconfirmed charges -----------------------------------------------------------------------
+    name, what = f"spend-by-{view.by}", (report, view.by, view.step)
+    widgets.downloads({
+        "CSV": (f"{name}.csv", partial(tables.by_day_csv, *what)),
+        "Parquet": (f"{name}.parquet", partial(tables.by_day_parquet, *what)),
+    })  # fmt: skip
 
 
 def unconfirmed(host: Host) -> None:
@@ -96,35 +91,28 @@ def unconfirmed(host: Host) -> None:
     rows = {row.id: row for row in host.router.unconfirmed()}
     if rows:
         st.subheader("Unconfirmed charges")
-        st.warning(
-            md(
-                f"{usd(sum(row.amount for row in rows.values()))} in all is unconfirmed: the reply was lost, or reports"
-                " more than can be true. It counts against the budgets like a confirmed charge."
-            ),
-            icon=":material/help:",
+        said = (
+            f"{usd(sum(row.amount for row in rows.values()))} in all is unconfirmed: the reply was lost, or reports"
+            " more than can be true. It counts against the budgets like a confirmed charge."
         )
+        st.warning(md(said), icon=":material/help:")
     chosen = ticks.table(
         UNCONFIRMED, dict(zip(rows, tables.unconfirmed(rows.values()), strict=True)),
         gone="unconfirmed no longer: it was confirmed or struck elsewhere",
-        column_config={
-            "route": widgets.words_column("route"), "why": st.column_config.TextColumn("why", width="large")
-        },
+        column_config={"route": widgets.words_column(), "why": widgets.WIDE},
         alt="Charges to be checked against the provider's invoice",
     )  # fmt: skip
     if not rows:
         return
-    st.caption(
-        "Tick charges, then confirm those on the provider's invoice and strike those that are not. Times in UTC."
-    )
+    hint = "Tick charges, then confirm those on the provider's invoice and strike those that are not. Times in UTC."
+    st.caption(hint)
     ticked = [rows[number] for number in chosen]
     how_much = f" {charges(ticked)}" if ticked else ""
     with st.container(horizontal=True):
-        for word, icon, confirm in (("Confirm", ":material/check:", True), ("Strike", ":material/close:", False)):
+        for word, icon, confirm in (("Confirm", "check", True), ("Strike", "close", False)):
             # The key is of these charges, so a late click, when others are ticked, has no effect.
-            if st.button(
-                md(f"{word}{how_much}"), icon=icon, key=ticks.key(word, chosen),
-                **access.only_editors(disabled=not ticked),
-            ):  # fmt: skip
+            key = ticks.key(word, chosen)
+            if widgets.act(md(f"{word}{how_much}"), icon, key=key, disabled=not ticked):
                 _ask(host, ticked, word, icon, confirm=confirm)
 
 
@@ -135,15 +123,11 @@ def charges(rows: Sequence[Unconfirmed]) -> str:
 
 def _ask(host: Host, rows: Sequence[Unconfirmed], word: str, icon: str, *, confirm: bool) -> None:
     """Ask before charges are confirmed or struck."""
-    them = "it" if len(rows) == 1 else "they"
-    what = (
-        f"The provider billed {charges(rows)}: {them} will count as spent."
-        if confirm
-        else f"The provider did not bill {charges(rows)}: {them} will no longer count as spent."
-    )
+    billed, count = ("billed", "count") if confirm else ("did not bill", "no longer count")
+    what = f"The provider {billed} {charges(rows)}: {'it' if len(rows) == 1 else 'they'} will {count} as spent."
     items = [f"{md(usd(row.amount))} · {md(row.model)} · {md(when(row.at, 'UTC'))} UTC" for row in rows]
     yes = f"{word} {plural(len(rows), 'charge')}"
-    widgets.ask(md(what), items, yes, lambda: reconcile(host, rows, confirm=confirm), icon=icon)
+    widgets.ask(md(what), items, yes, lambda: reconcile(host, rows, confirm=confirm), icon=f":material/{icon}:")
 
 
 def reconcile(host: Host, rows: Sequence[Unconfirmed], *, confirm: bool) -> str:

@@ -113,9 +113,6 @@ def group_name(group: str, by: str) -> str:
     return ROUTES[group].word if by == "route" and group in ROUTES else group or f"no {by}"
 
 
-# ---- the chosen bar ----------------------------------------------------------------------------
-
-
 def chosen_bar(zone: str) -> Bar | None:
     """The bar that the URL names; None without a valid one."""
     start = start_of(st.query_params.get("bar", ""), zone)

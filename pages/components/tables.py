@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import date, datetime
 from typing import Any
@@ -49,8 +49,9 @@ CAUSES = {
     "batch": "Batch discount",
 }
 
-
-# ---- requests ----------------------------------------------------------------------------------
+SUMS = ("requests", "texts", "tokens", "spent", "unconfirmed", "saved", "errors")
+MONEY = {"spent": "spent", "unconfirmed": "unconfirmed", "saved": "avoided"}
+"""Those that are amounts, with their names in files."""
 
 
 def requests(rows: Iterable[Mapping[str, Any]], zone: str) -> list[Record]:
@@ -59,7 +60,9 @@ def requests(rows: Iterable[Mapping[str, Any]], zone: str) -> list[Record]:
         {
             "time": when(row["at"], zone),
             "texts": row["texts"],
-            "answered by": routes_of(row),
+            "answered by": ["running"]
+            if row["status"] == "open"
+            else [ROUTES[name].word for name in (*ROUTE_NAMES, "refused") if row[name]],
             # Behind a bar, `paid` and `unsure` are the part that the bar counts.
             "cost": charged(row.get("paid", row["charged"]), row.get("unsure", row["unconfirmed"])),
             "saved": usd(row["avoided"]),
@@ -70,13 +73,6 @@ def requests(rows: Iterable[Mapping[str, Any]], zone: str) -> list[Record]:
         }
         for row in rows
     ]
-
-
-def routes_of(row: Mapping[str, Any]) -> list[str]:
-    """The words of the routes that answered a request, with `refused` where texts were."""
-    if row["status"] == "open":
-        return ["running"]
-    return [ROUTES[name].word for name in (*ROUTE_NAMES, "refused") if row[name]]
 
 
 def answers(texts: Sequence[str], result: Result) -> list[Record]:
@@ -90,11 +86,6 @@ def answers(texts: Sequence[str], result: Result) -> list[Record]:
         }
         for i, (text, route) in enumerate(zip(texts, result.routes, strict=True))
     ]
-
-
-def cosines(vectors: NDArray[np.float32]) -> list[list[float]]:
-    """The cosine of each pair of unit vectors `(n, d)`."""
-    return [[round(float(x), 3) for x in row] for row in vectors @ vectors.T]
 
 
 def closest(vectors: NDArray[np.float32]) -> tuple[int, int, float]:
@@ -170,7 +161,7 @@ def estimated(candidates: Iterable[EstimatedCandidate]) -> list[Record]:
     return [
         {
             "model": c.likely.model.id,
-            **_between(c, "now_expected"),
+            **_between(c),
             "": "chosen" if c.likely.verdict.chosen else "",
             **_why(c.likely.verdict),
         }
@@ -186,21 +177,21 @@ def _why(verdict: Verdict) -> Record:
     return {"quality": quality(verdict.quality), "why": "" if verdict.chosen else verdict.reason}
 
 
-def _between(candidate: EstimatedCandidate, cost: str) -> dict[str, str]:
-    found = candidate.range(cost)
-    if found is None or candidate.likely.model.local:
-        return {"likely": "free" if candidate.likely.model.local else "price unknown", "from": "", "to": ""}
-    ends = {"from": found.low, "to": found.high}
-    return {"likely": usd(found.likely), **{name: "" if end is None else usd(end) for name, end in ends.items()}}
+def _between(candidate: EstimatedCandidate) -> dict[str, str]:
+    found, local = candidate.range("now_expected"), candidate.likely.model.local
+    if found is None or local:
+        return {"likely": "free" if local else "price unknown", "from": "", "to": ""}
+    low, high = ("" if end is None else usd(end) for end in (found.low, found.high))
+    return {"likely": usd(found.likely), "from": low, "to": high}
 
 
 # ---- the spend report --------------------------------------------------------------------------
 
 
-def spent_of(report: Day, group: str) -> int:
-    """Nanodollars that a group cost in a day or hour."""
-    s = report.groups.get(group)
-    return 0 if s is None else s.charged + s.unconfirmed
+def by_group(report: Sequence[Day], names: Iterable[str], of: Callable[[Slice], int]) -> dict[str, list[int]]:
+    """An amount of each group in each day or hour; groups without any are left out."""
+    amounts = {name: [of(d.groups[name]) if name in d.groups else 0 for d in report] for name in names}
+    return {name: values for name, values in amounts.items() if any(values)}
 
 
 def by_day(report: Sequence[Day], by: str, step: str = "day") -> list[Record]:
@@ -208,12 +199,10 @@ def by_day(report: Sequence[Day], by: str, step: str = "day") -> list[Record]:
     return [
         {
             step: f"{start:%Y-%m-%d %H:%M}" if isinstance(start, datetime) else start.isoformat(),
-            by: ROUTES[name].word if by == "route" else name or "(none)",
-            **counts,
-            **{word: usd(amount) for word, amount in zip(("spent", "unconfirmed", "saved"), money, strict=True)},
-            "errors": errors,
+            by: ROUTES[group].word if by == "route" else group or "(none)",
+            **{name: usd(number) if name in MONEY else number for name, number in sums.items()},
         }
-        for start, name, counts, money, errors in _sums(reversed(report))
+        for start, group, sums in _sums(reversed(report))
     ]
 
 
@@ -221,11 +210,10 @@ def by_day_csv(report: Sequence[Day], by: str, step: str = "day") -> str:
     """The same as CSV, the oldest first, with exact dollars; no cell can act as a formula in a spreadsheet."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    amounts = ("spent_usd", "unconfirmed_usd", "avoided_usd")
-    writer.writerow([step, by, "requests", "texts", "tokens", *amounts, "errors"])
-    for start, name, counts, money, errors in _sums(report):
-        dollars = [exact_usd(amount)[1:] for amount in money]
-        writer.writerow([start.isoformat(), safe_cell(name), *counts.values(), *dollars, errors])
+    writer.writerow([step, by, *_names("usd")])
+    for start, group, sums in _sums(report):
+        numbers = [exact_usd(number)[1:] if name in MONEY else number for name, number in sums.items()]
+        writer.writerow([start.isoformat(), safe_cell(group), *numbers])
     return out.getvalue()
 
 
@@ -234,24 +222,28 @@ def by_day_parquet(report: Sequence[Day], by: str, step: str = "day") -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    amounts = ("spent_nanodollars", "unconfirmed_nanodollars", "avoided_nanodollars")
+    names = _names("nanodollars")
     rows = [
-        {step: start, by: name, **counts, **dict(zip(amounts, money, strict=True)), "errors": errors}
-        for start, name, counts, money, errors in _sums(report)
+        {step: start, by: group, **dict(zip(names, sums.values(), strict=True))} for start, group, sums in _sums(report)
     ]
-    numbers = [(name, pa.int64()) for name in ("requests", "texts", "tokens", *amounts, "errors")]
     kind = pa.date32() if step == "day" else pa.timestamp("s", tz="UTC")
+    schema = pa.schema([(step, kind), (by, pa.string()), *((name, pa.int64()) for name in names)])
     out = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, pa.schema([(step, kind), (by, pa.string()), *numbers])), out)
+    pq.write_table(pa.Table.from_pylist(rows, schema), out)
     return out.getvalue()
 
 
-def _sums(report: Iterable[Day]) -> Iterator[tuple[date, str, dict[str, int], tuple[int, int, int], int]]:
-    """(start, group, counts, (spent, unconfirmed, saved) in nanodollars, errors) of each day or hour and group."""
+def _sums(report: Iterable[Day]) -> Iterator[tuple[date, str, dict[str, int]]]:
+    """(start, group, sums by the names of `SUMS`) of each day or hour and group; money in nanodollars."""
     for day in report:
-        for name, s in day.groups.items():
-            counts = {"requests": s.requests, "texts": s.texts + s.repeated, "tokens": s.tokens}
-            yield day.day, name, counts, (s.charged, s.unconfirmed, s.avoided), s.errors
+        for group, s in day.groups.items():
+            sums = (s.requests, s.texts + s.repeated, s.tokens, s.charged, s.unconfirmed, s.avoided, s.errors)
+            yield day.day, group, dict(zip(SUMS, sums, strict=True))
+
+
+def _names(unit: str) -> list[str]:
+    """The names of the sums in files."""
+    return [f"{MONEY[name]}_{unit}" if name in MONEY else name for name in SUMS]
 
 
 def collections(groups: Mapping[str, Slice], most: int = 10) -> list[Record]:

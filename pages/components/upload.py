@@ -6,14 +6,15 @@ are kept in the collection, so a closed tab loses nothing.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import streamlit as st
 
 from pages.components import access, bars, tables, ticks, widgets
-from pages.components.background import Task, wait_for
+from pages.components.background import Task, kept, wait_for
 from pages.components.columns import chooser
-from pages.components.format import count, estimate, exact_usd, md, plural, seconds, tokens, unbroken, usd, when
+from pages.components.format import PER, count, estimate, exact_usd, md, plural, seconds, tokens, unbroken, usd, when
 from router.domain.values import Refusal
 from router.host import Host
 from router.ingest.extract import UPLOADS
@@ -24,12 +25,8 @@ from router.library import CollectionInfo
 
 PREVIEW_HEIGHT = 380
 """In pixels; longer previews scroll."""
-VERDICTS = {"added": "read", "unchanged": "unchanged", "failed": "not read"}
-COLOURS = ("green", "gray", "red")
-POLICY, NOW, BATCH = "as the policy says", "now", "within a day, at the batch price"
-
-
-# ---- files -------------------------------------------------------------------------------------
+VERDICTS = {"added": ("read", "green"), "unchanged": ("unchanged", "gray"), "failed": ("not read", "red")}
+TIERS = {"as the policy says": None, "now": "api", "within a day, at the batch price": "batch"}
 
 
 def add(host: Host, info: CollectionInfo) -> None:
@@ -52,26 +49,22 @@ def add(host: Host, info: CollectionInfo) -> None:
             ".txt files hold a text a line", key=f"lines {name}", help="Otherwise each file is one document."
         )
         chosen = [chooser(upload) for upload in uploads]
-        if uploads and st.button(
-            f"Read {plural(len(uploads), 'file')}", type="primary", icon=":material/file_open:", **access.only_editors()
-        ):
+        if uploads and widgets.act(f"Read {plural(len(uploads), 'file')}", "file_open", type="primary"):
             with widgets.errors_shown():
                 names = [upload.name for upload in uploads]
                 paths = _relative(names) if folder else names
                 saved = [host.library.upload(up, path) for up, path in zip(uploads, paths, strict=True)]
-                columns = {str(one.path): chosen[at] for at, one in enumerate(saved)}
+                columns = {str(one.path): of for one, of in zip(saved, chosen, strict=True)}
                 st.session_state[f"turn {name}"] += 1  # a new, empty uploader, which frees the memory of these
                 found: list[CorpusEstimate | str] = []
                 st.session_state[f"estimate {name}"] = found
-                st.session_state[f"reading {name}"] = Task(
-                    host,
-                    lambda progress: host.library.add_files(
-                        name, saved, columns=columns, txt_lines=lines, progress=progress, estimated=found.append
-                    ),
+                read = partial(
+                    host.library.add_files, name, saved, columns=columns, txt_lines=lines, estimated=found.append
                 )
+                st.session_state[f"reading {name}"] = Task(host, lambda progress: read(progress=progress))
                 st.rerun()
-    if task is not None and wait_for(task, "Reading"):
-        _verdicts(task.result or [], host.router.policies.zone(info.collection.policy))
+    if (reports := wait_for(task, "Reading")) is not None:
+        _verdicts(reports, host.router.policies.zone(info.collection.policy))
 
 
 def _estimate(found: list[CorpusEstimate | str], info: CollectionInfo) -> bool:
@@ -101,7 +94,7 @@ def _verdicts(reports: list[FileReport], zone: str) -> None:
     rows = [
         {
             "file": report.name,
-            "verdict": [VERDICTS[report.state]],
+            "verdict": [VERDICTS[report.state][0]],
             "chunks": report.chunks,
             "rows skipped": report.skipped,
             "why": " ".join(filter(None, [report.reason, _replaces(report, zone), *report.notes])),
@@ -111,15 +104,12 @@ def _verdicts(reports: list[FileReport], zone: str) -> None:
     columns = ["file", "verdict", "chunks", *["rows skipped"] * any(row["rows skipped"] for row in rows), "why"]
     good = sum(report.state != "failed" for report in reports)
     st.caption(f"{good:,} of {plural(len(reports), 'file')} could be read.")
-    config = {
-        "verdict": widgets.words_column("verdict", dict(zip(VERDICTS.values(), COLOURS, strict=True))),
-        "why": st.column_config.TextColumn("why", width="large"),
-    }
-    st.dataframe(rows, column_order=columns, column_config=config, hide_index=True, alt="The result for each file")
+    config = {"verdict": widgets.words_column(dict(VERDICTS.values())), "why": widgets.WIDE}
+    widgets.table(rows, "The result for each file", config, column_order=columns)
     skipped = [{"file": report.name, "why": why} for report in reports for why in report.reasons]
     if len(skipped) > 1:
         with st.expander(f"The first {plural(len(skipped), 'skipped row')}"):
-            st.dataframe(skipped, column_config=config, hide_index=True, alt="Rows that were skipped, and why")
+            widgets.table(skipped, "Rows that were skipped, and why", config)
 
 
 def _replaces(report: FileReport, zone: str) -> str:
@@ -128,9 +118,6 @@ def _replaces(report: FileReport, zone: str) -> str:
         return ""
     what = f"{report.name} of {old.source}" if report.from_elsewhere else f"the version of {when(old.added, zone)}"
     return f"Replaces {what}; {old.new:,} of {plural(old.texts, 'text')} {'is' if old.new == 1 else 'are'} new."
-
-
-# ---- the quote ---------------------------------------------------------------------------------
 
 
 def offer(host: Host, info: CollectionInfo) -> None:
@@ -142,11 +129,9 @@ def offer(host: Host, info: CollectionInfo) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         if info.active is None:
             model = widgets.model_box(host.router, key="order model")
-        tier = st.selectbox(
-            "When", [POLICY, NOW, BATCH], key="order when", help="Batches cost half, if the provider has a batch tier."
-        )
+        help = "Batches cost half, if the provider has a batch tier."
+        route = TIERS[st.selectbox("When", list(TIERS), key="order when", help=help)]
         queries = st.number_input("Queries a month", 0, value=1_000, step=1_000, key="order queries")
-    route = "batch" if tier == BATCH else "api" if tier == NOW else None
     quote = _quote(host, info, model, int(queries))
     if quote is None:
         return
@@ -184,17 +169,16 @@ def _quote(host: Host, info: CollectionInfo, model: str | None, queries: int) ->
         router.policies.get(info.collection.policy), router.policies.paid_enabled(),
         tuple(router.configured(m) for m in router.catalog.models),
     )  # fmt: skip
-    kept = st.session_state.get("quote")
-    if kept is None or kept[0] != state:
+
+    def compute() -> CorpusQuote | None:
         task = Task(host, lambda _: host.library.quote(name, model=model, queries_a_month=queries))
-        if not wait_for(task, "Computing the quote"):
-            return None
-        kept = st.session_state["quote"] = (state, task.result)
-    return kept[1]
+        return wait_for(task, "Computing the quote")
+
+    return kept("quote", state, compute)
 
 
 def _sums(quote: CorpusQuote) -> None:
-    left_out = [f"{plural(quote.duplicates, 'exact duplicate')}"] * bool(quote.duplicates)
+    left_out = [plural(quote.duplicates, "exact duplicate")] * bool(quote.duplicates)
     left_out += [f"{quote.near_empty:,} nearly empty"] * bool(quote.near_empty)
     less = f", less {' and '.join(left_out)}" if left_out else ""
     new = f" ({quote.new_documents:,} new)" if quote.new_documents else ""
@@ -208,12 +192,11 @@ def _effect(chosen: CorpusCandidate) -> None:
     """How much of each budget would be left."""
     for one in chosen.budgets:
         name = "account" if one.owner == "account" else one.owner.removeprefix("policy/")
-        window = {"request": "a request", "total": "in total"}.get(one.window, f"a {one.window}")
         fits = "" if one.fits else " · **too small**"
         likely, least = usd(one.before - (chosen.verdict.expected or 0)), usd(one.after)
         after = least if likely == least else f"likely {likely}, at least {least}"
         with st.container(gap="xxsmall"):
-            left = f"{usd(one.before)} left of {usd(one.amount)} {window}, {after} after it"
+            left = f"{usd(one.before)} left of {usd(one.amount)} {PER[one.window]}, {after} after it"
             st.caption(f"**{md(name)}** · {md(left)}{fits}")
             share = 1 - one.after / one.amount if one.amount else 1.0
             st.html(bars.gauge(share, f"{name}: {usd(one.after)} left after it"))
@@ -221,47 +204,36 @@ def _effect(chosen: CorpusCandidate) -> None:
 
 def _confirm(host: Host, info: CollectionInfo, quote: CorpusQuote, model: str | None, route: Any) -> None:
     name, chosen = info.collection.name, quote.chosen
+
+    def forget(_: object) -> None:
+        """The verdicts on the files that were read."""
+        st.session_state.pop(f"reading {name}", None)
+
     with st.container(horizontal=True):
         if chosen is not None:
-            expected, cost = _price(chosen, route)
+            expected, cost = chosen.verdict.expected, chosen.verdict.cost
+            if route == "batch" and chosen.batch_cost is not None:
+                expected, cost = chosen.batch_expected, chosen.batch_cost
             label = f"Embed {plural(quote.distinct, 'text')} with {chosen.model.name}: {estimate(expected, cost)}"
             paid = None if chosen.model.local else route
             exact = "" if cost is None else f"{exact_usd(cost)} at most. "
-            options = access.only_editors(help=md(f"{exact}Expected to take {seconds(chosen.verdict.seconds)}."))
+            help = md(f"{exact}Expected to take {seconds(chosen.verdict.seconds)}.")
             # The key is of the label, so a late click, when texts or price have changed, has no effect.
             key = ticks.key("order", (label, paid))
-            if st.button(md(label), type="primary", icon=":material/play_arrow:", key=key, **options):
-                _go(host, name, lambda: host.library.confirm(name, model=model, route=paid))
+            if widgets.act(md(label), "play_arrow", type="primary", key=key, help=help):
+                widgets.run(host, host.library.confirm(name, model=model, route=paid), tab="Jobs", then=forget)
         if (night := quote.overnight) is not None and (model is None or model == night.start.id):
             price = estimate(night.expected, night.cost)
             label = f"Start now with {night.start.name}, improve overnight with {night.then.name}: {price}"
 
-            async def both() -> Any:
+            async def both() -> None:
                 await host.library.confirm(name, model=night.start.id)
-                return await host.library.improve(name, night.then.id, route="batch")
+                await host.library.improve(name, night.then.id, route="batch")
 
-            key = ticks.key("overnight", (label,))
-            if st.button(md(label), icon=":material/bedtime:", key=key, **access.only_editors()):
-                _go(host, name, both)
-        if info.new_documents and st.button("Discard new files", icon=":material/delete:", **access.only_editors()):
-            with widgets.errors_shown():
-                gone = host.run(host.library.discard(name))
-                st.session_state.pop(f"reading {name}", None)
-                st.session_state["notice"] = f"{plural(gone, 'file')} discarded. Nothing was spent."
-                st.rerun()
-
-
-def _price(chosen: CorpusCandidate, route: str | None) -> tuple[int | None, int | None]:
-    """Its likely cost by a route, and the most it can cost."""
-    if route == "batch" and chosen.batch_cost is not None:
-        return chosen.batch_expected, chosen.batch_cost
-    return chosen.verdict.expected, chosen.verdict.cost
-
-
-def _go(host: Host, name: str, start: Any) -> None:
-    """Start the job, and show it."""
-    with widgets.errors_shown():
-        host.run(start())
-        st.session_state.pop(f"reading {name}", None)
-        st.session_state["next tab"] = "Jobs"
-        st.rerun()
+            if widgets.act(md(label), "bedtime", key=ticks.key("overnight", (label,))):
+                widgets.run(host, both(), tab="Jobs", then=forget)
+        if info.new_documents and widgets.act("Discard new files", "delete"):
+            widgets.run(
+                host, host.library.discard(name), then=forget,
+                notice=lambda gone: f"{plural(gone, 'file')} discarded. Nothing was spent.",
+            )  # fmt: skip

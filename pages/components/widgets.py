@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date
 from html import escape
+from mimetypes import guess_type
 from typing import Any, TypeVar
 
 import streamlit as st
@@ -73,12 +74,27 @@ def show_refusal(reason: str, hint: str) -> None:
     st.error(f"{md(reason)} {md(hint)}", icon=":material/block:")
 
 
-def run(host: Host, work: Coroutine[Any, Any, object], *, notice: str = "", tab: str = "") -> None:
+def run(
+    host: Host,
+    work: Coroutine[Any, Any, T],
+    *,
+    notice: str | Callable[[T], str] = "",
+    tab: str = "",
+    then: Callable[[T], object] = lambda _: None,
+) -> None:
     """Do work on the engine, then run the page again, with a notice or at a collection's tab; or show the error."""
     with errors_shown():
-        host.run(work)
-        st.session_state.update({key: value for key, value in (("notice", notice), ("next tab", tab)) if value})
+        done = host.run(work)
+        then(done)
+        said = notice(done) if callable(notice) else notice
+        st.session_state.update({key: value for key, value in (("notice", said), ("next tab", tab)) if value})
         st.rerun()
+
+
+def act(label: str, icon: str = "", *, disabled: bool = False, help: str | None = None, **more: Any) -> bool:
+    """A button that spends or changes something, which only an editor can press. `label` is Markdown."""
+    icon = f":material/{icon}:" if icon else ""
+    return st.button(label, icon=icon or None, **access.only_editors(disabled=disabled, help=help), **more)
 
 
 def notice() -> None:
@@ -93,22 +109,12 @@ def empty(sentence: str, icon: str = ":material/info:") -> None:
 
 
 def ask(
-    what: str,
-    items: Sequence[str],
-    yes: str,
-    do: Callable[[], str],
-    *,
-    icon: str,
-    more: Callable[[], object] = lambda: None,
+    what: str, items: Sequence[str], yes: str, do: Callable[[], str], *, icon: str, more: Callable[[], object] = list
 ) -> None:
-    """Ask in a dialog before something that cannot be undone.
+    """Ask in a dialog before something that cannot be undone: `what` happens to the `items`, in Markdown.
 
-    Args:
-        what: Markdown; what will happen, and to what.
-        items: Markdown; the things concerned. The first are listed, the others counted.
-        yes: plain text; the button, and with a question mark the title.
-        do: does it, for what was selected when the question was asked; returns the outcome in a sentence.
-        more: draws further options.
+    `yes`, in plain text, is on the button and, with a question mark, the title. `do` does it, for what was selected
+    when the question was asked, and returns the outcome in a sentence. `more` draws further options.
     """
     words = "\n".join([what, "", *(f"- {one}" for one in listed(items, NAMED)), "", "This cannot be undone."])
 
@@ -117,7 +123,7 @@ def ask(
         st.markdown(words)
         more()
         with st.container(horizontal=True):
-            go = st.button(md(yes), type="primary", key="yes", **access.only_editors())
+            go = act(md(yes), type="primary", key="yes")
             back = st.button("Cancel", key="no")
         if go:
             with errors_shown():
@@ -132,34 +138,21 @@ def ask(
 # ---- figures and budgets -----------------------------------------------------------------------
 
 
-@contextmanager
-def figures() -> Iterator[Callable[..., None]]:
-    """A row of figures. Yields the function that draws one.
+def figures(days: Sequence[date], tiles: Iterable[tuple[Any, ...]]) -> None:
+    """A row of figures, each (label, value, the line under it, its sparkline by day, format, colour, help).
 
     Under the row, hidden on screen, the sparklines are described for screen readers: `st.metric` takes no alt.
     """
-    descriptions: list[str] = []
-
-    def tile(
-        label: str,
-        value: str,
-        *,
-        below: str = "",
-        series: Mapping[date, float],
-        show: Callable[[Any], str] = usd,
-        colour: Any = "gray",
-        help: str = "",
-    ) -> None:
-        """One figure, a line under it and a sparkline. `value` and `below` are plain text; `show` formats `series`."""
-        st.metric(
-            label, md(value), md(below) or None, delta_color=colour, delta_arrow="off", help=help or None,
-            chart_data=list(series.values()) or None, chart_type="area", border=True, height="stretch",
-        )  # fmt: skip
-        if series:
-            descriptions.append(f"{label}: {course(series, show)}")
-
+    descriptions = []
     with st.container(horizontal=True, key="figures"):
-        yield tile
+        for label, value, below, by_day, show, colour, help in tiles:
+            series = {day: one for day, one in zip(days, by_day, strict=True) if one is not None}
+            st.metric(
+                label, md(value), md(below), delta_color=colour, delta_arrow="off", help=help or None,
+                chart_data=list(series.values()) or None, chart_type="area", border=True, height="stretch",
+            )  # fmt: skip
+            if series:
+                descriptions.append(f"{label}: {course(series, show)}")
     st.html(f'<p class="unseen">{escape(" ".join(descriptions))}</p>')
 
 
@@ -175,21 +168,24 @@ def course(series: Mapping[date, float], show: Callable[[Any], str]) -> str:
 def budget(state: BudgetState, zone: str, *, name: str = "", then: str = "") -> None:
     """A budget as a bar: how much is used, and when it resets or, instead, the sentence `then`. `name` is its owner."""
     limit = state.budget.amount
-    share = state.used / limit if limit else 1.0
     if state.budget.window == "request":
         st.caption(f"At most **{md(describe_budget(state.budget))}**")
         return
+    share = state.used / limit if limit else 1.0
     words = f"{usd(state.used)} of {describe_budget(state.budget)}"
     owner = f"**{md(name)}** · " if name else ""
-    resets = ""
-    if state.resets is not None and not then:
-        resets = f" · resets {day(state.resets.astimezone(find_zone(zone)).date())}"
+    resets = f" · resets {reset_day(state, zone)}" if state.resets and not then else ""
     spent = " · **spent**" if share >= 1 else ""
     with st.container(gap="xxsmall"):
         st.caption(f"{owner}{md(words)} · {percent(share)}{spent}{resets}")
         st.html(bars.gauge(share, f"{name} {budget_name(state)}: {words}"))
         if then:
             st.caption(md(then))
+
+
+def reset_day(state: BudgetState, zone: str) -> str:
+    """The day in the zone on which a budget starts anew; "" where it never does."""
+    return "" if state.resets is None else day(state.resets.astimezone(find_zone(zone)).date())
 
 
 def route_badge(route: str, number: int | None = None) -> None:
@@ -209,14 +205,24 @@ def route_badges(numbers: Mapping[Any, int]) -> None:
 # ---- requests and candidates -------------------------------------------------------------------
 
 
-def money_column(label: str, help: str = "") -> Any:
+WIDE = st.column_config.TextColumn(width="large")
+"""A table column of sentences."""
+
+
+def table(rows: Sequence[Mapping[str, Any]], alt: str, columns: Mapping[str, Any] | None = None, **more: Any) -> None:
+    """A table of records; `columns` configures some of its columns, by name: with a string, the column's help."""
+    config = {name: {"help": one} if isinstance(one, str) else one for name, one in (columns or {}).items()}
+    st.dataframe(rows, column_config=config, hide_index=True, alt=alt, **more)
+
+
+def money_column(label: str, help: str | None = None) -> Any:
     """A table column of amounts, wide enough for the smallest: Streamlit measures the first rows only."""
-    return st.column_config.TextColumn(label, help=help or None, width=max(104, 9 * len(label)))
+    return st.column_config.TextColumn(help=help, width=max(104, 9 * len(label)))
 
 
-def words_column(label: str, colours: Mapping[str, str] = ROUTE_WORDS, **more: Any) -> Any:
+def words_column(colours: Mapping[str, str] = ROUTE_WORDS, **more: Any) -> Any:
     """A table column of coloured words, by default of routes."""
-    return st.column_config.MultiselectColumn(label, options=list(colours), color=list(colours.values()), **more)
+    return st.column_config.MultiselectColumn(options=list(colours), color=list(colours.values()), **more)
 
 
 def order() -> Order:
@@ -233,8 +239,7 @@ def requests(
 ) -> None:
     """A table of requests; the selected one opens under it."""
     config = {name: money_column(name) for name in ("cost", "saved")}
-    config |= {"texts": st.column_config.NumberColumn("texts", width=56)}
-    config |= {"answered by": words_column("answered by"), "why": st.column_config.TextColumn("why", width="large")}
+    config |= {"texts": st.column_config.NumberColumn(width=56), "answered by": words_column(), "why": WIDE}
     by_number = {row["id"]: row for row in rows}
     shown = dict(zip(by_number, tables.requests(rows, zone), strict=True))
     chosen = ticks.table(key, shown, "single-row", column_order=columns, column_config=config, alt=alt)
@@ -246,9 +251,8 @@ def requests(
 def _decision(row: Mapping[str, Any], zone: str, remarks: Sequence[tuple[str, str, int, int]]) -> None:
     """A recorded request: who answered, what it cost and why, and its candidates."""
     with st.container(border=True):
-        st.markdown(
-            f"**Request {row['id']}** · {md(when(row['at'], zone))} {md(zone)} · {plural(row['texts'], 'text')}"
-        )
+        at = f"{md(when(row['at'], zone))} {md(zone)}"
+        st.markdown(f"**Request {row['id']}** · {at} · {plural(row['texts'], 'text')}")
         route_badges({name: row[name] for name in ROUTES})
         spent = charged(row["charged"], row["unconfirmed"])
         st.markdown(
@@ -269,19 +273,19 @@ def _decision(row: Mapping[str, Any], zone: str, remarks: Sequence[tuple[str, st
 def candidates(rows: Sequence[tables.Record], *, alt: str) -> None:
     """A table of candidates, the chosen one marked. An "at most" column without figures is left out."""
     config = {
-        "": words_column("", {"chosen": "green"}, width=72),
-        "why": st.column_config.TextColumn("why", width="large"),
-        "quality": st.column_config.TextColumn("quality", help="RTEB English retrieval, 0 to 100; see the note below."),
-        "cached": st.column_config.TextColumn("cached", help="Distinct texts already in the cache, in this space."),
+        "": words_column({"chosen": "green"}, width=72),
+        "why": WIDE,
+        "quality": "RTEB English retrieval, 0 to 100; see the note below.",
+        "cached": "Distinct texts already in the cache, in this space.",
     }
     for name, words in PRICES.items():
-        config[name] = money_column(name, help=words)
-        config[most_of(name)] = money_column(most_of(name), help="The most it can cost; this must fit the budgets.")
+        config[name] = money_column(name, words)
+        config[most_of(name)] = money_column(most_of(name), "The most it can cost; this must fit the budgets.")
     bounds = {most_of(name) for name in PRICES}
     names = dict.fromkeys(name for row in rows for name in row)
     columns = [name for name in names if name not in bounds or any(row.get(name) for row in rows)]
     shown = [row | {"": [row[""]] if row[""] else []} for row in rows]
-    st.dataframe(shown, column_order=columns, column_config=config, hide_index=True, alt=alt)
+    table(shown, alt, config, column_order=columns)
 
 
 def quality_note(catalog: Catalog) -> str:
@@ -292,8 +296,9 @@ def quality_note(catalog: Catalog) -> str:
 # ---- pickers and layout ------------------------------------------------------------------------
 
 
-def pick(place: Any, label: str, options: Sequence[T], begin: T, words: Mapping[T, str], **more: Any) -> T:
-    """A select box that begins at `begin` and shows each option as `words` has it."""
+def pick(place: Any, label: str, begin: T, words: Mapping[T, str], **more: Any) -> T:
+    """A select box of the options that `words` puts into words, which begins at `begin`."""
+    options = list(words)
     picked: T = place.selectbox(label, options, index=options.index(begin), format_func=words.__getitem__, **more)
     return picked
 
@@ -310,6 +315,16 @@ def model_box(
     """A select box of the catalog's models, without one (id, space); None until one is chosen."""
     ids = [model.id for model in router.catalog.models if (model.id, model.space) != without]
     return st.selectbox("Model", ids, index=None, placeholder=placeholder, **more)
+
+
+def downloads(files: Mapping[str, tuple[str, Callable[[], str | bytes]]]) -> None:
+    """A row of buttons, each with a file's name and what makes the file when it is pressed."""
+    with st.container(horizontal=True):
+        for label, (name, make) in files.items():
+            st.download_button(
+                label, make, name, guess_type(name)[0], icon=":material/download:", on_click="ignore",
+                key=f"download {name}",
+            )  # fmt: skip
 
 
 def cards(things: Sequence[T]) -> Iterator[tuple[T, Any]]:

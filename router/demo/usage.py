@@ -14,7 +14,7 @@ from router.domain.decide import decide
 from router.domain.explain import explain
 from router.domain.money import price_tokens
 from router.domain.pricing import rate, saved
-from router.domain.values import Ask, Facts, Model, Plan, Policy, Refusal, Role, RouteCounts, Tokenizer, Unit
+from router.domain.values import Ask, Facts, Model, Plan, Policy, Refusal, Role, Route, RouteCounts, Tokenizer, Unit
 from router.pipeline.account import to_candidates
 from router.pipeline.facts import Missing, candidate
 from router.pipeline.trace import SIZE, facts_to_json
