@@ -18,7 +18,7 @@ from router.store.models import READY, TAKEN, Collection, Generation, Generation
 
 
 class Planner:
-    """Quotes collections and begins their jobs, for `Library`, whose methods of the same names describe them."""
+    """Quotes collections and begins their jobs; its methods are `Library`'s."""
 
     def __init__(self, router: Router, corpora: Corpora, jobs: JobStore) -> None:
         self._router = router
@@ -28,7 +28,13 @@ class Planner:
     async def quote(
         self, name: str, *, model: str | None = None, queries_a_month: int = 0, anew: bool = False
     ) -> CorpusQuote:
-        """See `Library.quote`."""
+        """What embedding the collection would cost: all that was confirmed or added, less what is cached.
+
+        Args:
+            model: as if this model were asked for.
+            queries_a_month: for the cost of a year.
+            anew: for another generation, in any space, instead of the one that the collection is pinned to.
+        """
         corpora, chunks = self._corpora, self._corpora.chunks
         collection, active = await self._find(name)
 
@@ -71,8 +77,20 @@ class Planner:
             preview=tuple(preview),
         )
 
-    async def confirm(self, name: str, *, model: str | None, dimensions: int | None, route: JobRoute | None) -> Job:
-        """See `Library.confirm`."""
+    async def confirm(
+        self, name: str, *, model: str | None = None, dimensions: int | None = None, route: JobRoute | None = None
+    ) -> Job:
+        """Agree to the quote: what was added becomes part of the collection, and a job embeds what is missing.
+
+        Args:
+            model: pins a collection that is not pinned yet; without it, the decision's choice does.
+            dimensions: the size that is searched; the model's default without it.
+            route: `batch` for half the price within a day; else what the decision says.
+
+        Raises:
+            BadInput: the collection is empty, or pinned to another space, or the route is not served.
+            Refused: the policy or the kill switch says no.
+        """
         collection, active = await self._find(name)
         if active is not None and model not in (None, active.model):
             raise BadInput(
@@ -90,8 +108,15 @@ class Planner:
         await self._corpora.confirm(collection.id)
         return await self._start(collection, generation, chosen, route)
 
-    async def improve(self, name: str, model: str, *, dimensions: int | None, route: JobRoute | None) -> Job:
-        """See `Library.improve`."""
+    async def improve(
+        self, name: str, model: str, *, dimensions: int | None = None, route: JobRoute | None = None
+    ) -> Job:
+        """Re-embed a collection in another space beside the one that is searched; it switches when all is there.
+
+        Raises:
+            BadInput: the collection is not embedded yet, is being re-embedded already, or is of this model.
+            Refused: the policy or the kill switch says no.
+        """
         collection, active = await self._find(name)
         chosen = self._router.catalog.get(model)
         if active is None:
