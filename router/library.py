@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 
 from router import tokens
 from router.domain.errors import BadInput
@@ -35,7 +35,6 @@ from router.store.collections import Corpora
 from router.store.jobs import Job, JobStore
 from router.store.models import EVERY, READY, Collection, DocumentRow, Generation, StoredChunk
 
-T = TypeVar("T")
 CHUNK_TOKENS = 256
 """Of the local model's tokens: a chunk fits every model in one piece, so the space can be chosen after the quote."""
 UPLOADS = "uploads"
@@ -76,14 +75,7 @@ class Library:
         self.quote, self.confirm, self.improve = self._planner.quote, self._planner.confirm, self._planner.improve
         self.job, self.pause, self.cancel = self.jobs.get, self.jobs.pause, self.jobs.cancel
         self.retry = self.jobs.retry
-        self._searcher = Searcher(
-            self.corpora,
-            cache=router.cache,
-            catalog=router.catalog,
-            policies=router.policies,
-            usage=router.usage,
-            embed=router.embed,
-        )
+        self._searcher = Searcher(router, self.corpora)
         self.search = self._searcher.search
         self._uploads = folder / UPLOADS
         self._closing = False
@@ -389,7 +381,7 @@ class Library:
         for job in await asyncio.to_thread(self.list_jobs, name, open_only=True):
             await self.jobs.cancel(job.id)
         if vectors:
-            await self._eraser().collection(collection.id)
+            await self._eraser().unneeded(collection.id)
         await self.corpora.delete(collection.id)
 
     async def erase(self, text: str) -> Erased:
@@ -405,5 +397,5 @@ class Library:
         return await asyncio.to_thread(self.corpora.get, name)
 
     def _eraser(self) -> Eraser:
-        self._searcher.forget()
-        return Eraser(self.router.database, self.router.cache, self.corpora, self.router.catalog)
+        self._searcher.index.forget()
+        return Eraser(self.router, self.corpora)

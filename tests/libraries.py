@@ -71,9 +71,7 @@ async def opened(
     more = {} if clock is None else {"clock": clock}
     async with Router.open(folder, env=sandbox.environment if sandbox else {}, **more) as router:
         library = Library(router)
-        worker = Worker(
-            router, library.corpora, library.jobs, block=block, poll_s=0.02, tier=BatchTier.of(router, **FAST)
-        )
+        worker = Worker(router, library.corpora, library.jobs, block=block, poll_s=0.02, tier=BatchTier(router, **FAST))
         try:
             yield Opened(router=router, library=library, worker=worker)
         finally:

@@ -166,7 +166,7 @@ def offer(host: Host, info: CollectionInfo) -> None:
         f" {widgets.quality_note(host.router.catalog)}{pinned}"
     )
     if chosen is not None:
-        _effect(chosen)
+        _effect(quote, chosen)
         if chosen.warning:
             st.warning(md(chosen.warning), icon=":material/warning:")
     with st.expander("See the first chunks"), st.container(border=False, height=PREVIEW_HEIGHT):
@@ -204,19 +204,20 @@ def _sums(quote: CorpusQuote) -> None:
     st.markdown(md(f"{chunks}: {plural(quote.distinct, 'text')}{size}."))
 
 
-def _effect(chosen: CorpusCandidate) -> None:
+def _effect(quote: CorpusQuote, chosen: CorpusCandidate) -> None:
     """How much of each budget would be left."""
-    for one in chosen.budgets:
-        name = "account" if one.owner == "account" else one.owner.removeprefix("policy/")
-        window = {"request": "a request", "total": "in total"}.get(one.window, f"a {one.window}")
-        fits = "" if one.fits else " · **too small**"
-        likely, least = usd(one.before - (chosen.verdict.expected or 0)), usd(one.after)
+    cost = chosen.verdict.cost or 0
+    for one in quote.budgets:
+        name, amount, left_after = one.owner.removeprefix("policy/"), one.budget.amount, max(0, one.left - cost)
+        window = {"request": "a request", "total": "in total"}.get(one.budget.window, f"a {one.budget.window}")
+        fits = "" if cost <= one.left or not one.budget.hard else " · **too small**"
+        likely, least = usd(one.left - (chosen.verdict.expected or 0)), usd(left_after)
         after = least if likely == least else f"likely {likely}, at least {least}"
         with st.container(gap="xxsmall"):
-            left = f"{usd(one.before)} left of {usd(one.amount)} {window}, {after} after it"
+            left = f"{usd(one.left)} left of {usd(amount)} {window}, {after} after it"
             st.caption(f"**{md(name)}** · {md(left)}{fits}")
-            share = 1 - one.after / one.amount if one.amount else 1.0
-            st.html(bars.gauge(share, f"{name}: {usd(one.after)} left after it"))
+            share = 1 - left_after / amount if amount else 1.0
+            st.html(bars.gauge(share, f"{name}: {least} left after it"))
 
 
 def _confirm(host: Host, info: CollectionInfo, quote: CorpusQuote, model: str | None, route: Any) -> None:
@@ -232,13 +233,14 @@ def _confirm(host: Host, info: CollectionInfo, quote: CorpusQuote, model: str | 
             key = ticks.key("order", (label, paid))
             if st.button(md(label), type="primary", icon=":material/play_arrow:", key=key, **options):
                 _go(host, name, lambda: host.library.confirm(name, model=model, route=paid))
-        if (night := quote.overnight) is not None and (model is None or model == night.start.id):
-            price = estimate(night.expected, night.cost)
-            label = f"Start now with {night.start.name}, improve overnight with {night.then.name}: {price}"
+        if quote.overnight is not None and model in (None, quote.overnight[0].model.id):
+            start, then = (one.model for one in quote.overnight)
+            price = estimate(*_price(quote.overnight[1], "batch"))
+            label = f"Start now with {start.name}, improve overnight with {then.name}: {price}"
 
             async def both() -> Any:
-                await host.library.confirm(name, model=night.start.id)
-                return await host.library.improve(name, night.then.id, route="batch")
+                await host.library.confirm(name, model=start.id)
+                return await host.library.improve(name, then.id, route="batch")
 
             key = ticks.key("overnight", (label,))
             if st.button(md(label), icon=":material/bedtime:", key=key, **access.only_editors()):
@@ -253,8 +255,8 @@ def _confirm(host: Host, info: CollectionInfo, quote: CorpusQuote, model: str | 
 
 def _price(chosen: CorpusCandidate, route: str | None) -> tuple[int | None, int | None]:
     """Its likely cost by a route, and the most it can cost."""
-    if route == "batch" and chosen.batch_cost is not None:
-        return chosen.batch_expected, chosen.batch_cost
+    if route == "batch" and chosen.verdict.batch_cost is not None:
+        return chosen.verdict.expected_batch, chosen.verdict.batch_cost
     return chosen.verdict.expected, chosen.verdict.cost
 
 

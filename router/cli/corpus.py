@@ -266,8 +266,8 @@ def _candidate(candidate: CorpusCandidate) -> dict[str, object]:
         **verdict_as_json(candidate.verdict, candidate.now_cost, candidate.now_expected),
         "tokens": candidate.verdict.tokens,
         "expected_tokens": candidate.verdict.expected_tokens,
-        "batch_expected_usd": usd_or_none(candidate.batch_expected),
-        "batch_cost_usd": usd_or_none(candidate.batch_cost),
+        "batch_expected_usd": usd_or_none(candidate.verdict.expected_batch),
+        "batch_cost_usd": usd_or_none(candidate.verdict.batch_cost),
         "warning": candidate.warning,
     }
 
@@ -311,7 +311,7 @@ def tell_added(reports: Sequence[FileReport], quote: CorpusQuote, job: Job | Non
             "–" if c.verdict.quality is None else f"{c.verdict.quality:g}",
             f"{c.verdict.cached:,}",
             "free" if c.model.local else _money(c.now_expected, c.now_cost),
-            "–" if c.model.local else _money(c.batch_expected, c.batch_cost),
+            "–" if c.model.local else _money(c.verdict.expected_batch, c.verdict.batch_cost),
             f"{c.verdict.seconds:,.0f}",
         )
         for c in quote.candidates

@@ -13,7 +13,7 @@ from decimal import Decimal
 from router.domain.errors import BadInput, BudgetExceeded, ProviderError, Refused, RouterError, StoreBusy, StoreError
 from router.domain.explain import money_left, sentence
 from router.domain.policy import find_zone
-from router.domain.pricing import price_on
+from router.domain.pricing import rate
 from router.domain.values import Model
 from router.engine import Router
 from router.store.collections import Corpora
@@ -100,8 +100,7 @@ def _out_of_money(router: Router, job: Job, error: BudgetExceeded) -> Stop:
 
 def current_price(router: Router, model: Model, route: str) -> Decimal | None:
     """USD per million tokens today, by this route; None where it is not known or not sold."""
-    price = price_on(model, datetime.fromtimestamp(router.clock(), UTC).date())
-    return None if price is None else price.batch if route == "batch" else price.now
+    return rate(model, datetime.fromtimestamp(router.clock(), UTC).date(), batch=route == "batch")
 
 
 def check_price(router: Router, job: Job) -> None:

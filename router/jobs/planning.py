@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from typing import Any
 
 from router.batches.states import BatchTier
 from router.domain.errors import BadInput
@@ -11,10 +13,10 @@ from router.engine import Router
 from router.jobs.errors import current_price
 from router.jobs.quote import PREVIEW, SAMPLE, Census, CorpusQuote, looks_english, quote_of
 from router.pipeline.results import to_error
-from router.search.vectors import coverage, embedded
+from router.search.vectors import Embedded, coverage
 from router.store.collections import Corpora
 from router.store.jobs import Job, JobRoute, JobStore
-from router.store.models import READY, TAKEN, Collection, Generation, GenerationState, StoredChunk
+from router.store.models import READY, TAKEN, Collection, Generation, GenerationState
 
 
 class Planner:
@@ -38,44 +40,26 @@ class Planner:
         corpora, chunks = self._corpora, self._corpora.chunks
         collection, active = await self._find(name)
 
-        def look() -> tuple[Census, bool, list[StoredChunk], list[int]]:
+        def look() -> tuple[Census, bool, dict[str, Any]]:
             some = chunks.after(collection.id, b"", SAMPLE, states=TAKEN)
             texts = chunks.texts(collection.id, [one.digest for one in some], TAKEN)
-            english = looks_english([chunk.text for chunk in texts.values()])
             new = corpora.documents(collection.id, states=("added",), limit=3)
             shown = new or corpora.documents(collection.id, states=READY, limit=3)
-            preview = [chunk for document in shown for chunk in chunks.of(document.id, -1, PREVIEW)]
-            census = Census.of(self._router, chunks, collection, self._router.policies.get(collection.policy))
-            counts = [corpora.counts(collection.id, states)[0] for states in (TAKEN, ("added",), ("failed",))]
-            return census, english, preview, counts
+            census = Census(self._router, collection, self._router.policies.get(collection.policy))
+            for page in chunks.distinct(collection.id, states=TAKEN):
+                census.add(page)
+            return census, looks_english([chunk.text for chunk in texts.values()]), {
+                "documents": corpora.counts(collection.id, TAKEN)[0],
+                "new_documents": corpora.counts(collection.id, ("added",))[0],
+                "preview": tuple(chunk for document in shown for chunk in chunks.of(document.id, -1, PREVIEW)),
+            }  # fmt: skip
 
-        census, english, preview, (documents, new_documents, failed) = await asyncio.to_thread(look)
-        candidates, outcome, decision, overnight = await quote_of(
-            self._router,
-            collection,
-            pinned=None if anew else active,
-            model=model,
+        census, english, documents = await asyncio.to_thread(look)
+        quote = await quote_of(
+            self._router, collection, census, english=english, pinned=None if anew else active, model=model,
             queries_a_month=queries_a_month,
-            census=census,
-            english=english,
-        )
-        return CorpusQuote(
-            collection=name,
-            documents=documents,
-            new_documents=new_documents,
-            failed_documents=failed,
-            chunks=census.sums.chunks,
-            distinct=census.sums.distinct,
-            duplicates=census.sums.chunks - census.sums.near_empty - census.sums.distinct,
-            near_empty=census.sums.near_empty,
-            bytes=census.sums.bytes,
-            english=english,
-            candidates=candidates,
-            overnight=overnight,
-            outcome=outcome,
-            decision=decision,
-            preview=tuple(preview),
-        )
+        )  # fmt: skip
+        return replace(quote, **documents)
 
     async def confirm(
         self, name: str, *, model: str | None = None, dimensions: int | None = None, route: JobRoute | None = None
@@ -126,7 +110,7 @@ class Planner:
         quote = await self.quote(name, model=model, anew=True)
         if isinstance(quote.outcome, Refusal):
             raise to_error(quote.outcome)
-        wanted: JobRoute | None = route or ("batch" if BatchTier.of(self._router).serves(chosen) else None)
+        wanted: JobRoute | None = route or ("batch" if BatchTier(self._router).serves(chosen) else None)
         route = self._route(chosen, wanted, quote.outcome)
         generation = await self.pin(collection, chosen, dimensions, "building")
         return await self._start(collection, generation, chosen, route)
@@ -155,7 +139,7 @@ class Planner:
             if generation is None:
                 return self._corpora.counts(collection.id, READY)[1], 0
             policy = self._router.policies.get(collection.policy)
-            cache = embedded(self._router.cache, self._router.catalog, generation, policy)
+            cache = Embedded(self._router, generation, policy)
             return coverage(self._corpora, collection.id, cache)
 
         return await asyncio.to_thread(look)
@@ -175,7 +159,7 @@ class Planner:
                 raise BadInput(f"{model.id} is a local model.", "Leave the route out.")
             return "local"
         route: JobRoute = wanted or ("batch" if outcome.route == "batch" else "api")
-        if route == "local" or (route == "batch" and not BatchTier.of(self._router).serves(model)):
+        if route == "local" or (route == "batch" and not BatchTier(self._router).serves(model)):
             raise BadInput(f"{model.id} cannot be reached by the route '{route}'.", "Choose another route or model.")
         return route
 

@@ -36,7 +36,6 @@ class Tally:
         cut: positions of texts that were cut.
     """
 
-    valid: ValidTexts
     tokens: NDArray[np.uint32] = field(repr=False)
     answered: Sequence[TextRoute] = field(repr=False)
     failed: Mapping[int, RouterError]
@@ -70,7 +69,6 @@ def count_up(planned: Planned, work: Work, done: Delivery) -> Tally:
         which = {i for i, d in enumerate(valid.digests) if (i in work.parts or d in before) and i not in failed}
         cut = tuple(p for p, i in enumerate(valid.places.tolist()) if i in which) if which else ()
     return Tally(
-        valid=valid,
         tokens=lookup.tokens(plan.model),
         answered=answered,
         failed=failed,
@@ -79,29 +77,28 @@ def count_up(planned: Planned, work: Work, done: Delivery) -> Tally:
     )
 
 
-def routes_in_order(tally: Tally) -> tuple[TextRoute, ...]:
+def routes_in_order(valid: ValidTexts, answered: Sequence[TextRoute]) -> tuple[TextRoute, ...]:
     """How each text asked was answered; every copy after the first is `repeated`."""
-    valid = tally.valid
     if len(valid.digests) == valid.asked:
-        return tuple(tally.answered)
+        return tuple(answered)
     routes: list[TextRoute] = []
     seen: set[int] = set()
     for index in valid.places.tolist():
-        if index < 0 or tally.answered[index] == "refused":
+        if index < 0 or answered[index] == "refused":
             routes.append("refused")
         else:
-            routes.append("repeated" if index in seen else tally.answered[index])
+            routes.append("repeated" if index in seen else answered[index])
             seen.add(index)
     return tuple(routes)
 
 
 def to_result(planned: Planned, tally: Tally, vectors: Floats, done: Delivery, day: date) -> Result:
     """The request's answer; its number in the usage is filled in later."""
-    plan, valid, decision = planned.plan, tally.valid, planned.decision
+    plan, valid, decision = planned.plan, planned.lookup.valid, planned.decision
     model = done.model or plan.model
     if model.id != plan.model.id:
         decision = f"{decision} {plan.model.id} failed, so {model.id} answered."
-    routes = routes_in_order(tally)
+    routes = routes_in_order(valid, tally.answered)
     answered, tokens = np.array(tally.answered), tally.tokens.astype(np.int64)
     served, cached = answered != "refused", answered == "cache"
     return Result(

@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,17 +31,6 @@ _FOLDERS = (".lance", ".chroma")
 _TABLE = "vectors"  # the table, or collection, in such a folder
 _CHROMA_ROWS = 5_000
 _ACTIVE = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # the last four are their full-width twins
-
-
-class VectorWriter(Protocol):
-    """An open vector file."""
-
-    def write(self, ids: Sequence[str], texts: Sequence[str] | None, vectors: NDArray[np.float32]) -> None:
-        """Append n rows. `vectors` is (n, dimensions) float32; `texts` is ignored where the file has none.
-
-        Raises:
-            BadInput: the lengths, the shape or the dtype do not fit.
-        """
 
 
 @contextmanager
@@ -84,9 +73,9 @@ def open_writer(path: Path, *, space: str, model: str, dimensions: int, with_tex
         shutil.rmtree(part.parent, ignore_errors=True)
 
 
-def _writer_for(path: Path) -> Callable[..., _Writer]:
+def _writer_for(path: Path) -> Callable[..., VectorWriter]:
     suffix = path.suffix.lower()
-    writers: dict[str, Callable[..., _Writer]] = {
+    writers: dict[str, Callable[..., VectorWriter]] = {
         ".parquet": _Parquet,
         ".npz": _Npz,
         ".jsonl": _JsonLines,
@@ -104,14 +93,19 @@ def safe_cell(value: str) -> str:
     return f"'{value}" if value.startswith(_ACTIVE) else value
 
 
-class _Writer(ABC):
-    """What all formats share: the check of the input."""
+class VectorWriter(ABC):
+    """An open vector file: what all formats share."""
 
     def __init__(self, part: Path, about: dict[str, Any], with_text: bool) -> None:
         self.part, self.about, self.with_text = part, about, with_text
         self.dimensions: int = about["dimensions"]
 
     def write(self, ids: Sequence[str], texts: Sequence[str] | None, vectors: NDArray[np.float32]) -> None:
+        """Append n rows. `vectors` is (n, dimensions) float32; `texts` is ignored where the file has none.
+
+        Raises:
+            BadInput: the lengths, the shape or the dtype do not fit.
+        """
         if vectors.shape != (len(ids), self.dimensions) or vectors.dtype != np.float32:
             raise BadInput(
                 f"Vectors of shape {vectors.shape} and type {vectors.dtype} do not fit {len(ids)} ids.",
@@ -136,28 +130,39 @@ class _Writer(ABC):
         """Close the files. Called at the end in any case."""
 
 
-class _Parquet(_Writer):
+class _Arrow(VectorWriter):
+    """Columns `id`, `text`, `vector`, and the space as the schema's metadata."""
+
     def __init__(self, part: Path, about: dict[str, Any], with_text: bool) -> None:
         super().__init__(part, about, with_text)
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         self.pa = pa
-        fields = [pa.field("id", pa.string()), *([pa.field("text", pa.string())] if with_text else [])]
+        fields = [pa.field(name, pa.string()) for name in ("id", "text")[: 1 + with_text]]
         fields.append(pa.field("vector", pa.list_(pa.float32(), self.dimensions)))
         self.schema = pa.schema(fields, metadata={name: str(value) for name, value in about.items()})
+
+    def _to_arrow(self, ids: list[str], texts: list[str] | None, vectors: NDArray[np.float32]) -> Any:
+        pa = self.pa
+        strings = [ids] if texts is None else [ids, texts]
+        arrays = [pa.array([_encodable(value) for value in column], pa.string()) for column in strings]
+        flat = pa.array(vectors.reshape(-1).copy())  # a copy: it may wait while the caller reuses the array
+        arrays.append(pa.FixedSizeListArray.from_arrays(flat, self.dimensions))
+        return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
+
+
+class _Parquet(_Arrow):
+    def __init__(self, part: Path, about: dict[str, Any], with_text: bool) -> None:
+        super().__init__(part, about, with_text)
+        import pyarrow.parquet as pq
+
         # Vectors have no repeated values and hardly pack: no dictionary, and a plain encoding for them.
         self.file = pq.ParquetWriter(part, self.schema, compression="zstd", use_dictionary=False)
         self.waiting: list[Any] = []
         self.bytes = 0
 
     def _append(self, ids: list[str], texts: list[str] | None, vectors: NDArray[np.float32]) -> None:
-        pa = self.pa
-        strings = [ids] if texts is None else [ids, texts]
-        arrays = [pa.array([_encodable(value) for value in column], pa.string()) for column in strings]
-        flat = pa.array(vectors.reshape(-1).copy())  # a copy: it waits here while the caller may reuse the array
-        arrays.append(pa.FixedSizeListArray.from_arrays(flat, self.dimensions))
-        self.waiting.append(pa.RecordBatch.from_arrays(arrays, schema=self.schema))
+        self.waiting.append(self._to_arrow(ids, texts, vectors))
         self.bytes += self.waiting[-1].nbytes
         if self.bytes >= _GROUP_BYTES:
             self._flush()
@@ -175,7 +180,7 @@ class _Parquet(_Writer):
         self.file.close()
 
 
-class _Npz(_Writer):
+class _Npz(VectorWriter):
     """An .npy file states its shape at its beginning, so rows wait in files beside the target until all are known."""
 
     def __init__(self, part: Path, about: dict[str, Any], with_text: bool) -> None:
@@ -252,7 +257,7 @@ class _Strings:
         yield block
 
 
-class _JsonLines(_Writer):
+class _JsonLines(VectorWriter):
     def __init__(self, part: Path, about: dict[str, Any], with_text: bool) -> None:
         super().__init__(part, about, with_text)
         self.file = part.open("wb")
@@ -271,29 +276,21 @@ class _JsonLines(_Writer):
         self.file.close()
 
 
-class _Lance(_Writer):
-    """A LanceDB folder with one table: `id`, `text`, `vector`, and the space as the schema's metadata."""
+class _Lance(_Arrow):
+    """A LanceDB folder with one table."""
 
     def __init__(self, part: Path, about: dict[str, Any], with_text: bool) -> None:
         super().__init__(part, about, with_text)
         _need("lancedb")
         import lancedb
-        import pyarrow as pa
 
-        fields = [pa.field("id", pa.string()), *([pa.field("text", pa.string())] if with_text else [])]
-        fields.append(pa.field("vector", pa.list_(pa.float32(), self.dimensions)))
-        self._schema = pa.schema(fields, metadata={name: str(value) for name, value in about.items()})
-        self._table = lancedb.connect(str(part)).create_table(_TABLE, schema=self._schema)
+        self._table = lancedb.connect(str(part)).create_table(_TABLE, schema=self.schema)
 
     def _append(self, ids: list[str], texts: list[str] | None, vectors: NDArray[np.float32]) -> None:
-        import pyarrow as pa
-
-        flat = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), self.dimensions)
-        columns = [pa.array(ids, pa.string()), *([] if texts is None else [pa.array(texts, pa.string())]), flat]
-        self._table.add(pa.table(columns, schema=self._schema))
+        self._table.add(self.pa.Table.from_batches([self._to_arrow(ids, texts, vectors)]))
 
 
-class _Chroma(_Writer):
+class _Chroma(VectorWriter):
     """A Chroma folder with one collection, by cosine, and the space as its metadata."""
 
     def __init__(self, part: Path, about: dict[str, Any], with_text: bool) -> None:

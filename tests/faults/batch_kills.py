@@ -53,7 +53,7 @@ def killed_batch(*, folder: str, env: dict[str, str], texts: list[str], moment: 
         from router.engine import Router
 
         async with Router.open(folder, env=env) as router:
-            tier = tier_module.BatchTier.of(router, first_poll_s=0.001, grace_s=GRACE_S, limits=Limits(lines=LINES))
+            tier = tier_module.BatchTier(router, first_poll_s=0.001, grace_s=GRACE_S, limits=Limits(lines=LINES))
             for _ in range(50):
                 await tier.step(SomeJob(), misses_of(router, texts))
         raise Ended

@@ -99,7 +99,7 @@ async def test_the_finished_part_is_kept_and_charged(
                 await tier.step(job, misses_of(router, texts))
                 advance(router, sandbox, status, done)
                 before = len(stored(router, texts))
-                progress = await tier.step(job, lambda n: ())
+                progress = await tier.step(job, lambda n: {})
                 bill = sandbox.bill()
                 assert progress.spent == bill.nanodollars
                 assert progress.done == len(stored(router, texts))
@@ -126,7 +126,7 @@ async def test_a_text_is_given_up_after_three_batches(sandbox: Sandbox, fresh: F
         for tries in (1, 2, 3):
             assert (await tier.step(SomeJob(), misses_of(router, texts))).open == 1
             advance(router, sandbox, status)
-            progress = await tier.step(SomeJob(), lambda n: ())
+            progress = await tier.step(SomeJob(), lambda n: {})
             assert progress.failed == (0 if tries < 3 else 2)
         progress = await tier.step(SomeJob(), misses_of(router, texts))
         assert (progress.open, progress.moved, progress.failed) == (0, False, 2)

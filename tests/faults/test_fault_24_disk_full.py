@@ -127,7 +127,7 @@ async def test_a_job_on_a_full_disk_pauses_and_goes_on(
     file.write_text("\n".join(json.dumps({"text": t}) for t in texts), "utf-8")
     async with Router.open(fresh("data"), env=sandbox.environment) as router:
         library = Library(router)
-        worker = Worker(router, library.corpora, library.jobs, block=50, poll_s=0.02, tier=BatchTier.of(router))
+        worker = Worker(router, library.corpora, library.jobs, block=50, poll_s=0.02, tier=BatchTier(router))
         await library.create("letters", model=SMALL, policy="quality")
         await library.add_files("letters", [file])
         job = await library.confirm("letters")
