@@ -50,7 +50,7 @@ from router.providers.openai import OpenAIProvider
 from router.providers.own import with_own
 from router.providers.voyage import VoyageProvider
 from router.reporting.alerts import Alerts
-from router.reporting.replay import Replay, replay
+from router.reporting.replay import replay
 from router.store import folder
 from router.store.alerts import AlertStore
 from router.store.database import Database
@@ -115,6 +115,7 @@ class Router:
         self.budgets, self.totals = self.ledger.states, self.ledger.totals
         self.unconfirmed, self.reconcile = self.ledger.unconfirmed, self.ledger.reconcile
         self.token_errors = self.estimates.errors
+        self.replay = partial(replay, self.database, self.catalog, self.policies)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._beat: asyncio.Task[None] | None = None
 
@@ -185,7 +186,6 @@ class Router:
 
         Args:
             texts: at least one; exact repeats are paid for once.
-            policy: the name of a policy.
             role: `document` or `query`; some models embed the two differently.
             model: pin the request to this model's space.
             dimensions: fewer than the model's full size, where it serves that.
@@ -246,10 +246,6 @@ class Router:
             outcome=outcome,
             decision=explain(outcome, ask=ask, policy=rule, facts=facts),
         )
-
-    async def replay(self, draft: Policy, *, since: float, until: float, of: str | None = None) -> Replay:
-        """What recorded requests would have come to under another policy; arguments as of `reporting.replay.replay`."""
-        return await replay(self.database, self.catalog, self.policies, draft, since=since, until=until, of=of)
 
     def set_key(self, provider: str, key: str) -> None:
         """Use this key for the life of the process; it is kept in memory only."""

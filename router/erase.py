@@ -74,8 +74,7 @@ class Eraser:
         return sum([await self.unneeded(collection, number, numbers) for number in numbers])
 
     async def unneeded(self, collection: int, document: int | None = None, gone: Sequence[int] = ()) -> int:
-        """Delete the vectors of a collection's (or a document's) texts that only the documents in `gone` need, or no
-        other collection."""
+        """Delete the vectors of a collection's texts that no other needs; of a document's, that only `gone` need."""
         erased = 0
         pages = self._corpora.chunks.distinct(
             collection, states=("adding", "added", "ready"), document=document, page=BLOCK

@@ -150,11 +150,7 @@ class Library:
         return [self.info(collection.name) for collection in self.corpora.all()]
 
     def info(self, name: str) -> CollectionInfo:
-        """One collection.
-
-        Raises:
-            BadInput: there is none of this name.
-        """
+        """One collection. Raises BadInput where there is none of this name."""
         collection = self.corpora.get(name)
         documents, chunks = self.corpora.counts(collection.id, ("ready",))
         new, _ = self.corpora.counts(collection.id, ("added",))

@@ -56,7 +56,7 @@ class BatchProgress:
 
     Attributes:
         open: batches under way.
-        done, failed: texts embedded by batches, and failed for good (`BatchTier.failures` says why).
+        done, failed: texts embedded by batches, and failed for good (`BatchStore.failures` says why).
         spent: nanodollars charged, unconfirmed ones included.
         next_poll_s: seconds to the next step; 0 where there is more to do at once.
         reason: what stands in the way, or what became of the last batch.
@@ -112,10 +112,6 @@ class BatchTier:
         except LookupError:
             return False
         return self._endpoints[model.provider].wire in WINDOWS
-
-    def failures(self, job: Job) -> dict[bytes, str]:
-        """Why texts of a job failed for good, by digest."""
-        return self.store.failures(job.id)
 
     # ---- a step ----
 

@@ -75,7 +75,7 @@ def stop_for(router: Router, job: Job, error: RouterError, pauses: int) -> Stop:
     soon = router.clock() + min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(pauses, 10))
     if isinstance(error, StoreBusy):
         return Stop("waiting", str(error), soon)
-    unavailable = isinstance(error, Refused) and router.limiters[_provider(job)].unhealthy()
+    unavailable = isinstance(error, Refused) and router.limiters[job.model.split("/", 1)[0]].unhealthy()
     if unavailable or (isinstance(error, ProviderError) and not error.stops_job):
         return Stop("waiting", f"{error} It is tried again by itself.", soon)
     return Stop("paused", str(error))
@@ -137,7 +137,3 @@ def check_model(router: Router, corpora: Corpora, job: Job) -> Generation:
             f" collection is of {generation.space} with {generation.dimensions}. Its vectors must not be mixed.",
         )
     return generation
-
-
-def _provider(job: Job) -> str:
-    return job.model.split("/", 1)[0]

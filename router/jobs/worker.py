@@ -251,7 +251,7 @@ class Worker:
                 raise await self._stop(job, step.error)
             if not step.open and not step.moved and not step.waiting:
                 live.total, live.done = await asyncio.to_thread(coverage, self._corpora, job.collection_id, cache)
-                reasons = await asyncio.to_thread(self._tier.failures, job)
+                reasons = await asyncio.to_thread(self._tier.store.failures, job.id)
                 rest = missing(self._corpora, job.collection_id, cache, but=set(reasons))
                 if not await asyncio.to_thread(_take, rest, 1):
                     await self._jobs.note_failures(job.id, {d: (why, True) for d, why in reasons.items()})

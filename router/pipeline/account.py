@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 
 import numpy as np
@@ -158,34 +158,32 @@ def outcome_of(request: Request, result: Result, error: RouterError | None) -> O
 
 def outcome_of_refusal(request: Request, valid: ValidTexts, refusal: Refusal, decision: str) -> Outcome:
     """A request that was refused before anything was spent."""
-    return Outcome(
-        status="refused",
-        texts=valid.asked,
-        distinct=len(valid.digests),
-        repeated=valid.asked - len(valid.digests) - len(valid.problems),
-        refused=valid.asked,
-        latency_ms=request.milliseconds,
-        decision=decision,
-        candidates=to_candidates(refusal.verdicts),
-        error=refusal.reason,
-    )
+    repeated = valid.asked - len(valid.digests) - len(valid.problems)
+    return replace(_unanswered(request, valid, refusal, decision, refusal.reason), repeated=repeated)
 
 
 def outcome_of_failure(request: Request, planned: Planned, error: RouterError) -> Outcome:
     """A planned request that ended in an error; what it was charged is in the ledger."""
-    plan, valid = planned.plan, planned.lookup.valid
-    return Outcome(
+    plan = planned.plan
+    return replace(
+        _unanswered(request, planned.lookup.valid, plan, planned.decision, error.message),
         status="refused" if isinstance(error, BudgetExceeded) else "failed",
         model=plan.model.id,
         space=plan.model.space,
         dimensions=plan.dimensions,
+    )
+
+
+def _unanswered(request: Request, valid: ValidTexts, choice: Plan | Refusal, decision: str, why: str) -> Outcome:
+    return Outcome(
+        status="refused",
         texts=valid.asked,
         distinct=len(valid.digests),
         refused=valid.asked,
         latency_ms=request.milliseconds,
-        decision=planned.decision,
-        candidates=to_candidates(plan.verdicts),
-        error=error.message,
+        decision=decision,
+        candidates=to_candidates(choice.verdicts),
+        error=why,
     )
 
 
@@ -207,6 +205,10 @@ async def record(
     valid, likely = lookup.valid, tokens is not None
     if tokens is None:
         tokens = np.array(lookup.count("bytes", range(len(valid.digests))), dtype=np.uint32)
+    trace = facts_to_json(
+        facts, request.ask, request.policy.long_texts, tokenizer,
+        lambda model: [digest in lookup.rows(model) for digest in valid.digests], likely=likely,
+    )  # fmt: skip
     return await usage.record(
         outcome,
         policy=request.policy.name,
@@ -215,14 +217,7 @@ async def record(
         role=request.role,
         request=request.number,
         replay=(b"".join(valid.digests), tokens.astype("<u4").tobytes(), valid.copies.astype("<u4").tobytes()),
-        facts=facts_to_json(
-            facts,
-            request.ask,
-            request.policy.long_texts,
-            tokenizer,
-            lambda model: [d in lookup.rows(model) for d in valid.digests],
-            likely=likely,
-        ),
+        facts=trace,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 
@@ -37,7 +36,7 @@ def candidate(
     *,
     configured: bool,
     unhealthy: str,
-    width: Callable[[], int] = lambda: 1,
+    width: int = 1,
     batch: bool = False,
     seconds: float | None = None,
 ) -> CandidateFacts:
@@ -52,7 +51,7 @@ def candidate(
         seconds = missing.expected / model.tokens_per_second
         if not model.local and missing.missed:
             calls = -(-missing.missed // model.limits.texts_per_call)
-            seconds = max(seconds, API_SECONDS * -(-calls // max(1, width())))
+            seconds = max(seconds, API_SECONDS * -(-calls // max(1, width)))
     return CandidateFacts(
         model=model,
         texts=missing.texts,

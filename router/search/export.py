@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -46,7 +46,10 @@ def open_writer(path: Path, *, space: str, model: str, dimensions: int, with_tex
         BadInput: another ending, a folder that cannot be written, or rows that do not fit.
         StoreFull: the disk is full.
     """
-    make = _writer_for(path)
+    make = _WRITERS.get(path.suffix.lower())
+    if make is None:
+        hint = "End its name in .parquet, .npz or .jsonl, or in .lance or .chroma for a folder."
+        raise BadInput(f"Vectors cannot be written as '{path.name}'.", hint)
     if path.suffix.lower() in _FOLDERS and path.exists():
         raise BadInput(f"{path.name} is there already.", "Give a folder that is not there yet.")
     if not path.parent.is_dir():
@@ -71,21 +74,6 @@ def open_writer(path: Path, *, space: str, model: str, dimensions: int, with_tex
             os.replace(part, path)
     finally:
         shutil.rmtree(part.parent, ignore_errors=True)
-
-
-def _writer_for(path: Path) -> Callable[..., VectorWriter]:
-    suffix = path.suffix.lower()
-    writers: dict[str, Callable[..., VectorWriter]] = {
-        ".parquet": _Parquet,
-        ".npz": _Npz,
-        ".jsonl": _JsonLines,
-        ".lance": _Lance,
-        ".chroma": _Chroma,
-    }
-    if suffix not in writers:
-        hint = "End its name in .parquet, .npz or .jsonl, or in .lance or .chroma for a folder."
-        raise BadInput(f"Vectors cannot be written as '{path.name}'.", hint)
-    return writers[suffix]
 
 
 def safe_cell(value: str) -> str:
@@ -145,7 +133,8 @@ class _Arrow(VectorWriter):
     def _to_arrow(self, ids: list[str], texts: list[str] | None, vectors: NDArray[np.float32]) -> Any:
         pa = self.pa
         strings = [ids] if texts is None else [ids, texts]
-        arrays = [pa.array([_encodable(value) for value in column], pa.string()) for column in strings]
+        # Arrow holds UTF-8 only: half a surrogate pair becomes "?".
+        arrays = [pa.array([v.encode("utf-8", "replace").decode() for v in column], pa.string()) for column in strings]
         flat = pa.array(vectors.reshape(-1).copy())  # a copy: it may wait while the caller reuses the array
         arrays.append(pa.FixedSizeListArray.from_arrays(flat, self.dimensions))
         return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
@@ -311,13 +300,17 @@ class _Chroma(VectorWriter):
             self._collection.add(ids=ids[start:end], embeddings=vectors[start:end], documents=documents)
 
 
+_WRITERS: dict[str, type[VectorWriter]] = {
+    ".parquet": _Parquet,
+    ".npz": _Npz,
+    ".jsonl": _JsonLines,
+    ".lance": _Lance,
+    ".chroma": _Chroma,
+}
+
+
 def _need(package: str) -> None:
     if importlib.util.find_spec(package) is None:
         raise BadInput(
             f"{package} is not installed.", f"Run `pip install {package}`, or write Parquet, which it reads."
         )
-
-
-def _encodable(value: str) -> str:
-    """The string with any half surrogate pair as "?", since Parquet holds UTF-8 only."""
-    return value.encode("utf-8", "replace").decode()
