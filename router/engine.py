@@ -19,18 +19,11 @@ from router.dispatch.limiter import Health, Limiter
 from router.dispatch.local import embed_locally
 from router.dispatch.request import PaidRequest
 from router.domain.decide import decide
-from router.domain.errors import (
-    BadInput,
-    Refused,
-    RouterError,
-    StoreBusy,
-    StoreError,
-)
+from router.domain.errors import BadInput, Refused, RouterError, StoreBusy, StoreError
 from router.domain.explain import explain
 from router.domain.money import price_tokens
 from router.domain.pricing import rate
-from router.domain.ratios import Errors
-from router.domain.values import Ask, BudgetState, Facts, LongTexts, Model, Plan, Policy, Refusal, Role, Unit
+from router.domain.values import Ask, CandidateFacts, Facts, LongTexts, Model, Plan, Policy, Refusal, Role, Unit
 from router.pipeline.account import (
     count_up,
     outcome_of,
@@ -44,7 +37,7 @@ from router.pipeline.assemble import assemble
 from router.pipeline.coverage import Coverage
 from router.pipeline.estimates import Estimates
 from router.pipeline.expand import Work, expand
-from router.pipeline.facts import FactsBuilder, Missing
+from router.pipeline.facts import Missing, candidate
 from router.pipeline.lookup import Lookup
 from router.pipeline.request import Planned, Request
 from router.pipeline.results import Quote, Result, to_error
@@ -57,7 +50,7 @@ from router.providers.openai import OpenAIProvider
 from router.providers.own import with_own
 from router.providers.voyage import VoyageProvider
 from router.reporting.alerts import Alerts
-from router.reporting.replay import Replay, replay
+from router.reporting.replay import replay
 from router.store import folder
 from router.store.alerts import AlertStore
 from router.store.database import Database
@@ -65,7 +58,6 @@ from router.store.entries import Purpose, claim_kind
 from router.store.ledger import LEASE_S, Ledger
 from router.store.migrations import NAMES, migrations
 from router.store.policies import Policies
-from router.store.reconcile import Unconfirmed
 from router.store.usage import Usage
 from router.store.vectors import Cache, Damaged
 
@@ -119,7 +111,11 @@ class Router:
         }
         self.providers["local"] = LocalProvider(settings.data, settings.endpoints["local"].device)
         self.providers.update(providers or {})
-        self.facts = FactsBuilder(self.catalog, self.ledger, self.policies, self.limiters, self.configured, clock)
+        # For people who look at the money, as they are.
+        self.budgets, self.totals = self.ledger.states, self.ledger.totals
+        self.unconfirmed, self.reconcile = self.ledger.unconfirmed, self.ledger.reconcile
+        self.token_errors = self.estimates.errors
+        self.replay = partial(replay, self.database, self.catalog, self.policies)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._beat: asyncio.Task[None] | None = None
 
@@ -190,7 +186,6 @@ class Router:
 
         Args:
             texts: at least one; exact repeats are paid for once.
-            policy: the name of a policy.
             role: `document` or `query`; some models embed the two differently.
             model: pin the request to this model's space.
             dimensions: fewer than the model's full size, where it serves that.
@@ -207,11 +202,9 @@ class Router:
 
         If the caller is cancelled, calls that have left are still stored and charged; no more are sent.
         """
-        rule = await asyncio.to_thread(self._policy, policy, long_texts)
-        request = Request(
-            policy=rule, role=role, ask=self._ask(rule, role, model, dimensions, partial, collection),
-            collection=collection,
-        )  # fmt: skip
+        request = await asyncio.to_thread(
+            self._request, policy, role, model, dimensions, long_texts, partial, collection
+        )
         request.progress = progress or request.progress
         task = self._spawn(self._answer(texts, request))
         try:
@@ -233,10 +226,12 @@ class Router:
         collection: str = "",
     ) -> Quote:
         """What `embed` would do and cost, with every candidate; spends nothing. Arguments as of `embed`."""
-        rule = await asyncio.to_thread(self._policy, policy, long_texts)
-        ask = self._ask(rule, role, model, dimensions, partial, collection)
-        valid = await _validate(texts, rule, ask)
-        lookup = await self._look_up(valid, role, rule)
+        request = await asyncio.to_thread(
+            self._request, policy, role, model, dimensions, long_texts, partial, collection
+        )
+        rule, ask = request.policy, request.ask
+        valid = await _validate(texts, request)
+        lookup = await self._look_up(valid, request)
         facts = await self._facts(lookup, rule, ask, exact=True)
         outcome = decide(ask, rule, facts, self.catalog.scale)
         lines = await asyncio.to_thread(quote_lines, lookup, outcome, facts.now.date())
@@ -252,10 +247,6 @@ class Router:
             decision=explain(outcome, ask=ask, policy=rule, facts=facts),
         )
 
-    async def replay(self, draft: Policy, *, since: float, until: float, of: str | None = None) -> Replay:
-        """What recorded requests would have come to under another policy; arguments as of `reporting.replay.replay`."""
-        return await replay(self.database, self.catalog, self.policies, draft, since=since, until=until, of=of)
-
     def set_key(self, provider: str, key: str) -> None:
         """Use this key for the life of the process; it is kept in memory only."""
         self.settings.endpoints[provider].key = Secret(key.strip()) if key.strip() else None
@@ -270,31 +261,11 @@ class Router:
             return weights_of(model.name) is not None
         return model.provider in self.providers and self.settings.endpoints[model.provider].key is not None
 
-    def budgets(self, policy: str = "") -> tuple[BudgetState, ...]:
-        """Every budget over a policy, its own and the account's, with what its window has used; "": the account's."""
-        return self.ledger.states(policy)
-
-    def totals(self) -> tuple[int, int, int]:
-        """All money ever: (settled, unconfirmed, held), in nanodollars."""
-        return self.ledger.totals()
-
-    def unconfirmed(self) -> list[Unconfirmed]:
-        """The charges that are neither confirmed nor struck, newest first."""
-        return self.ledger.unconfirmed()
-
-    async def reconcile(self, charge: int, *, confirm: bool) -> bool:
-        """Confirm or strike an unconfirmed charge by its invoice; False where there is none, or no longer."""
-        return await self.ledger.reconcile(charge, confirm=confirm)
-
-    def token_errors(self) -> dict[str, Errors]:
-        """How far off the expected tokens of each model were, over the calls that it was billed for."""
-        return self.estimates.errors()
-
     # ---- the pipeline ----
 
     async def _answer(self, texts: Sequence[str], request: Request) -> Result:
         """All steps of a request, in their order."""
-        valid = await _validate(texts, request.policy, request.ask)  # 1
+        valid = await _validate(texts, request)  # 1
         planned = await self._plan(valid, request)  # 2, 3
         work = await asyncio.to_thread(expand, planned.lookup, planned.plan.model, request.policy.long_texts)
         try:
@@ -326,7 +297,7 @@ class Router:
         """
         policy, ask = request.policy, request.ask
         for _ in range(MOST_LOOK_UPS):
-            lookup = await self._look_up(valid, request.role, policy)
+            lookup = await self._look_up(valid, request)
             facts = await self._facts(lookup, policy, ask)
             plan = decide(ask, policy, facts, self.catalog.scale)
             decision = explain(plan, ask=ask, policy=policy, facts=facts)
@@ -395,8 +366,8 @@ class Router:
         plan = decide(ask, request.policy, replace(facts, candidates=left), self.catalog.scale)
         return plan if isinstance(plan, Plan) and plan.route == planned.plan.route else None
 
-    async def _look_up(self, valid: ValidTexts, role: Role, policy: Policy) -> Lookup:
-        coverage = Coverage(self.cache, self.catalog, role=role, long_texts=policy.long_texts)
+    async def _look_up(self, valid: ValidTexts, request: Request) -> Lookup:
+        coverage = Coverage(self.cache, self.catalog, role=request.role, long_texts=request.policy.long_texts)
         return await asyncio.to_thread(Lookup, valid, coverage, self.catalog, self.estimates)
 
     async def _facts(self, lookup: Lookup, policy: Policy, ask: Ask, *, exact: bool = False) -> Facts:
@@ -406,7 +377,35 @@ class Router:
             may_serve = ask.pinned_space in (None, model.space) and (model.local or not policy.local_only)
             return lookup.missing(model, exact=exact or (may_serve and self.configured(model)), row_by_row=ask.partial)
 
-        return await self.facts.build(policy, missing)
+        return await self.build_facts(policy, missing)
+
+    async def build_facts(self, policy: Policy, missing: Callable[[Model], Missing], *, batch: bool = False) -> Facts:
+        """What a decision under a policy may know; `missing` is called in a worker thread. Raises StoreError.
+
+        `batch`: nobody waits, so the batch tier may answer.
+        """
+        now = datetime.fromtimestamp(self.clock(), UTC)
+
+        def one(model: Model) -> CandidateFacts:
+            limiter = self.limiters[model.provider]
+            return candidate(
+                model, missing(model), now.date(), configured=self.configured(model), unhealthy=limiter.unhealthy(),
+                width=limiter.width, batch=batch,
+            )  # fmt: skip
+
+        def build() -> Facts | None:
+            if self.ledger.pace_is_due(policy.name):
+                return None
+            return Facts(
+                now=now,
+                candidates=tuple(map(one, self.catalog.models)),
+                budgets=self.ledger.states(policy.name),
+                paid_enabled=self.policies.paid_enabled(),
+            )
+
+        while (facts := await asyncio.to_thread(build)) is None:
+            await self.ledger.judge_pace(policy.name)
+        return facts
 
     # ---- parts ----
 
@@ -434,28 +433,31 @@ class Router:
     def _today(self) -> date:
         return datetime.fromtimestamp(self.clock(), UTC).date()
 
-    def _policy(self, name: str, long_texts: LongTexts | None) -> Policy:
-        policy = self.policies.get(name)
-        if long_texts is None or long_texts == policy.long_texts:
-            return policy
-        return replace(policy, long_texts=long_texts)
-
-    def _ask(
-        self, policy: Policy, role: Role, model: str | None, dimensions: int | None, partial: bool, collection: str
-    ) -> Ask:
+    def _request(
+        self, policy: str, role: Role, model: str | None, dimensions: int | None, long_texts: LongTexts | None,
+        partial: bool, collection: str,
+    ) -> Request:  # fmt: skip
+        """What the arguments of `embed` and `quote` ask for. Raises BadInput."""
+        rule = self.policies.get(policy)
         if role not in ("document", "query"):
             raise BadInput(f"There is no role '{role}'.", "It is `document` or `query`.")
         if dimensions is not None and dimensions < 1:
             raise BadInput(f"A vector cannot have {dimensions} dimensions.", "Ask for one or more.")
         pinned = self.catalog.get(model) if model is not None else None
-        family = bool(collection) and role == "query" and policy.queries == "cheapest"
-        return Ask(
+        family = bool(collection) and role == "query" and rule.queries == "cheapest"
+        ask = Ask(
             role=role,
             pinned_space=pinned.space if pinned else None,
             pinned_model=pinned.id if pinned and not family else None,
             dimensions=dimensions,
             partial=partial,
             collection=collection or None,
+        )
+        return Request(
+            policy=rule if long_texts is None else replace(rule, long_texts=long_texts),
+            role=role,
+            ask=ask,
+            collection=collection,
         )
 
     def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
@@ -488,8 +490,9 @@ class Router:
             turns += 1
 
 
-async def _validate(texts: Sequence[str], policy: Policy, ask: Ask) -> ValidTexts:
-    normalised = policy.normalise and ask.collection is None  # a collection's were normalised when it was filled
+async def _validate(texts: Sequence[str], request: Request) -> ValidTexts:
+    ask = request.ask
+    normalised = request.policy.normalise and ask.collection is None  # a collection's were when it was filled
     return await asyncio.to_thread(validate, texts, normalised=normalised, lenient=ask.partial)
 
 

@@ -6,7 +6,7 @@ What was spent stays in the ledger; which text it was spent on does not.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -37,11 +37,10 @@ class Eraser:
     """Deletes across the three files, the vectors first: what a crash leaves undone can be asked for again."""
 
     def __init__(self, database: Database, cache: Cache, corpora: Corpora, catalog: Catalog) -> None:
-        """`database` is `router.db`."""
         self._database = database
         self._cache = cache
         self._corpora = corpora
-        self._catalog = catalog
+        self._models = catalog.models
 
     async def text(self, text: str) -> Erased:
         """Erase one text everywhere, with the pieces that an over-long text was embedded in; not a byte stays on disk.
@@ -73,31 +72,25 @@ class Eraser:
         wanted = set(documents)
         rows = await asyncio.to_thread(self._corpora.documents, collection)
         numbers = [row.id for row in rows if wanted & {row.name, row.id}]
-        return sum([await self._unneeded(collection, number, numbers) for number in numbers])
+        return sum([await self.unneeded(collection, number, numbers) for number in numbers])
 
-    async def collection(self, collection: int) -> int:
-        """Delete the vectors of a collection's texts that no other collection needs."""
-        return await self._unneeded(collection, None, ())
-
-    async def _unneeded(self, collection: int, document: int | None, gone: Sequence[int]) -> int:
-        """Delete the vectors of a collection's (or a document's) texts that only the documents in `gone` need."""
+    async def unneeded(self, collection: int, document: int | None = None, gone: Sequence[int] = ()) -> int:
+        """Delete the vectors of a collection's texts that no other needs; of a document's, that only `gone` need."""
         erased = 0
-        pages = self._pages(collection, document)
+        pages = self._corpora.chunks.distinct(
+            collection, states=("adding", "added", "ready"), document=document, page=BLOCK
+        )
         while page := await asyncio.to_thread(next, pages, None):
-            alone = await asyncio.to_thread(partial(self._corpora.chunks.only_here, collection, page, but=gone))
+            digests = [one.digest for one in page]
+            alone = await asyncio.to_thread(partial(self._corpora.chunks.only_here, collection, digests, but=gone))
             erased += await self._cache.erase(alone)
         return erased
-
-    def _pages(self, collection: int, document: int | None) -> Iterator[list[bytes]]:
-        states = ("adding", "added", "ready")
-        for page in self._corpora.chunks.distinct(collection, states=states, document=document, page=BLOCK):
-            yield [one.digest for one in page]
 
     def _pieces(self, text: str) -> list[bytes]:
         """The digests of what an over-long text is embedded as, by any model and policy."""
         found: set[bytes] = set()
         roles: tuple[Role, ...] = ("document", "query")
-        ways = {(m.tokenizer, tokens.room(m, role)) for m in self._catalog.models for role in roles}
+        ways = {(m.tokenizer, tokens.room(m, role)) for m in self._models for role in roles}
         for tokenizer, limit in ways:
             if limit is None or tokens.count(tokenizer, [text])[0] <= limit:
                 continue

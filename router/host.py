@@ -11,7 +11,7 @@ import asyncio
 import atexit
 import os
 import threading
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from concurrent.futures import Future
 from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
@@ -78,12 +78,12 @@ _lock = threading.Lock()
 _host: Host | None = None
 
 
-def host(make: Callable[[], Host] = Host) -> Host:
+def host() -> Host:
     """The process's host, opened on first use."""
     global _host
     with _lock:
         if _host is None:
-            _host = make()
+            _host = Host()
             atexit.register(close)
         return _host
 

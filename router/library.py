@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 
 from router import tokens
 from router.domain.errors import BadInput
@@ -29,14 +29,12 @@ from router.ingest.imports import Imported, import_file
 from router.jobs.errors import current_price
 from router.jobs.estimate import CorpusEstimate, estimate
 from router.jobs.planning import Planner, check_size
-from router.jobs.quote import CorpusQuote
 from router.jobs.worker import Worker
-from router.search.search import Searcher, SearchResult
+from router.search.search import Searcher
 from router.store.collections import Corpora
-from router.store.jobs import Job, JobRoute, JobStore
+from router.store.jobs import Job, JobStore
 from router.store.models import EVERY, READY, Collection, DocumentRow, Generation, StoredChunk
 
-T = TypeVar("T")
 CHUNK_TOKENS = 256
 """Of the local model's tokens: a chunk fits every model in one piece, so the space can be chosen after the quote."""
 UPLOADS = "uploads"
@@ -74,14 +72,13 @@ class Library:
         self.corpora = Corpora(folder / "corpora.db", router.clock)
         self.jobs = JobStore(router.database, router.clock, router.ledger.process)
         self._planner = Planner(router, self.corpora, self.jobs)
+        self.quote, self.confirm, self.improve = self._planner.quote, self._planner.confirm, self._planner.improve
+        self.job, self.pause, self.cancel = self.jobs.get, self.jobs.pause, self.jobs.cancel
+        self.retry = self.jobs.retry
         self._searcher = Searcher(
-            self.corpora,
-            cache=router.cache,
-            catalog=router.catalog,
-            policies=router.policies,
-            usage=router.usage,
-            embed=router.embed,
+            self.corpora, router.cache, router.catalog, router.policies, router.usage, router.embed
         )
+        self.search = self._searcher.search
         self._uploads = folder / UPLOADS
         self._closing = False
         self._readings: set[asyncio.Future[list[FileReport]]] = set()
@@ -155,11 +152,7 @@ class Library:
         return [self.info(collection.name) for collection in self.corpora.all()]
 
     def info(self, name: str) -> CollectionInfo:
-        """One collection.
-
-        Raises:
-            BadInput: there is none of this name.
-        """
+        """One collection. Raises BadInput where there is none of this name."""
         collection = self.corpora.get(name)
         documents, chunks = self.corpora.counts(collection.id, ("ready",))
         new, _ = self.corpora.counts(collection.id, ("added",))
@@ -295,46 +288,7 @@ class Library:
         which = None if collection is None else self.corpora.get(collection).id
         return self.jobs.all(collection=which, open_only=open_only)
 
-    # ---- quotes and jobs ----
-
-    async def quote(
-        self, name: str, *, model: str | None = None, queries_a_month: int = 0, anew: bool = False
-    ) -> CorpusQuote:
-        """What embedding the collection would cost: all that was confirmed or added, less what is cached.
-
-        Args:
-            model: as if this model were asked for.
-            queries_a_month: for the cost of a year.
-            anew: for another generation, in any space, instead of the one that the collection is pinned to.
-        """
-        return await self._planner.quote(name, model=model, queries_a_month=queries_a_month, anew=anew)
-
-    async def confirm(
-        self, name: str, *, model: str | None = None, dimensions: int | None = None, route: JobRoute | None = None
-    ) -> Job:
-        """Agree to the quote: what was added becomes part of the collection, and a job embeds what is missing.
-
-        Args:
-            model: pins a collection that is not pinned yet; without it, the decision's choice does.
-            dimensions: the size that is searched; the model's default without it.
-            route: `batch` for half the price within a day; else what the decision says.
-
-        Raises:
-            BadInput: the collection is empty, or pinned to another space, or the route is not served.
-            Refused: the policy or the kill switch says no.
-        """
-        return await self._planner.confirm(name, model=model, dimensions=dimensions, route=route)
-
-    async def improve(
-        self, name: str, model: str, *, dimensions: int | None = None, route: JobRoute | None = None
-    ) -> Job:
-        """Re-embed a collection in another space beside the one that is searched; it switches when all is there.
-
-        Raises:
-            BadInput: the collection is not embedded yet, is being re-embedded already, or is of this model.
-            Refused: the policy or the kill switch says no.
-        """
-        return await self._planner.improve(name, model, dimensions=dimensions, route=route)
+    # ---- generations and jobs ----
 
     async def switch(self, name: str) -> Generation:
         """Search the generation that is being built from now on, even if some texts are missing from it.
@@ -364,27 +318,11 @@ class Library:
         """A worker for the jobs of this data folder; with `only`, for one of them. The caller starts and stops it."""
         return Worker(self.router, self.corpora, self.jobs, only=only)
 
-    def job(self, number: int) -> Job:
-        """A job, with what it has spent by now. Raises BadInput where there is none."""
-        return self.jobs.get(number)
-
-    async def pause(self, number: int) -> Job:
-        """Pause a job until it is resumed. Raises BadInput where it has ended."""
-        return await self.jobs.pause(number)
-
     async def resume(self, number: int) -> Job:
         """Go on with a job, at today's price. Raises BadInput where it has ended."""
-        job = await asyncio.to_thread(self.job, number)
+        job = await asyncio.to_thread(self.jobs.get, number)
         price = current_price(self.router, self.router.catalog.get(job.model), job.route)
         return await self.jobs.resume(number, price=None if price is None else str(price))
-
-    async def cancel(self, number: int) -> Job:
-        """End a job; what it made stays. Raises BadInput where it has ended."""
-        return await self.jobs.cancel(number)
-
-    async def retry(self, number: int) -> Job:
-        """Try the texts of a job that failed again. Raises BadInput where another one runs."""
-        return await self.jobs.retry(number)
 
     def failures(self, number: int) -> list[tuple[StoredChunk, str]]:
         """The chunks that a job could not embed, and why; at most a thousand."""
@@ -394,10 +332,6 @@ class Library:
         return [(found[digest], why) for digest, why in reasons.items() if digest in found]
 
     # ---- use ----
-
-    async def search(self, name: str, query: str, *, k: int = 10) -> SearchResult:
-        """The chunks nearest to a query, by exact cosine; see `Searcher.search`."""
-        return await self._searcher.search(name, query, k=k)
 
     async def export(self, name: str, path: Path, *, with_text: bool = True) -> int:
         """Write the collection's vectors to a .parquet, .npz or .jsonl file. Returns how many.
@@ -445,7 +379,7 @@ class Library:
         for job in await asyncio.to_thread(self.list_jobs, name, open_only=True):
             await self.jobs.cancel(job.id)
         if vectors:
-            await self._eraser().collection(collection.id)
+            await self._eraser().unneeded(collection.id)
         await self.corpora.delete(collection.id)
 
     async def erase(self, text: str) -> Erased:
@@ -461,5 +395,5 @@ class Library:
         return await asyncio.to_thread(self.corpora.get, name)
 
     def _eraser(self) -> Eraser:
-        self._searcher.forget()
+        self._searcher.index.forget()
         return Eraser(self.router.database, self.router.cache, self.corpora, self.router.catalog)

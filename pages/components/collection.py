@@ -138,11 +138,11 @@ def search(host: Host, info: CollectionInfo) -> None:
 
 
 def _hits(found: SearchResult) -> None:
-    price = cost(found.cost, found.unconfirmed)
+    price = cost(found.query.cost, found.query.unconfirmed)
     missing = f" {plural(found.missing, 'text')} without a vector yet: not searched." if found.missing else ""
     with st.container(horizontal=True, vertical_alignment="center"):
-        widgets.route_badge(found.route)
-        compared = f"{plural(found.searched, 'text')} compared in {found.space} · query: {price}.{missing}"
+        widgets.route_badge(found.query.routes[0])
+        compared = f"{plural(found.searched, 'text')} compared in {found.query.space} · query: {price}.{missing}"
         st.caption(md(f"{compared} Scores are cosines; 1 is the same direction."))
     if not found.hits:
         widgets.empty("Nothing was found.", ":material/search_off:")
@@ -231,9 +231,10 @@ def _improve(host: Host, info: CollectionInfo) -> None:
                 return
             if line.warning:
                 st.warning(md(line.warning), icon=":material/warning:")
-            route, price = None, estimate(line.now_expected, line.now_cost)
-            if line.batch_cost is not None:
-                route, price = "batch", f"{estimate(line.batch_expected, line.batch_cost)}, within a day"
+            route: Any = None if line.verdict.batch_cost is None else "batch"
+            price = estimate(line.now_expected, line.now_cost)
+            if route:
+                price = f"{estimate(line.verdict.expected_batch, line.verdict.batch_cost)}, within a day"
             label = f"Re-embed {plural(quote.distinct, 'text')}: {price}"
             if widgets.act(md(label), "upgrade", type="primary"):
                 widgets.run(host, host.library.improve(name, model, route=route), tab="Jobs")

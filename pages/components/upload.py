@@ -14,7 +14,7 @@ import streamlit as st
 from pages.components import access, bars, tables, ticks, widgets
 from pages.components.background import Task, kept, wait_for
 from pages.components.columns import chooser
-from pages.components.format import PER, count, estimate, exact_usd, md, plural, seconds, tokens, unbroken, usd, when
+from pages.components.format import count, estimate, exact_usd, md, plural, seconds, tokens, unbroken, usd, when
 from router.domain.values import Refusal
 from router.host import Host
 from router.ingest.extract import UPLOADS
@@ -151,7 +151,7 @@ def offer(host: Host, info: CollectionInfo) -> None:
         f" {widgets.quality_note(host.router.catalog)}{pinned}"
     )
     if chosen is not None:
-        _effect(chosen)
+        _effect(quote, chosen)
         if chosen.warning:
             st.warning(md(chosen.warning), icon=":material/warning:")
     with st.expander("See the first chunks"), st.container(border=False, height=PREVIEW_HEIGHT):
@@ -188,18 +188,19 @@ def _sums(quote: CorpusQuote) -> None:
     st.markdown(md(f"{chunks}: {plural(quote.distinct, 'text')}{size}."))
 
 
-def _effect(chosen: CorpusCandidate) -> None:
+def _effect(quote: CorpusQuote, chosen: CorpusCandidate) -> None:
     """How much of each budget would be left."""
-    for one in chosen.budgets:
-        name = "account" if one.owner == "account" else one.owner.removeprefix("policy/")
-        fits = "" if one.fits else " · **too small**"
-        likely, least = usd(one.before - (chosen.verdict.expected or 0)), usd(one.after)
+    cost = chosen.verdict.cost or 0
+    for one in quote.budgets:
+        name, amount, left_after = one.owner.removeprefix("policy/"), one.budget.amount, max(0, one.left - cost)
+        fits = "" if cost <= one.left or not one.budget.hard else " · **too small**"
+        likely, least = usd(one.left - (chosen.verdict.expected or 0)), usd(left_after)
         after = least if likely == least else f"likely {likely}, at least {least}"
         with st.container(gap="xxsmall"):
-            left = f"{usd(one.before)} left of {usd(one.amount)} {PER[one.window]}, {after} after it"
+            left = f"{usd(one.left)} left of {usd(amount)} {PER[one.budget.window]}, {after} after it"
             st.caption(f"**{md(name)}** · {md(left)}{fits}")
-            share = 1 - one.after / one.amount if one.amount else 1.0
-            st.html(bars.gauge(share, f"{name}: {usd(one.after)} left after it"))
+            share = 1 - left_after / amount if amount else 1.0
+            st.html(bars.gauge(share, f"{name}: {least} left after it"))
 
 
 def _confirm(host: Host, info: CollectionInfo, quote: CorpusQuote, model: str | None, route: Any) -> None:
@@ -211,9 +212,7 @@ def _confirm(host: Host, info: CollectionInfo, quote: CorpusQuote, model: str | 
 
     with st.container(horizontal=True):
         if chosen is not None:
-            expected, cost = chosen.verdict.expected, chosen.verdict.cost
-            if route == "batch" and chosen.batch_cost is not None:
-                expected, cost = chosen.batch_expected, chosen.batch_cost
+            expected, cost = _price(chosen, route)
             label = f"Embed {plural(quote.distinct, 'text')} with {chosen.model.name}: {estimate(expected, cost)}"
             paid = None if chosen.model.local else route
             exact = "" if cost is None else f"{exact_usd(cost)} at most. "
@@ -222,13 +221,14 @@ def _confirm(host: Host, info: CollectionInfo, quote: CorpusQuote, model: str | 
             key = ticks.key("order", (label, paid))
             if widgets.act(md(label), "play_arrow", type="primary", key=key, help=help):
                 widgets.run(host, host.library.confirm(name, model=model, route=paid), tab="Jobs", then=forget)
-        if (night := quote.overnight) is not None and (model is None or model == night.start.id):
-            price = estimate(night.expected, night.cost)
-            label = f"Start now with {night.start.name}, improve overnight with {night.then.name}: {price}"
+        if quote.overnight is not None and model in (None, quote.overnight[0].model.id):
+            start, then = (one.model for one in quote.overnight)
+            price = estimate(*_price(quote.overnight[1], "batch"))
+            label = f"Start now with {start.name}, improve overnight with {then.name}: {price}"
 
             async def both() -> None:
-                await host.library.confirm(name, model=night.start.id)
-                await host.library.improve(name, night.then.id, route="batch")
+                await host.library.confirm(name, model=start.id)
+                await host.library.improve(name, then.id, route="batch")
 
             if widgets.act(md(label), "bedtime", key=ticks.key("overnight", (label,))):
                 widgets.run(host, both(), tab="Jobs", then=forget)
@@ -237,3 +237,10 @@ def _confirm(host: Host, info: CollectionInfo, quote: CorpusQuote, model: str | 
                 host, host.library.discard(name), then=forget,
                 notice=lambda gone: f"{plural(gone, 'file')} discarded. Nothing was spent.",
             )  # fmt: skip
+
+
+def _price(chosen: CorpusCandidate, route: str | None) -> tuple[int | None, int | None]:
+    """Its likely cost by a route, and the most it can cost."""
+    if route == "batch" and chosen.verdict.batch_cost is not None:
+        return chosen.verdict.expected_batch, chosen.verdict.batch_cost
+    return chosen.verdict.expected, chosen.verdict.cost

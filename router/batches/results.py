@@ -7,7 +7,7 @@ after a restart. What was billed is computed line by line, as the provider does.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -29,18 +29,6 @@ LONGEST_LINE = 1 << 20
 _PASSING = (408, 409, 425, 429)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """Vectors of some result lines, `(n, dimensions)` float32 of unit length, with their texts' digests and tokens.
-
-    The tokens are those that were billed, where the provider says so, else likely ones.
-    """
-
-    digests: list[bytes] = field(repr=False)
-    tokens: list[int] = field(repr=False)
-    vectors: Floats = field(repr=False)
-
-
 class Results:
     """Reads the result files of one batch."""
 
@@ -59,8 +47,11 @@ class Results:
         self._doubt = ""
         self.broken = 0
 
-    def read(self, file: BinaryIO) -> Found | None:
-        """The next vectors of an open result file, at most `GROUP`; None at its end."""
+    def read(self, file: BinaryIO) -> tuple[list[bytes], list[int], Floats] | None:
+        """The next vectors of an open result file, `(n, dimensions)` float32 of unit length, at most `GROUP`; before
+        them their texts' digests and tokens: those billed, where the provider says so, else likely ones. None at its
+        end.
+        """
         found: dict[int, Floats] = {}
         while len(found) < GROUP:
             line = file.readline(LONGEST_LINE)
@@ -78,11 +69,8 @@ class Results:
                 found[vector[0]] = vector[1]
         if not found:
             return None
-        return Found(
-            digests=[self._texts[i].digest for i in found],
-            tokens=[self._said.get(i) or self._guess(i) for i in found],
-            vectors=np.concatenate(list(found.values())),
-        )
+        tokens = [self._said.get(i) or self._guess(i) for i in found]
+        return [self._texts[i].digest for i in found], tokens, np.concatenate(list(found.values()))
 
     def _guess(self, i: int) -> int:
         bound = self._texts[i].tokens
@@ -113,11 +101,10 @@ class Results:
         words = [f"{remote.status}: {len(self._stored):,} of {len(texts):,} texts embedded"]
         words += [f"{failed:,} failed"] if failed else []
         words += [f"{again:,} to be sent again"] if again else []
-        words += (
-            [f"not all booked at the provider's figures, for {self._doubt}"] if self._doubt and self._billed else []
-        )
-        if flaws := [flaw.message for flaw in remote.flaws[:3]]:
-            words.append(" ".join(flaws))
+        if self._doubt and self._billed:
+            words.append(f"not all booked at the provider's figures, for {self._doubt}")
+        if remote.flaws:
+            words.append(" ".join(flaw.message for flaw in remote.flaws[:3]))
         return Settlement(
             billed=self._billed,
             unconfirmed=unconfirmed,

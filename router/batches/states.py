@@ -19,7 +19,7 @@ from typing import Any
 from router.batches.gone import GRACE_S as GONE_GRACE_S
 from router.batches.gone import KEPT_S, give_up, look, over, unknown
 from router.batches.results import Results
-from router.batches.texts import WHOLE, BatchJob, ChunkText, Limits, Misses, gather, write_file
+from router.batches.texts import WHOLE, Limits, Misses, gather, write_file
 from router.config import Settings
 from router.domain.errors import (
     BadReply,
@@ -39,6 +39,7 @@ from router.pipeline.estimates import Estimates
 from router.providers.base import key_of
 from router.providers.batch import WINDOWS, BatchClient, RemoteBatch, results_limit, shared_params
 from router.store.batches import UNDER_WAY, Batch, BatchStore, line_price
+from router.store.jobs import Job
 from router.store.policies import Policies
 from router.store.vectors import Cache, kind_of
 
@@ -50,7 +51,6 @@ MOST_UNDER_WAY = 20
 """Batches of one job at a time: a million texts, the most that OpenAI queues."""
 LOOKS = 3
 """Downloads of results that leave finished requests out, before they are taken as they are."""
-__all__ = ["BatchJob", "BatchProgress", "BatchTier", "ChunkText", "Misses"]
 _QUEUE_FULL = "token_limit_exceeded"
 
 
@@ -60,7 +60,7 @@ class BatchProgress:
 
     Attributes:
         open: batches under way.
-        done, failed: texts embedded by batches, and failed for good (`BatchTier.failures` says why).
+        done, failed: texts embedded by batches, and failed for good (`BatchStore.failures` says why).
         spent: nanodollars charged, unconfirmed ones included.
         next_poll_s: seconds to the next step; 0 where there is more to do at once.
         reason: what stands in the way, or what became of the last batch.
@@ -132,13 +132,9 @@ class BatchTier:
             return False
         return self._endpoints[model.provider].wire in WINDOWS
 
-    def failures(self, job: BatchJob) -> dict[bytes, str]:
-        """Why texts of a job failed for good, by digest."""
-        return self.store.failures(job.id)
-
     # ---- a step ----
 
-    async def step(self, job: BatchJob, misses: Misses) -> BatchProgress:
+    async def step(self, job: Job, misses: Misses) -> BatchProgress:
         """Bring a job's batches up to date: recover, poll, collect what has ended, submit one more.
 
         Providers' troubles do not raise: those that pass are in `reason`, the others in `error`.
@@ -160,7 +156,7 @@ class BatchTier:
                 trouble = error
         return await self._progress(job, moved, waiting, trouble)
 
-    async def cancel(self, job: BatchJob) -> BatchProgress:
+    async def cancel(self, job: Job) -> BatchProgress:
         """Ask the provider to stop a job's batches. What is finished is kept and charged.
 
         To be followed by steps without misses until no batch is open: cancelling takes the provider a while.
@@ -171,10 +167,10 @@ class BatchTier:
                 await self._stop(batch)
             except RouterError as error:
                 trouble = error
-        progress = await self.step(job, lambda n: ())
+        progress = await self.step(job, lambda n: {})
         return progress if trouble is None else await self._progress(job, progress.moved, 0, trouble)
 
-    async def _progress(self, job: BatchJob, moved: bool, waiting: int, trouble: RouterError | None) -> BatchProgress:
+    async def _progress(self, job: Job, moved: bool, waiting: int, trouble: RouterError | None) -> BatchProgress:
         batches, (done, failed), spent = await asyncio.to_thread(
             lambda: (self.store.of_job(job.id), self.store.counts(job.id), self.store.spent(job.id))
         )
@@ -194,7 +190,7 @@ class BatchTier:
             error=None if passing else trouble,
         )
 
-    def _pause(self, job: BatchJob, under_way: Sequence[Batch]) -> float:
+    def _pause(self, job: Job, under_way: Sequence[Batch]) -> float:
         """Short at first and longer as the youngest batch grows older, to a minute; longer with every trouble too."""
         now = self._clock()
         age = min((now - (batch.submitted or batch.created) for batch in under_way), default=0.0)
@@ -298,7 +294,7 @@ class BatchTier:
                 return
             with path.open("rb") as lines:
                 while (found := await asyncio.to_thread(results.read, lines)) is not None:
-                    await self._cache.store(kind, found.digests, found.tokens, found.vectors)
+                    await self._cache.store(kind, *found)
         finally:
             path.unlink(missing_ok=True)
 
@@ -338,7 +334,7 @@ class BatchTier:
 
     # ---- a new batch ----
 
-    async def _submit(self, job: BatchJob, misses: Misses) -> tuple[bool, int]:
+    async def _submit(self, job: Job, misses: Misses) -> tuple[bool, int]:
         """Send one more batch, if there is anything to send. (something was sent, texts others are paying for)"""
         await self._cache.require_room()
         if len(await self._under_way(job.id)) >= MOST_UNDER_WAY:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from router import tokens
 from router.batches.results import MOST_TRIES
@@ -20,31 +19,9 @@ from router.store.ledger import Ledger
 BLOCK = 1_000
 
 
-class BatchJob(Protocol):
-    """What the tier needs to know of a job. `collection` is a name; `model` a paid model's id."""
-
-    @property
-    def id(self) -> int: ...
-    @property
-    def policy(self) -> str: ...
-    @property
-    def model(self) -> str: ...
-    @property
-    def collection(self) -> str: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChunkText:
-    """A chunk to embed: BLAKE2b-256 of its exact text, the text, and its tokens as the collection counted them."""
-
-    digest: bytes
-    text: str = field(repr=False)
-    tokens: int
-
-
-Misses = Callable[[int], Sequence[ChunkText]]
-"""The next at most n distinct chunks, in a fixed order, that the cache does not have; empty at the end. Made anew
-for each step and called from a worker thread; those under way or failed may be among them and are passed over."""
+Misses = Callable[[int], Mapping[bytes, str]]
+"""The next at most n distinct chunks, texts by digest, in a fixed order, that the cache does not have; empty at the
+end. Made anew for each step and called from a worker thread; those under way or failed are passed over here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,21 +51,21 @@ def gather(
     seen: set[bytes] = set()
     size = money = waiting = 0
     while len(units) < limits.lines:
-        block = [c for c in misses(min(BLOCK, limits.lines - len(units))) if c.digest not in seen]
+        block = {d: text for d, text in misses(min(BLOCK, limits.lines - len(units))).items() if d not in seen}
         if not block:
             break
-        seen.update(c.digest for c in block)
-        busy = ledger.busy(kind, [c.digest for c in block])
+        seen.update(block)
+        busy = ledger.busy(kind, list(block))
         waiting += len(busy)
-        free = [c for c in block if c.digest not in busy and 0 <= tried.get(c.digest, 0) < MOST_TRIES]
-        texts = [c.text for c in free]
-        counts = tokens.count_for(model, "document", texts)
-        for chunk, count, estimate in zip(free, counts, estimates.of(model, "document", texts, counts), strict=True):
-            size += len(request_line(endpoint, model, chunk.digest.hex(), chunk.text))
+        free = {d: text for d, text in block.items() if d not in busy and 0 <= tried.get(d, 0) < MOST_TRIES}
+        counts = tokens.count_for(model, "document", list(free.values()))
+        guesses = estimates.of(model, "document", list(free.values()), counts)
+        for (digest, text), count, estimate in zip(free.items(), counts, guesses, strict=True):
+            size += len(request_line(endpoint, model, digest.hex(), text))
             money += price(count)
             if units and (size > limits.bytes or (room is not None and money > room)):
                 return list(units.values()), waiting
-            units[chunk.digest] = Unit(digest=chunk.digest, text=chunk.text, tokens=count, estimate=estimate)
+            units[digest] = Unit(digest=digest, text=text, tokens=count, estimate=estimate)
     return list(units.values()), waiting
 
 

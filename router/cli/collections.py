@@ -140,6 +140,7 @@ def search(
 ) -> None:
     """The chunks nearest to a query, by exact cosine."""
     found = with_library(lambda library: library.search(name, query, k=k))
+    how = found.query
     if as_json:
         emit({
             "hits": [
@@ -147,17 +148,16 @@ def search(
                  "text": hit.chunk.text, "copies": hit.copies}
                 for hit in found.hits
             ],
-            **pick(found, "model space searched missing"),
-            "cost_usd": to_json(found.cost),
-            **pick(found, "route decision"),
+            "model": how.model, "space": how.space, "searched": found.searched, "missing": found.missing,
+            "cost_usd": to_json(how.cost), "route": how.routes[0], "decision": how.decision,
         })  # fmt: skip
         return
     for hit in found.hits:
         text = " ".join(hit.chunk.text.split())
         say(f"{hit.score:.4f}  {hit.chunk.key}\n        {text[:_SHOWN]}{'…' if len(text) > _SHOWN else ''}")
     missing = f"; {found.missing:,} are not embedded yet" if found.missing else ""
-    say(f"searched  {found.searched:,} texts in {found.space}{missing}")
-    say(f"cost      {show(found.cost)}, the query by {found.route}")
+    say(f"searched  {found.searched:,} texts in {how.space}{missing}")
+    say(f"cost      {show(how.cost)}, the query by {how.routes[0]}")
 
 
 @collections_app.command("export")

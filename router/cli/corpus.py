@@ -245,8 +245,8 @@ def added_as_json(reports: Sequence[FileReport], quote: CorpusQuote, job: Job | 
             {
                 **verdict_as_json(one.verdict, one.now_cost, one.now_expected),
                 **pick(one.verdict, "tokens expected_tokens"),
-                "batch_expected_usd": usd_or_none(one.batch_expected),
-                "batch_cost_usd": usd_or_none(one.batch_cost),
+                "batch_expected_usd": usd_or_none(one.verdict.expected_batch),
+                "batch_cost_usd": usd_or_none(one.verdict.batch_cost),
                 "warning": one.warning,
             }
             for one in quote.candidates
@@ -299,7 +299,7 @@ def tell_added(reports: Sequence[FileReport], quote: CorpusQuote, job: Job | Non
             c.verdict.quality,
             c.verdict.cached,
             "free" if c.model.local else _money(c.now_expected, c.now_cost),
-            None if c.model.local else _money(c.batch_expected, c.batch_cost),
+            "–" if c.model.local else _money(c.verdict.expected_batch, c.verdict.batch_cost),
             f"{c.verdict.seconds:,.0f}",
         )
         for c in quote.candidates

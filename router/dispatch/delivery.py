@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -34,7 +35,7 @@ class Delivery:
     unconfirmed: int = 0
     tokens: int = 0
     model: Model | None = None
-    doubts: dict[str, int] = field(default_factory=dict)
+    doubts: Counter[str] = field(default_factory=Counter)
     divided: int = 0
     in_vain: int = 0
 
@@ -49,20 +50,15 @@ class Delivery:
         self.charged += later.charged
         self.unconfirmed += later.unconfirmed
         self.tokens += later.tokens
-        for doubt, calls in later.doubts.items():
-            self.doubt(doubt, calls)
+        self.doubts.update(later.doubts)
         self.divided += later.divided
         self.in_vain += later.in_vain
-
-    def doubt(self, why: str, calls: int = 1) -> None:
-        """Note that calls were not booked at the provider's own figure."""
-        self.doubts[why] = self.doubts.get(why, 0) + calls
 
     def remarks(self) -> list[str]:
         """Sentences for the decision: what was booked without the provider's word, and what was divided."""
         said = []
         if self.doubts:
-            number, why = sum(self.doubts.values()), next(iter(self.doubts))
+            number, why = self.doubts.total(), next(iter(self.doubts))
             many = "1 call is" if number == 1 else f"{number:,} calls are"
             said.append(f"{many} booked at the upper bound, not confirmed by the provider: {why}.")
         if self.divided:

@@ -56,12 +56,12 @@ class Ticket:
 
 
 class Limiter:
-    """Paces the calls to one provider."""
+    """Paces the calls to one provider. `width` is the calls at once, as learned so far."""
 
     def __init__(self, endpoint: Endpoint, clock: Callable[[], float] = time.monotonic) -> None:
         self.endpoint = endpoint
         self._clock = clock
-        self._width = endpoint.max_in_flight
+        self.width = endpoint.max_in_flight
         self._in_flight = 0
         self._next = asyncio.Semaphore(NEXT_IN_TURN)
         self._waiting: deque[asyncio.Future[None]] = deque()
@@ -116,13 +116,13 @@ class Limiter:
         self._resends = min(MOST_RESENDS, self._resends + RESENDS_A_SUCCESS)
         self._learn(ticket, headers)
         now = self._clock()
-        if self._width < self._regain:  # after an outage, back to what was taken before, twice as wide a round
+        if self.width < self._regain:  # after an outage, back to what was taken before, twice as wide a round
             if ticket.sent_at >= self._widened_at:
-                self._width = min(self._regain, self._width * 2)
+                self.width = min(self._regain, self.width * 2)
                 self._widened_at = now
-        elif self._width < self.endpoint.max_in_flight and now - self._widened_at >= self._widen_s:
+        elif self.width < self.endpoint.max_in_flight and now - self._widened_at >= self._widen_s:
             self._regain = 0
-            self._width += 1
+            self.width += 1
             self._widened_at = now
             self._probing = True
         self._wake()
@@ -142,7 +142,7 @@ class Limiter:
                 # The others were taken: the provider takes about so many at once.
                 if self._probing:
                     self._widen_s = min(60.0, self._widen_s * 2)
-                self._width = max(1, min(self._width, others))
+                self.width = max(1, min(self.width, others))
                 self._regain = 0
                 self._widened_at = now
             elif error.retry_after is not None:
@@ -153,8 +153,8 @@ class Limiter:
             return
         # A wrong answer that was billed says nothing of the load; calls that left before the last halving say it again.
         if error.billed != "yes" and ticket.sent_at >= self._halved_at:
-            self._regain = max(self._regain, self._width)
-            self._width = max(1, self._width // 2)
+            self._regain = max(self._regain, self.width)
+            self.width = max(1, self.width // 2)
             self._halved_at = self._widened_at = now
         if not part:
             self._failures += 1
@@ -168,10 +168,6 @@ class Limiter:
     def take_resend(self) -> None:
         """Take one from the retry budget."""
         self._resends -= 1
-
-    def width(self) -> int:
-        """Calls at once, as learned so far."""
-        return self._width
 
     def unhealthy(self) -> str:
         """Why this provider is temporarily unavailable, or ""."""
@@ -192,7 +188,7 @@ class Limiter:
         left = max(self._open_until - self._clock(), pause if pause > HOPELESS_S else 0.0)
         return Health(
             provider=self.endpoint.name,
-            width=self._width,
+            width=self.width,
             in_flight=self._in_flight,
             failures_in_row=self._failures,
             open_until=time.time() + left if left > 0 else 0.0,
@@ -225,7 +221,7 @@ class Limiter:
 
     def _room(self) -> int:
         """Places that are free; of a provider that failed again and again, one in all until a call is answered."""
-        return (1 if self._failures >= BREAK_AFTER else self._width) - self._in_flight
+        return (1 if self._failures >= BREAK_AFTER else self.width) - self._in_flight
 
     async def _queue(self, timeout: float) -> None:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 from router.dispatch.delivery import Delivery
 from router.domain.errors import Refused
 from router.domain.values import Model, Role, Unit
 from router.providers.base import EmbedCall, Provider, check
 from router.store.vectors import Cache, kind_of
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 GROUP = 64
 """Texts between two commits and two reports of progress."""

@@ -38,7 +38,7 @@ async def store_and_settle(route: Route, out: Delivery, hold: Hold, vectors: Flo
         out.unconfirmed += beyond
         out.tokens += believed.tokens
         if doubt:
-            out.doubt(doubt)
+            out.doubts[doubt] += 1
     out.vectors.update(zip((u.digest for u in units), vectors, strict=True))
 
 

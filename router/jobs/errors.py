@@ -13,7 +13,7 @@ from decimal import Decimal
 from router.domain.errors import BadInput, BudgetExceeded, ProviderError, Refused, RouterError, StoreBusy, StoreError
 from router.domain.explain import money_left, sentence
 from router.domain.policy import find_zone
-from router.domain.pricing import price_on
+from router.domain.pricing import rate
 from router.domain.values import Model
 from router.engine import Router
 from router.store.collections import Corpora
@@ -75,7 +75,7 @@ def stop_for(router: Router, job: Job, error: RouterError, pauses: int) -> Stop:
     soon = router.clock() + min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** min(pauses, 10))
     if isinstance(error, StoreBusy):
         return Stop("waiting", str(error), soon)
-    unavailable = isinstance(error, Refused) and router.limiters[_provider(job)].unhealthy()
+    unavailable = isinstance(error, Refused) and router.limiters[job.model.split("/", 1)[0]].unhealthy()
     if unavailable or (isinstance(error, ProviderError) and not error.stops_job):
         return Stop("waiting", f"{error} It is tried again by itself.", soon)
     return Stop("paused", str(error))
@@ -100,8 +100,7 @@ def _out_of_money(router: Router, job: Job, error: BudgetExceeded) -> Stop:
 
 def current_price(router: Router, model: Model, route: str) -> Decimal | None:
     """USD per million tokens today, by this route; None where it is not known or not sold."""
-    price = price_on(model, datetime.fromtimestamp(router.clock(), UTC).date())
-    return None if price is None else price.batch if route == "batch" else price.now
+    return rate(model, datetime.fromtimestamp(router.clock(), UTC).date(), batch=route == "batch")
 
 
 def check_price(router: Router, job: Job) -> None:
@@ -138,7 +137,3 @@ def check_model(router: Router, corpora: Corpora, job: Job) -> Generation:
             f" collection is of {generation.space} with {generation.dimensions}. Its vectors must not be mixed.",
         )
     return generation
-
-
-def _provider(job: Job) -> str:
-    return job.model.split("/", 1)[0]

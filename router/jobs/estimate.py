@@ -24,7 +24,7 @@ from router.engine import Router
 from router.ingest.extract import FileVerdict
 from router.ingest.files import Ingest, Reading, size_of
 from router.ingest.sample import Kind, NotSampled, Sampler
-from router.jobs.quote import Census, CorpusCandidate, looks_english, quote_of
+from router.jobs.quote import Census, CorpusCandidate, CorpusQuote, looks_english, quote_of
 from router.store.collections import Corpora, kind_of_chunks
 from router.store.models import Collection, Distinct, Generation, NewChunk
 
@@ -36,7 +36,6 @@ LEAST_PLACES = 5
 """Of fewer places the spread between them tells too little for an interval."""
 _Z = 1.959964
 """0.975 quantile of the normal distribution."""
-_DISTINCT = 2  # in `Census.figures`
 _ENGLISH_TEXTS = 200
 Figures = NDArray[np.float64]
 
@@ -72,21 +71,31 @@ class EstimatedCandidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CorpusEstimate:
-    """What files would likely cost.
+    """What files would likely cost: the quotes of the likely sums, and of both ends of their intervals, if any.
 
-    Attributes:
-        share: of the files' bytes that was looked at.
-        texts: distinct ones to embed.
-        notes: sentences on what the sample cannot tell.
+    `share` of the files' bytes was looked at; `notes` are sentences on what the sample cannot tell.
     """
 
-    collection: str
     share: float
-    texts: Range
-    candidates: tuple[EstimatedCandidate, ...]
-    outcome: Plan | Refusal
-    decision: str
+    low: CorpusQuote | None
+    likely: CorpusQuote
+    high: CorpusQuote | None
     notes: tuple[str, ...]
+
+    @property
+    def texts(self) -> Range:
+        """Distinct ones to embed."""
+        low, high = (None if quote is None else quote.distinct for quote in (self.low, self.high))
+        return Range(low=low, likely=self.likely.distinct, high=high)
+
+    @property
+    def candidates(self) -> tuple[EstimatedCandidate, ...]:
+        """Each model of the likely quote."""
+        low, high = ({c.model.id: c for c in q.candidates} if q else {} for q in (self.low, self.high))
+        return tuple(
+            EstimatedCandidate(low=low.get(c.model.id), likely=c, high=high.get(c.model.id))
+            for c in self.likely.candidates
+        )
 
     @property
     def chosen(self) -> EstimatedCandidate | None:
@@ -167,7 +176,7 @@ async def estimate(
     policy = router.policies.get(collection.policy)
     census = await asyncio.to_thread(Census, router, collection, policy)
     pinned = corpora.active(collection.id)
-    return await estimate_of(router, collection, kinds, pinned=pinned, census=census, share=share)
+    return await _estimate(router, collection, kinds, census, pinned, share)
 
 
 def _never(write: object) -> None:
@@ -178,40 +187,28 @@ def _names(kinds: Iterable[Kind]) -> str:
     return ", ".join(sorted({kind.name for kind in kinds}))
 
 
-async def estimate_of(
+async def _estimate(
     router: Router,
     collection: Collection,
     kinds: Sequence[Kind],
-    *,
-    pinned: Generation | None,
     census: Census,
+    pinned: Generation | None,
     share: float,
 ) -> CorpusEstimate:
     """The estimate from what a sampler looked at: some of every kind. `census` is used up."""
     counted, english = await asyncio.to_thread(count, census, kinds)
     likely, half = total(kinds, counted)
-    ends = [] if half is None else [np.maximum(likely - half, 0.0), likely + half]
     quotes = []
-    for figures in (likely, *ends):
+    for figures in [likely] if half is None else [likely, np.maximum(likely - half, 0.0), likely + half]:
         census.set(figures)
-        quotes.append(
-            await quote_of(
-                router, collection, pinned=pinned, model=None, queries_a_month=0, census=census, english=english
-            )
-        )
-    candidates, outcome, decision, _ = quotes[0]
-    low, high = ({c.model.id: c for c in quote[0]} for quote in quotes[1:]) if ends else ({}, {})
-    texts = [round(float(figures[_DISTINCT])) for figures in (likely, *ends)]
+        quotes.append(await quote_of(router, collection, census, english=english, pinned=pinned))
+    first, low, high = quotes if half is not None else (quotes[0], None, None)
     return CorpusEstimate(
-        collection=collection.name,
         share=share,
-        texts=Range(low=texts[1] if ends else None, likely=texts[0], high=texts[2] if ends else None),
-        candidates=tuple(
-            EstimatedCandidate(low=low.get(c.model.id), likely=c, high=high.get(c.model.id)) for c in candidates
-        ),
-        outcome=outcome,
-        decision=decision,
-        notes=_notes(kinds, interval=bool(ends), other=_otherwise(outcome, quotes[-1][1])),
+        low=low,
+        likely=first,
+        high=high,
+        notes=_notes(kinds, interval=half is not None, other=_otherwise(first.outcome, quotes[-1].outcome)),
     )
 
 

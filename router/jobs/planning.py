@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from typing import Any
 
 from router.batches.states import BatchTier
 from router.domain.errors import BadInput
@@ -11,14 +13,14 @@ from router.engine import Router
 from router.jobs.errors import current_price
 from router.jobs.quote import PREVIEW, SAMPLE, Census, CorpusQuote, looks_english, quote_of
 from router.pipeline.results import to_error
-from router.search.vectors import coverage, embedded
+from router.search.vectors import Embedded, coverage
 from router.store.collections import Corpora
 from router.store.jobs import Job, JobRoute, JobStore
-from router.store.models import READY, TAKEN, Collection, Generation, GenerationState, StoredChunk
+from router.store.models import READY, TAKEN, Collection, Generation, GenerationState
 
 
 class Planner:
-    """Quotes collections and begins their jobs, for `Library`, whose methods of the same names describe them."""
+    """Quotes collections and begins their jobs; its methods are `Library`'s."""
 
     def __init__(self, router: Router, corpora: Corpora, jobs: JobStore) -> None:
         self._router = router
@@ -28,51 +30,51 @@ class Planner:
     async def quote(
         self, name: str, *, model: str | None = None, queries_a_month: int = 0, anew: bool = False
     ) -> CorpusQuote:
-        """See `Library.quote`."""
+        """What embedding the collection would cost: all that was confirmed or added, less what is cached.
+
+        Args:
+            model: as if this model were asked for.
+            queries_a_month: for the cost of a year.
+            anew: for another generation, in any space, instead of the one that the collection is pinned to.
+        """
         corpora, chunks = self._corpora, self._corpora.chunks
         collection, active = await self._find(name)
 
-        def look() -> tuple[Census, bool, list[StoredChunk], list[int]]:
+        def look() -> tuple[Census, bool, dict[str, Any]]:
             some = chunks.after(collection.id, b"", SAMPLE, states=TAKEN)
             texts = chunks.texts(collection.id, [one.digest for one in some], TAKEN)
-            english = looks_english([chunk.text for chunk in texts.values()])
             new = corpora.documents(collection.id, states=("added",), limit=3)
             shown = new or corpora.documents(collection.id, states=READY, limit=3)
-            preview = [chunk for document in shown for chunk in chunks.of(document.id, -1, PREVIEW)]
-            census = Census.of(self._router, chunks, collection, self._router.policies.get(collection.policy))
-            counts = [corpora.counts(collection.id, states)[0] for states in (TAKEN, ("added",), ("failed",))]
-            return census, english, preview, counts
+            census = Census(self._router, collection, self._router.policies.get(collection.policy))
+            for page in chunks.distinct(collection.id, states=TAKEN):
+                census.add(page)
+            return census, looks_english([chunk.text for chunk in texts.values()]), {
+                "documents": corpora.counts(collection.id, TAKEN)[0],
+                "new_documents": corpora.counts(collection.id, ("added",))[0],
+                "preview": tuple(chunk for document in shown for chunk in chunks.of(document.id, -1, PREVIEW)),
+            }  # fmt: skip
 
-        census, english, preview, (documents, new_documents, failed) = await asyncio.to_thread(look)
-        candidates, outcome, decision, overnight = await quote_of(
-            self._router,
-            collection,
-            pinned=None if anew else active,
-            model=model,
+        census, english, documents = await asyncio.to_thread(look)
+        quote = await quote_of(
+            self._router, collection, census, english=english, pinned=None if anew else active, model=model,
             queries_a_month=queries_a_month,
-            census=census,
-            english=english,
-        )
-        return CorpusQuote(
-            collection=name,
-            documents=documents,
-            new_documents=new_documents,
-            failed_documents=failed,
-            chunks=census.sums.chunks,
-            distinct=census.sums.distinct,
-            duplicates=census.sums.chunks - census.sums.near_empty - census.sums.distinct,
-            near_empty=census.sums.near_empty,
-            bytes=census.sums.bytes,
-            english=english,
-            candidates=candidates,
-            overnight=overnight,
-            outcome=outcome,
-            decision=decision,
-            preview=tuple(preview),
-        )
+        )  # fmt: skip
+        return replace(quote, **documents)
 
-    async def confirm(self, name: str, *, model: str | None, dimensions: int | None, route: JobRoute | None) -> Job:
-        """See `Library.confirm`."""
+    async def confirm(
+        self, name: str, *, model: str | None = None, dimensions: int | None = None, route: JobRoute | None = None
+    ) -> Job:
+        """Agree to the quote: what was added becomes part of the collection, and a job embeds what is missing.
+
+        Args:
+            model: pins a collection that is not pinned yet; without it, the decision's choice does.
+            dimensions: the size that is searched; the model's default without it.
+            route: `batch` for half the price within a day; else what the decision says.
+
+        Raises:
+            BadInput: the collection is empty, or pinned to another space, or the route is not served.
+            Refused: the policy or the kill switch says no.
+        """
         collection, active = await self._find(name)
         if active is not None and model not in (None, active.model):
             raise BadInput(
@@ -90,8 +92,15 @@ class Planner:
         await self._corpora.confirm(collection.id)
         return await self._start(collection, generation, chosen, route)
 
-    async def improve(self, name: str, model: str, *, dimensions: int | None, route: JobRoute | None) -> Job:
-        """See `Library.improve`."""
+    async def improve(
+        self, name: str, model: str, *, dimensions: int | None = None, route: JobRoute | None = None
+    ) -> Job:
+        """Re-embed a collection in another space beside the one that is searched; it switches when all is there.
+
+        Raises:
+            BadInput: the collection is not embedded yet, is being re-embedded already, or is of this model.
+            Refused: the policy or the kill switch says no.
+        """
         collection, active = await self._find(name)
         chosen = self._router.catalog.get(model)
         if active is None:
@@ -130,7 +139,7 @@ class Planner:
             if generation is None:
                 return self._corpora.counts(collection.id, READY)[1], 0
             policy = self._router.policies.get(collection.policy)
-            cache = embedded(self._router.cache, self._router.catalog, generation, policy)
+            cache = Embedded(self._router.cache, self._router.catalog, generation, policy)
             return coverage(self._corpora, collection.id, cache)
 
         return await asyncio.to_thread(look)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, field
-from decimal import Decimal
+from dataclasses import asdict, astuple, dataclass, field
+from datetime import date
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,22 +22,11 @@ from router.domain.kinds import BYTES_A_TOKEN, STOP_WORDS
 from router.domain.money import price_tokens
 from router.domain.pricing import rate
 from router.domain.ratios import Ratios
-from router.domain.values import (
-    Ask,
-    BudgetState,
-    Facts,
-    Model,
-    Plan,
-    Policy,
-    Refusal,
-    Tokenizer,
-    Verdict,
-)
+from router.domain.values import Ask, BudgetState, Model, Plan, Policy, Refusal, Tokenizer, Verdict
 from router.engine import Router
 from router.pipeline.coverage import Coverage
 from router.pipeline.facts import Missing
-from router.store.chunks import Chunks
-from router.store.models import TAKEN, Collection, Distinct, Generation, StoredChunk
+from router.store.models import Collection, Distinct, Generation, StoredChunk
 from router.tokens import MARKERS, count, count_for
 
 WORDPIECE = 1.2
@@ -51,43 +40,21 @@ _LITTLE = 60  # letters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BudgetEffect:
-    """What a candidate would leave of one budget. Nanodollars; `fits` is False where a hard budget is too small."""
-
-    owner: str
-    window: str
-    amount: int
-    hard: bool
-    before: int
-    after: int
-    fits: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class CorpusCandidate:
-    """One model of a quote. Money in nanodollars; None where no price is known or the tier is not sold.
+    """One model of a quote. Money in nanodollars; None where no price is known.
 
     Attributes:
-        verdict: what the decision made of it; its tokens and cost are of the distinct texts that are not cached.
-        exact: False where tokens are an upper bound, because the model's tokenizer is not at hand.
-        now_cost, batch_cost: the most that what is not cached can cost, at once and by the batch tier.
-        year_cost: `now_cost` and a year of queries.
-        now_expected, batch_expected, year_expected: what they will likely cost.
-        over_long: distinct chunks that the model takes in pieces only; their vectors are means of the pieces'.
-        budgets: what `verdict.cost` leaves of each budget.
+        verdict: what the decision made of it; its tokens and costs are of the distinct texts that are not cached.
+        now_cost, now_expected: the most that those texts can cost at once, and what they likely will.
+        year_cost, year_expected: these and a year of queries.
         warning: what to know before choosing it, or "".
     """
 
     verdict: Verdict
-    exact: bool
     now_cost: int | None
-    batch_cost: int | None
-    year_cost: int | None
     now_expected: int | None
-    batch_expected: int | None
+    year_cost: int | None
     year_expected: int | None
-    over_long: int
-    budgets: tuple[BudgetEffect, ...]
     warning: str
 
     @property
@@ -97,43 +64,33 @@ class CorpusCandidate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Overnight:
-    """Begin with a local model at once, and have `then` re-embed it all by the batch tier.
-
-    That will likely cost `expected` nanodollars, and `cost` at most.
-    """
-
-    start: Model
-    then: Model
-    cost: int
-    expected: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class CorpusQuote:
     """What a collection is, and what it would cost.
 
     Attributes:
-        documents, chunks: of what was confirmed and what waits to be; `new_documents` is the latter.
-        distinct: texts to embed; `duplicates` chunks repeat another one exactly, `near_empty` chunks are left out.
-        english: whether a sample of the chunks looks English: by letters and stop words, no more than a hint.
+        chunks: of what was confirmed and what waits to be; `near_empty` of them are left out.
+        distinct: texts to embed.
+        overnight: a local model to begin with at once, and the one to re-embed it all by the batch tier; or None.
+        budgets: as they stand before.
+        documents: those of the chunks; `new_documents` wait to be confirmed.
     """
 
-    collection: str
-    documents: int
-    new_documents: int
-    failed_documents: int
     chunks: int
-    distinct: int
-    duplicates: int
     near_empty: int
-    bytes: int
-    english: bool
+    distinct: int
     candidates: tuple[CorpusCandidate, ...]
-    overnight: Overnight | None
+    overnight: tuple[CorpusCandidate, CorpusCandidate] | None
+    budgets: tuple[BudgetState, ...]
     outcome: Plan | Refusal
     decision: str
-    preview: tuple[StoredChunk, ...] = field(repr=False)
+    documents: int = 0
+    new_documents: int = 0
+    preview: tuple[StoredChunk, ...] = field(default=(), repr=False)
+
+    @property
+    def duplicates(self) -> int:
+        """Chunks that repeat another one exactly."""
+        return self.chunks - self.near_empty - self.distinct
 
     @property
     def chosen(self) -> CorpusCandidate | None:
@@ -146,7 +103,6 @@ class _Sums:
     chunks: int = 0
     near_empty: int = 0
     distinct: int = 0
-    bytes: int = 0
 
 
 @dataclass(slots=True)
@@ -195,25 +151,17 @@ class Census:
         self._ratios = {m.id: router.estimates.ratios(m) for m in router.catalog.models}
         self._before = {m.id: _before(router, m) for m in router.catalog.models}
 
-    @classmethod
-    def of(cls, router: Router, chunks: Chunks, collection: Collection, policy: Policy) -> Census:
-        """One pass over a collection's chunks."""
-        census = cls(router, collection, policy)
-        for page in chunks.distinct(collection.id, states=TAKEN):
-            census.add(page)
-        return census
-
     @property
     def figures(self) -> NDArray[np.float64]:
-        """All that was counted, float64 (4 + 4 · models)."""
-        rows = [astuple(self.sums), *map(astuple, self.models.values())]
-        return np.array(rows, dtype=np.float64).ravel()
+        """All that was counted, float64 (3 + 4 · models)."""
+        models = [x for one in self.models.values() for x in astuple(one)]
+        return np.array([*astuple(self.sums), *models], dtype=np.float64)
 
     def set(self, figures: NDArray[np.float64]) -> None:
         """Take these for what was counted, rounded; in the order of `figures`."""
         whole = [int(x) for x in np.rint(figures)]
-        self.sums = _Sums(*whole[:4])
-        self.models = {model: _Missing(*whole[4 * n : 4 * n + 4]) for n, model in enumerate(self.models, 1)}
+        self.sums = _Sums(*whole[:3])
+        self.models = {model: _Missing(*whole[3 + 4 * n : 7 + 4 * n]) for n, model in enumerate(self.models)}
 
     def missing(self, model: Model) -> Missing:
         """What a model would have to embed; chunk by chunk, so that over-long ones are no reason to shut it out."""
@@ -227,7 +175,6 @@ class Census:
         sums.near_empty += sum(one.copies for one in page if one.near_empty)
         page = [one for one in page if not one.near_empty]
         sums.distinct += len(page)
-        sums.bytes += sum(one.bytes for one in page)
         found = self._coverage.find([one.digest for one in page])
         counts: dict[Tokenizer, NDArray[np.int64]] = {}
         guesses: dict[str, NDArray[np.int64]] = {}
@@ -263,14 +210,14 @@ def _before(router: Router, model: Model) -> tuple[int, int]:
 async def quote_of(
     router: Router,
     collection: Collection,
-    *,
-    pinned: Generation | None,
-    model: str | None,
-    queries_a_month: int,
     census: Census,
+    *,
     english: bool,
-) -> tuple[tuple[CorpusCandidate, ...], Plan | Refusal, str, Overnight | None]:
-    """Every candidate, the decision, its words, and the overnight way, from one census."""
+    pinned: Generation | None,
+    model: str | None = None,
+    queries_a_month: int = 0,
+) -> CorpusQuote:
+    """Every candidate, the decision and its words, from one census; the documents are not looked at."""
     policy = await asyncio.to_thread(router.policies.get, collection.policy)
     named = router.catalog.get(model) if model is not None else None
     ask = Ask(
@@ -280,42 +227,34 @@ async def quote_of(
         partial=True,
         collection=collection.name,
     )
-    facts = await router.facts.build(policy, census.missing, batch=True)
+    facts = await router.build_facts(policy, census.missing, batch=True)
     outcome = decide(ask, policy, facts, router.catalog.scale)
     candidates = tuple(
-        _candidate(v, census.models[v.model.id], facts, queries_a_month, english) for v in outcome.verdicts
+        _candidate(v, census.models[v.model.id], facts.now.date(), queries_a_month, english) for v in outcome.verdicts
     )
-    words = explain(outcome, ask=ask, policy=policy, facts=facts)
-    return candidates, outcome, words, None if pinned else _overnight(candidates)
+    return CorpusQuote(
+        **asdict(census.sums),
+        candidates=candidates,
+        overnight=None if pinned else _overnight(candidates),
+        budgets=facts.budgets,
+        outcome=outcome,
+        decision=explain(outcome, ask=ask, policy=policy, facts=facts),
+    )
 
 
-def _candidate(
-    verdict: Verdict,
-    missing: _Missing,
-    facts: Facts,
-    queries: int,
-    english: bool,
-) -> CorpusCandidate:
+def _candidate(verdict: Verdict, missing: _Missing, day: date, queries: int, english: bool) -> CorpusCandidate:
     model = verdict.model
-    day = facts.now.date()
-    now, batch = rate(model, day), rate(model, day, batch=True)
-
-    def cost(tokens: int, usd: Decimal | None) -> int | None:
-        return None if usd is None else price_tokens(tokens, usd)
-
-    queried = cost(12 * queries * QUERY_TOKENS, now) or 0
-    now_cost, now_expected = cost(missing.tokens, now), cost(missing.expected, now)
+    usd = rate(model, day)
+    now_cost, now_expected, queried = (
+        None if usd is None else price_tokens(tokens, usd)
+        for tokens in (missing.tokens, missing.expected, 12 * queries * QUERY_TOKENS)
+    )
     return CorpusCandidate(
         verdict=verdict,
-        exact=model.local or model.tokenizer != "bytes",
         now_cost=now_cost,
-        batch_cost=cost(missing.tokens, batch),
-        year_cost=None if now_cost is None else now_cost + queried,
         now_expected=now_expected,
-        batch_expected=cost(missing.expected, batch),
-        year_expected=None if now_expected is None else now_expected + queried,
-        over_long=missing.over_long,
-        budgets=tuple(_effect(state, verdict.cost or 0) for state in facts.budgets),
+        year_cost=None if now_cost is None else now_cost + (queried or 0),
+        year_expected=None if now_expected is None else now_expected + (queried or 0),
         warning=_warning(model, missing, english),
     )
 
@@ -332,31 +271,12 @@ def _warning(model: Model, missing: _Missing, english: bool) -> str:
     return " ".join(words)
 
 
-def _effect(state: BudgetState, cost: int) -> BudgetEffect:
-    before = state.left
-    return BudgetEffect(
-        owner=state.owner,
-        window=state.budget.window,
-        amount=state.budget.amount,
-        hard=state.budget.hard,
-        before=before,
-        after=max(0, before - cost),
-        fits=cost <= before or not state.budget.hard,
-    )
-
-
-def _overnight(candidates: Sequence[CorpusCandidate]) -> Overnight | None:
+def _overnight(candidates: Sequence[CorpusCandidate]) -> tuple[CorpusCandidate, CorpusCandidate] | None:
     """The best local model now, and the best paid one that the batch tier sells, if the policy allows both."""
-
-    def best(of: list[CorpusCandidate]) -> CorpusCandidate | None:
-        return max(of, key=lambda c: c.verdict.quality or 0.0, default=None)
-
-    eligible = [c for c in candidates if c.verdict.eligible]
-    start = best([c for c in eligible if c.model.local])
-    then = best([c for c in eligible if c.batch_cost is not None])
-    if start is None or then is None or then.batch_cost is None or then.batch_expected is None:
-        return None
-    return Overnight(start=start.model, then=then.model, cost=then.batch_cost, expected=then.batch_expected)
+    by_quality = sorted((c for c in candidates if c.verdict.eligible), key=lambda c: -(c.verdict.quality or 0.0))
+    start = next((c for c in by_quality if c.model.local), None)
+    then = next((c for c in by_quality if c.verdict.batch_cost is not None), None)
+    return None if start is None or then is None else (start, then)
 
 
 def looks_english(texts: Sequence[str]) -> bool:

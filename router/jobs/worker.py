@@ -14,13 +14,15 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 
-from router.batches.states import BatchTier, ChunkText
+from router.batches.states import BatchTier
+from router.batches.texts import Misses
 from router.domain.errors import RouterError, StoreBusy, StoreError
 from router.engine import Router
 from router.jobs.errors import Stop, check_model, check_price, judge, stop_for
 from router.pipeline.validate import digest as digest_of
-from router.search.vectors import Embedded, coverage, embedded, missing
+from router.search.vectors import Embedded, coverage, missing
 from router.store.collections import Corpora
 from router.store.jobs import Job, JobStore
 
@@ -132,7 +134,8 @@ class Worker:
             _log.exception("job %d", job.id)
             stop = Stop("failed", f"Internal error: {type(error).__name__}: {error}")
         finally:
-            await _cancelled(work)
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)  # until it has ended
             with contextlib.suppress(StoreError):  # the lease runs out by itself
                 if stop is not None:
                     await self._renew(job, live)
@@ -160,7 +163,7 @@ class Worker:
     async def _work(self, job: Job, live: Live) -> None:
         generation = await asyncio.to_thread(check_model, self._router, self._corpora, job)
         policy = await asyncio.to_thread(self._router.policies.get, job.policy)
-        cache = embedded(self._router.cache, self._router.catalog, generation, policy)
+        cache = Embedded(self._router.cache, self._router.catalog, generation, policy)
         live.total, live.done = await asyncio.to_thread(coverage, self._corpora, job.collection_id, cache)
         if job.route == "batch":
             revision = await self._by_batch(job, live, cache)
@@ -248,48 +251,34 @@ class Worker:
                 raise await self._stop(job, step.error)
             if not step.open and not step.moved and not step.waiting:
                 live.total, live.done = await asyncio.to_thread(coverage, self._corpora, job.collection_id, cache)
-                reasons = await asyncio.to_thread(self._tier.failures, job)
+                reasons = await asyncio.to_thread(self._tier.store.failures, job.id)
                 rest = missing(self._corpora, job.collection_id, cache, but=set(reasons))
                 if not await asyncio.to_thread(_take, rest, 1):
                     await self._jobs.note_failures(job.id, {d: (why, True) for d, why in reasons.items()})
                     return revision
             await asyncio.sleep(step.next_poll_s)
 
-    def _misses(self, job: Job, cache: Embedded) -> _Misses:
-        return _Misses(self._corpora, job.collection_id, missing(self._corpora, job.collection_id, cache))
+    def _misses(self, job: Job, cache: Embedded) -> Misses:
+        left = missing(self._corpora, job.collection_id, cache)
+
+        def more(n: int) -> dict[bytes, str]:
+            while digests := _take(left, n):
+                if found := self._corpora.chunks.texts(job.collection_id, digests):
+                    return {digest: chunk.text for digest, chunk in found.items()}
+            return {}
+
+        return more
 
     async def _follow(self, job: Job, live: Live) -> None:
         """Fetch the results of batches of a job that no longer runs, and send nothing more."""
         cancel = job.state == "cancelled"
         while True:
-            step = await (self._tier.cancel(job) if cancel else self._tier.step(job, lambda n: ()))
+            step = await (self._tier.cancel(job) if cancel else self._tier.step(job, lambda n: {}))
             cancel = False
             if not step.open:
                 return
             await asyncio.sleep(step.next_poll_s or self._poll_s)
 
 
-class _Misses:
-    """The next missing chunks, with their texts, each time it is called."""
-
-    def __init__(self, corpora: Corpora, collection: int, left: Iterator[bytes]) -> None:
-        self._corpora = corpora
-        self._collection = collection
-        self._left = left
-
-    def __call__(self, n: int) -> Sequence[ChunkText]:
-        while digests := _take(self._left, n):
-            found = self._corpora.chunks.texts(self._collection, digests)
-            if found:
-                return [ChunkText(digest=d, text=c.text, tokens=c.tokens) for d, c in found.items()]
-        return ()
-
-
 def _take(left: Iterator[bytes], n: int) -> list[bytes]:
-    return [digest for _, digest in zip(range(n), left, strict=False)]
-
-
-async def _cancelled(work: asyncio.Future[None]) -> None:
-    """End the work and wait until it has ended."""
-    work.cancel()
-    await asyncio.gather(work, return_exceptions=True)
+    return list(islice(left, n))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 
 import numpy as np
@@ -36,7 +36,6 @@ class Tally:
         cut: positions of texts that were cut.
     """
 
-    valid: ValidTexts
     tokens: NDArray[np.uint32] = field(repr=False)
     answered: Sequence[TextRoute] = field(repr=False)
     failed: Mapping[int, RouterError]
@@ -70,7 +69,6 @@ def count_up(planned: Planned, work: Work, done: Delivery) -> Tally:
         which = {i for i, d in enumerate(valid.digests) if (i in work.parts or d in before) and i not in failed}
         cut = tuple(p for p, i in enumerate(valid.places.tolist()) if i in which) if which else ()
     return Tally(
-        valid=valid,
         tokens=lookup.tokens(plan.model),
         answered=answered,
         failed=failed,
@@ -79,29 +77,28 @@ def count_up(planned: Planned, work: Work, done: Delivery) -> Tally:
     )
 
 
-def routes_in_order(tally: Tally) -> tuple[TextRoute, ...]:
+def routes_in_order(valid: ValidTexts, answered: Sequence[TextRoute]) -> tuple[TextRoute, ...]:
     """How each text asked was answered; every copy after the first is `repeated`."""
-    valid = tally.valid
     if len(valid.digests) == valid.asked:
-        return tuple(tally.answered)
+        return tuple(answered)
     routes: list[TextRoute] = []
     seen: set[int] = set()
     for index in valid.places.tolist():
-        if index < 0 or tally.answered[index] == "refused":
+        if index < 0 or answered[index] == "refused":
             routes.append("refused")
         else:
-            routes.append("repeated" if index in seen else tally.answered[index])
+            routes.append("repeated" if index in seen else answered[index])
             seen.add(index)
     return tuple(routes)
 
 
 def to_result(planned: Planned, tally: Tally, vectors: Floats, done: Delivery, day: date) -> Result:
     """The request's answer; its number in the usage is filled in later."""
-    plan, valid, decision = planned.plan, tally.valid, planned.decision
+    plan, valid, decision = planned.plan, planned.lookup.valid, planned.decision
     model = done.model or plan.model
     if model.id != plan.model.id:
         decision = f"{decision} {plan.model.id} failed, so {model.id} answered."
-    routes = routes_in_order(tally)
+    routes = routes_in_order(valid, tally.answered)
     answered, tokens = np.array(tally.answered), tally.tokens.astype(np.int64)
     served, cached = answered != "refused", answered == "cache"
     return Result(
@@ -161,34 +158,32 @@ def outcome_of(request: Request, result: Result, error: RouterError | None) -> O
 
 def outcome_of_refusal(request: Request, valid: ValidTexts, refusal: Refusal, decision: str) -> Outcome:
     """A request that was refused before anything was spent."""
-    return Outcome(
-        status="refused",
-        texts=valid.asked,
-        distinct=len(valid.digests),
-        repeated=valid.asked - len(valid.digests) - len(valid.problems),
-        refused=valid.asked,
-        latency_ms=request.milliseconds,
-        decision=decision,
-        candidates=to_candidates(refusal.verdicts),
-        error=refusal.reason,
-    )
+    repeated = valid.asked - len(valid.digests) - len(valid.problems)
+    return replace(_unanswered(request, valid, refusal, decision, refusal.reason), repeated=repeated)
 
 
 def outcome_of_failure(request: Request, planned: Planned, error: RouterError) -> Outcome:
     """A planned request that ended in an error; what it was charged is in the ledger."""
-    plan, valid = planned.plan, planned.lookup.valid
-    return Outcome(
+    plan = planned.plan
+    return replace(
+        _unanswered(request, planned.lookup.valid, plan, planned.decision, error.message),
         status="refused" if isinstance(error, BudgetExceeded) else "failed",
         model=plan.model.id,
         space=plan.model.space,
         dimensions=plan.dimensions,
+    )
+
+
+def _unanswered(request: Request, valid: ValidTexts, choice: Plan | Refusal, decision: str, why: str) -> Outcome:
+    return Outcome(
+        status="refused",
         texts=valid.asked,
         distinct=len(valid.digests),
         refused=valid.asked,
         latency_ms=request.milliseconds,
-        decision=planned.decision,
-        candidates=to_candidates(plan.verdicts),
-        error=error.message,
+        decision=decision,
+        candidates=to_candidates(choice.verdicts),
+        error=why,
     )
 
 
@@ -210,6 +205,10 @@ async def record(
     valid, likely = lookup.valid, tokens is not None
     if tokens is None:
         tokens = np.array(lookup.count("bytes", range(len(valid.digests))), dtype=np.uint32)
+    trace = facts_to_json(
+        facts, request.ask, request.policy.long_texts, tokenizer,
+        lambda model: [digest in lookup.rows(model) for digest in valid.digests], likely=likely,
+    )  # fmt: skip
     return await usage.record(
         outcome,
         policy=request.policy.name,
@@ -218,14 +217,7 @@ async def record(
         role=request.role,
         request=request.number,
         replay=(b"".join(valid.digests), tokens.astype("<u4").tobytes(), valid.copies.astype("<u4").tobytes()),
-        facts=facts_to_json(
-            facts,
-            request.ask,
-            request.policy.long_texts,
-            tokenizer,
-            lambda model: [d in lookup.rows(model) for d in valid.digests],
-            likely=likely,
-        ),
+        facts=trace,
     )
 
 

@@ -44,15 +44,11 @@ class Coverage:
         self._scale = catalog.scale
         self._makers = {model.id: model for model in catalog.models}
 
-    def keys(self, model: Model, *, whole: bool = False) -> tuple[int, ...]:
+    def keys(self, model: Model, *, whole: bool = False, among: Mapping[int, Kind] | None = None) -> tuple[int, ...]:
         """The numbers of the vector keys that may answer for a model: those of uncut texts first, or only they."""
-        return self.matching(model, self.cache.kinds(), whole)
-
-    def matching(self, model: Model, keys: Mapping[int, Kind], whole: bool = False) -> tuple[int, ...]:
-        """`keys`, of these."""
         fit = [
             (key.variant != "whole", number)
-            for number, key in keys.items()
+            for number, key in (self.cache.kinds() if among is None else among).items()
             if (key.variant == "whole" or (key.variant == self.long_texts and not whole)) and self._fits(key, model)
         ]
         return tuple(number for _, number in sorted(fit))
@@ -114,7 +110,7 @@ class Found:
     def rows(self, model: Model) -> Mapping[bytes, Row]:
         """The rows that may answer for a model, by digest; of a text that has several, that of the uncut text."""
         if model.id not in self._rows:
-            parts = [self._found[n] for n in self._coverage.matching(model, self._keys) if n in self._found]
+            parts = [self._found[n] for n in self._coverage.keys(model, among=self._keys) if n in self._found]
             merged = dict(parts[0]) if len(parts) > 1 else parts[0] if parts else {}
             for part in parts[1:]:
                 merged = {**part, **merged}

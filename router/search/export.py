@@ -13,10 +13,10 @@ import shutil
 import tempfile
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,17 +33,6 @@ _CHROMA_ROWS = 5_000
 _ACTIVE = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # the last four are their full-width twins
 
 
-class VectorWriter(Protocol):
-    """An open vector file."""
-
-    def write(self, ids: Sequence[str], texts: Sequence[str] | None, vectors: NDArray[np.float32]) -> None:
-        """Append n rows. `vectors` is (n, dimensions) float32; `texts` is ignored where the file has none.
-
-        Raises:
-            BadInput: the lengths, the shape or the dtype do not fit.
-        """
-
-
 @contextmanager
 def open_writer(path: Path, *, space: str, model: str, dimensions: int, with_text: bool) -> Iterator[VectorWriter]:
     """Write a .parquet, .npz or .jsonl file in a `with`: it appears whole when the block ends well, else not at all.
@@ -57,7 +46,10 @@ def open_writer(path: Path, *, space: str, model: str, dimensions: int, with_tex
         BadInput: another ending, a folder that cannot be written, or rows that do not fit.
         StoreFull: the disk is full.
     """
-    make = _writer_for(path)
+    make = _WRITERS.get(path.suffix.lower())
+    if make is None:
+        hint = "End its name in .parquet, .npz or .jsonl, or in .lance or .chroma for a folder."
+        raise BadInput(f"Vectors cannot be written as '{path.name}'.", hint)
     if path.suffix.lower() in _FOLDERS and path.exists():
         raise BadInput(f"{path.name} is there already.", "Give a folder that is not there yet.")
     if not path.parent.is_dir():
@@ -84,34 +76,24 @@ def open_writer(path: Path, *, space: str, model: str, dimensions: int, with_tex
         shutil.rmtree(part.parent, ignore_errors=True)
 
 
-def _writer_for(path: Path) -> Callable[..., _Writer]:
-    suffix = path.suffix.lower()
-    writers: dict[str, Callable[..., _Writer]] = {
-        ".parquet": _Parquet,
-        ".npz": _Npz,
-        ".jsonl": _JsonLines,
-        ".lance": _Lance,
-        ".chroma": _Chroma,
-    }
-    if suffix not in writers:
-        hint = "End its name in .parquet, .npz or .jsonl, or in .lance or .chroma for a folder."
-        raise BadInput(f"Vectors cannot be written as '{path.name}'.", hint)
-    return writers[suffix]
-
-
 def safe_cell(value: str) -> str:
     """A cell of a CSV file that no spreadsheet reads as a formula: an apostrophe goes before =, +, -, @, tab or CR."""
     return f"'{value}" if value.startswith(_ACTIVE) else value
 
 
-class _Writer(ABC):
-    """What all formats share: the check of the input."""
+class VectorWriter(ABC):
+    """An open vector file: what all formats share."""
 
     def __init__(self, part: Path, about: dict[str, Any], with_text: bool) -> None:
         self.part, self.about, self.with_text = part, about, with_text
         self.dimensions: int = about["dimensions"]
 
     def write(self, ids: Sequence[str], texts: Sequence[str] | None, vectors: NDArray[np.float32]) -> None:
+        """Append n rows. `vectors` is (n, dimensions) float32; `texts` is ignored where the file has none.
+
+        Raises:
+            BadInput: the lengths, the shape or the dtype do not fit.
+        """
         if vectors.shape != (len(ids), self.dimensions) or vectors.dtype != np.float32:
             raise BadInput(
                 f"Vectors of shape {vectors.shape} and type {vectors.dtype} do not fit {len(ids)} ids.",
@@ -136,28 +118,40 @@ class _Writer(ABC):
         """Close the files. Called at the end in any case."""
 
 
-class _Parquet(_Writer):
+class _Arrow(VectorWriter):
+    """Columns `id`, `text`, `vector`, and the space as the schema's metadata."""
+
     def __init__(self, part: Path, about: dict[str, Any], with_text: bool) -> None:
         super().__init__(part, about, with_text)
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         self.pa = pa
-        fields = [pa.field("id", pa.string()), *([pa.field("text", pa.string())] if with_text else [])]
+        fields = [pa.field(name, pa.string()) for name in ("id", "text")[: 1 + with_text]]
         fields.append(pa.field("vector", pa.list_(pa.float32(), self.dimensions)))
         self.schema = pa.schema(fields, metadata={name: str(value) for name, value in about.items()})
+
+    def _to_arrow(self, ids: list[str], texts: list[str] | None, vectors: NDArray[np.float32]) -> Any:
+        pa = self.pa
+        strings = [ids] if texts is None else [ids, texts]
+        # Arrow holds UTF-8 only: half a surrogate pair becomes "?".
+        arrays = [pa.array([v.encode("utf-8", "replace").decode() for v in column], pa.string()) for column in strings]
+        flat = pa.array(vectors.reshape(-1).copy())  # a copy: it may wait while the caller reuses the array
+        arrays.append(pa.FixedSizeListArray.from_arrays(flat, self.dimensions))
+        return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
+
+
+class _Parquet(_Arrow):
+    def __init__(self, part: Path, about: dict[str, Any], with_text: bool) -> None:
+        super().__init__(part, about, with_text)
+        import pyarrow.parquet as pq
+
         # Vectors have no repeated values and hardly pack: no dictionary, and a plain encoding for them.
         self.file = pq.ParquetWriter(part, self.schema, compression="zstd", use_dictionary=False)
         self.waiting: list[Any] = []
         self.bytes = 0
 
     def _append(self, ids: list[str], texts: list[str] | None, vectors: NDArray[np.float32]) -> None:
-        pa = self.pa
-        strings = [ids] if texts is None else [ids, texts]
-        arrays = [pa.array([_encodable(value) for value in column], pa.string()) for column in strings]
-        flat = pa.array(vectors.reshape(-1).copy())  # a copy: it waits here while the caller may reuse the array
-        arrays.append(pa.FixedSizeListArray.from_arrays(flat, self.dimensions))
-        self.waiting.append(pa.RecordBatch.from_arrays(arrays, schema=self.schema))
+        self.waiting.append(self._to_arrow(ids, texts, vectors))
         self.bytes += self.waiting[-1].nbytes
         if self.bytes >= _GROUP_BYTES:
             self._flush()
@@ -175,7 +169,7 @@ class _Parquet(_Writer):
         self.file.close()
 
 
-class _Npz(_Writer):
+class _Npz(VectorWriter):
     """An .npy file states its shape at its beginning, so rows wait in files beside the target until all are known."""
 
     def __init__(self, part: Path, about: dict[str, Any], with_text: bool) -> None:
@@ -252,7 +246,7 @@ class _Strings:
         yield block
 
 
-class _JsonLines(_Writer):
+class _JsonLines(VectorWriter):
     def __init__(self, part: Path, about: dict[str, Any], with_text: bool) -> None:
         super().__init__(part, about, with_text)
         self.file = part.open("wb")
@@ -271,29 +265,21 @@ class _JsonLines(_Writer):
         self.file.close()
 
 
-class _Lance(_Writer):
-    """A LanceDB folder with one table: `id`, `text`, `vector`, and the space as the schema's metadata."""
+class _Lance(_Arrow):
+    """A LanceDB folder with one table."""
 
     def __init__(self, part: Path, about: dict[str, Any], with_text: bool) -> None:
         super().__init__(part, about, with_text)
         _need("lancedb")
         import lancedb
-        import pyarrow as pa
 
-        fields = [pa.field("id", pa.string()), *([pa.field("text", pa.string())] if with_text else [])]
-        fields.append(pa.field("vector", pa.list_(pa.float32(), self.dimensions)))
-        self._schema = pa.schema(fields, metadata={name: str(value) for name, value in about.items()})
-        self._table = lancedb.connect(str(part)).create_table(_TABLE, schema=self._schema)
+        self._table = lancedb.connect(str(part)).create_table(_TABLE, schema=self.schema)
 
     def _append(self, ids: list[str], texts: list[str] | None, vectors: NDArray[np.float32]) -> None:
-        import pyarrow as pa
-
-        flat = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), self.dimensions)
-        columns = [pa.array(ids, pa.string()), *([] if texts is None else [pa.array(texts, pa.string())]), flat]
-        self._table.add(pa.table(columns, schema=self._schema))
+        self._table.add(self.pa.Table.from_batches([self._to_arrow(ids, texts, vectors)]))
 
 
-class _Chroma(_Writer):
+class _Chroma(VectorWriter):
     """A Chroma folder with one collection, by cosine, and the space as its metadata."""
 
     def __init__(self, part: Path, about: dict[str, Any], with_text: bool) -> None:
@@ -314,13 +300,17 @@ class _Chroma(_Writer):
             self._collection.add(ids=ids[start:end], embeddings=vectors[start:end], documents=documents)
 
 
+_WRITERS: dict[str, type[VectorWriter]] = {
+    ".parquet": _Parquet,
+    ".npz": _Npz,
+    ".jsonl": _JsonLines,
+    ".lance": _Lance,
+    ".chroma": _Chroma,
+}
+
+
 def _need(package: str) -> None:
     if importlib.util.find_spec(package) is None:
         raise BadInput(
             f"{package} is not installed.", f"Run `pip install {package}`, or write Parquet, which it reads."
         )
-
-
-def _encodable(value: str) -> str:
-    """The string with any half surrogate pair as "?", since Parquet holds UTF-8 only."""
-    return value.encode("utf-8", "replace").decode()

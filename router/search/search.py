@@ -21,7 +21,7 @@ from router.pipeline.validate import normalise
 from router.providers.base import Floats
 from router.search.export import open_writer
 from router.search.index import VectorIndex
-from router.search.vectors import Embedded, embedded, worth_embedding
+from router.search.vectors import Embedded, worth_embedding
 from router.store.collections import Corpora
 from router.store.models import Collection, Generation, StoredChunk
 from router.store.policies import Policies
@@ -42,24 +42,15 @@ class Hit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchResult:
-    """The result of a search. Money in nanodollars.
+    """The result of a search: of `searched` distinct texts, and `missing` ones have no vector yet.
 
-    Attributes:
-        searched: distinct texts that have a vector; `missing` have none yet.
-        cost, unconfirmed: of embedding the query.
-        route: how the query was answered: from the cache, locally or over an API.
+    `query` is how the query was embedded: its space, its cost, its route.
     """
 
     hits: tuple[Hit, ...]
     searched: int
     missing: int
-    model: str
-    space: str
-    dimensions: int
-    cost: int
-    unconfirmed: int
-    route: str
-    decision: str
+    query: Result
 
 
 class Searcher:
@@ -68,25 +59,20 @@ class Searcher:
     def __init__(
         self,
         corpora: Corpora,
-        *,
         cache: Cache,
         catalog: Catalog,
         policies: Policies,
         usage: Usage,
         embed: Callable[..., Awaitable[Result]],
     ) -> None:
-        """`embed` is that of the router; queries go through it."""
+        """`embed` is `Router.embed`, for queries."""
         self._corpora = corpora
         self._cache = cache
         self._catalog = catalog
         self._policies = policies
         self._usage = usage
         self._embed = embed
-        self._index = VectorIndex(corpora, cache)
-
-    def forget(self) -> None:
-        """Empty the vector index."""
-        self._index.forget()
+        self.index = VectorIndex(corpora, cache)
 
     async def search(self, name: str, query: str, *, k: int = 10) -> SearchResult:
         """The k chunks nearest to a query, nearest first; each distinct text once.
@@ -101,29 +87,12 @@ class Searcher:
         if not 1 <= k <= MOST_HITS:
             raise BadInput(f"{k} results cannot be asked for.", f"Ask for 1 to {MOST_HITS:,}.")
         collection, generation, policy = await asyncio.to_thread(self._searched, name)
-        if policy.normalise:
-            query = normalise(query)
         result = await self._embed(
-            [query],
-            policy=collection.policy,
-            role="query",
-            model=generation.model,
-            dimensions=generation.dimensions,
-            collection=collection.name,
-        )
-        hits, searched, missing = await asyncio.to_thread(self._look, collection, generation, result.vectors[0], k)
-        return SearchResult(
-            hits=hits,
-            searched=searched,
-            missing=missing,
-            model=result.model,
-            space=result.space,
-            dimensions=result.dimensions,
-            cost=result.cost,
-            unconfirmed=result.unconfirmed,
-            route=result.routes[0],
-            decision=result.decision,
-        )
+            [normalise(query) if policy.normalise else query], policy=collection.policy, role="query",
+            model=generation.model, dimensions=generation.dimensions, collection=collection.name,
+        )  # fmt: skip
+        hits, searched, missing = await asyncio.to_thread(self._nearest, collection, generation, result.vectors[0], k)
+        return SearchResult(hits=hits, searched=searched, missing=missing, query=result)
 
     def _searched(self, name: str) -> tuple[Collection, Generation, Policy]:
         """A collection, the generation that is searched, and the policy. Refuses before anything is spent.
@@ -144,12 +113,12 @@ class Searcher:
                 f"Re-embed the collection, with {model.id} or with another model.",
             )
         policy = self._policies.get(collection.policy)
-        cache = self._vectors(collection, generation)
+        cache = Embedded(self._cache, self._catalog, generation, policy)
         pages = self._corpora.chunks.distinct(collection.id, page=200)
         if any(cache.rows(worth_embedding(page)) for page in pages):
             return collection, generation, policy
-        before = self._usage.total(since=0, until=self._usage.clock() + 1, where={"collection": collection.name})
-        if not before.texts:
+        where = {"collection": collection.name}
+        if not self._usage.total(since=0, until=self._usage.clock() + 1, where=where).texts:
             raise BadInput(f"Nothing of the collection '{collection.name}' is embedded yet.", "Wait for its job.")
         raise BadInput(
             f"The vectors of the collection '{collection.name}' are gone: vectors.db was deleted or emptied.",
@@ -157,31 +126,24 @@ class Searcher:
             f" {collection.name}` says what that costs).",
         )
 
-    def _vectors(self, collection: Collection, generation: Generation) -> Embedded:
-        return embedded(self._cache, self._catalog, generation, self._policies.get(collection.policy))
-
-    def _look(
-        self, collection: Collection, generation: Generation, query: Floats, k: int
-    ) -> tuple[tuple[Hit, ...], int, int]:
-        with self._cache.database.unmapped():
-            return self._nearest(collection, generation, query, k)
-
     def _nearest(
         self, collection: Collection, generation: Generation, query: Floats, k: int
     ) -> tuple[tuple[Hit, ...], int, int]:
-        cache = self._vectors(collection, generation)
-        matrix = self._index.get(collection, generation, cache)
-        if matrix is None:
-            best, searched, missing = self._streamed(collection, cache, query, k)
-        else:
-            searched, missing = len(matrix.digests), len(matrix.missing)
-            scores = matrix.vectors @ query
-            top = _highest(scores, k)
-            best = _first([(float(scores[at]), matrix.digests[at], matrix.copies[at]) for at in top], k)
-            row_of = {matrix.digests[at]: matrix.rows[at] for at in top}
-            if cache.rows(list(row_of)) != row_of:  # a vector was erased or replaced, perhaps by another program
-                self._index.forget()
-                return self._nearest(collection, generation, query, k)
+        """The hits, and the distinct texts that were searched and that have no vector."""
+        cache = Embedded(self._cache, self._catalog, generation, self._policies.get(collection.policy))
+        with self._cache.database.unmapped():
+            matrix = self.index.get(collection, generation, cache)
+            if matrix is None:
+                best, searched, missing = self._streamed(collection, cache, query, k)
+            else:
+                searched, missing = len(matrix.digests), len(matrix.missing)
+                scores = matrix.vectors @ query
+                top = _highest(scores, k)
+                best = _first([(float(scores[at]), matrix.digests[at], matrix.copies[at]) for at in top], k)
+                row_of = {matrix.digests[at]: matrix.rows[at] for at in top}
+                if cache.rows(list(row_of)) != row_of:  # a vector was erased or replaced, perhaps by another program
+                    self.index.forget()
+                    return self._nearest(collection, generation, query, k)
         found = self._corpora.chunks.texts(collection.id, [digest for _, digest, _ in best])
         hits = tuple(Hit(score=score, chunk=found[digest], copies=n) for score, digest, n in best if digest in found)
         return hits, searched, missing
@@ -230,7 +192,7 @@ class Searcher:
 
     def vectors(self, collection: Collection, generation: Generation) -> Iterator[tuple[list[StoredChunk], Floats]]:
         """Chunks with their vectors `(n, dimensions)` float32, document by document; those without one are left out."""
-        cache = self._vectors(collection, generation)
+        cache = Embedded(self._cache, self._catalog, generation, self._policies.get(collection.policy))
         for chunks in self._corpora.chunks.all(collection.id):
             keys, vectors = cache.read(list({chunk.digest for chunk in chunks if not chunk.near_empty}))
             at = {digest: number for number, digest in enumerate(keys)}  # repeats are read once

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from router.domain.catalog import Catalog
-from router.domain.values import Model, Policy
+from router.domain.values import Policy
 from router.pipeline.coverage import Coverage
 from router.providers.base import Floats
 from router.store.collections import Corpora
@@ -14,12 +14,13 @@ from router.store.vectors import Cache, Row
 
 
 class Embedded:
-    """The cache, as one generation of a collection sees it; see `Coverage`."""
+    """The cache, as one generation of a collection sees it under the collection's policy; see `Coverage`."""
 
-    def __init__(self, coverage: Coverage, model: Model, dimensions: int) -> None:
-        self._coverage = coverage
-        self._model = model
-        self._dimensions = dimensions
+    def __init__(self, cache: Cache, catalog: Catalog, generation: Generation, policy: Policy) -> None:
+        """Raises BadInput where the catalog no longer has the model."""
+        self._coverage = Coverage(cache, catalog, long_texts=policy.long_texts)
+        self._model = catalog.get(generation.model)
+        self._dimensions = generation.dimensions
 
     def keys(self) -> tuple[int, ...]:
         """The vector keys that may answer."""
@@ -36,16 +37,6 @@ class Embedded:
     def fetch(self, rows: Sequence[Row]) -> Floats:
         """The vectors of these rows, `(n, dimensions)` float32 of unit length. Raises Damaged."""
         return self._coverage.fetch(self._model, rows, self._dimensions)
-
-
-def embedded(cache: Cache, catalog: Catalog, generation: Generation, policy: Policy) -> Embedded:
-    """The cache as a generation sees it, under its collection's policy.
-
-    Raises:
-        BadInput: the catalog no longer has its model.
-    """
-    coverage = Coverage(cache, catalog, long_texts=policy.long_texts)
-    return Embedded(coverage, catalog.get(generation.model), generation.dimensions)
 
 
 def worth_embedding(page: Sequence[Distinct]) -> list[bytes]:

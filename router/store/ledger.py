@@ -397,8 +397,8 @@ class Ledger:
 
     # ---- balances ----
 
-    def states(self, policy: str) -> tuple[BudgetState, ...]:
-        """Every budget over this policy, its own and the account's, with what its running window has used."""
+    def states(self, policy: str = "") -> tuple[BudgetState, ...]:
+        """Every budget over a policy, its own and the account's, with what its window has used; "": the account's."""
         return budget_states(self.database.reader(), policy, self.clock())
 
     def pace_is_due(self, policy: str) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from router.batches.states import BatchProgress, BatchTier, ChunkText
+from router.batches.states import BatchProgress, BatchTier
 from router.engine import Router
 from router.pipeline.validate import digest
 from router.sandbox import Sandbox, expected_vectors
@@ -42,14 +42,13 @@ class SomeJob:
     collection: str = "letters"
 
 
-def misses_of(router: Router, texts: Sequence[str], model: str = SMALL) -> Callable[[int], Sequence[ChunkText]]:
+def misses_of(router: Router, texts: Sequence[str], model: str = SMALL) -> Callable[[int], dict[bytes, str]]:
     """A new cursor over those of the texts that the cache does not have."""
     there = stored(router, texts, model)
     left = iter([text for text in dict.fromkeys(texts) if text not in there])
 
-    def more(n: int) -> list[ChunkText]:
-        found = [text for _, text in zip(range(n), left, strict=False)]
-        return [ChunkText(digest=digest(text), text=text, tokens=1) for text in found]
+    def more(n: int) -> dict[bytes, str]:
+        return {digest(text): text for _, text in zip(range(n), left, strict=False)}
 
     return more
 

@@ -77,7 +77,7 @@ async def test_a_batch_behind_a_revoked_key_waits_as_long_as_results_are_kept(
             advance(router, sandbox)
         else:
             now[0] += 86_400
-        progress = await tier.step(SomeJob(), lambda n: ())
+        progress = await tier.step(SomeJob(), lambda n: {})
         assert progress.open == 0
         settled, unconfirmed, left = router.ledger.totals()
         assert left == 0
@@ -105,7 +105,7 @@ async def test_results_that_were_deleted_are_charged_without_their_vectors(tmp_p
         bill = sandbox.bill().nanodollars
         sandbox._batches.files.clear()
         for _ in range(3):
-            progress = await tier.step(SomeJob(), lambda n: ())
+            progress = await tier.step(SomeJob(), lambda n: {})
             assert progress.error is None
         settled, unconfirmed, held = router.ledger.totals()
         assert (settled, held) == (0, 0)

@@ -195,7 +195,7 @@ async def test_a_better_member_of_the_family_has_paid_already(
         [(texts,)] = router.database.reader().execute("SELECT texts FROM batches")
         assert texts == (12 if pays else 2)
         advance(router, sandbox)
-        await tier.step(job, lambda n: ())
+        await tier.step(job, lambda n: {})
         assert sandbox.bill().texts == paid + texts
         if not pays:
             progress = await tier.step(job, misses_of(router, TEXTS[:10], job.model))
@@ -221,7 +221,7 @@ async def test_sqlite_is_not_read_on_the_loop(
             await tier.step(SomeJob(), more)
         await tier.cancel(SomeJob())
         advance(router, sandbox, "cancelled", 10)
-        assert (await tier.step(SomeJob(), lambda n: ())).done == 20
+        assert (await tier.step(SomeJob(), lambda n: {})).done == 20
     assert calls
     assert here not in calls
 
@@ -397,7 +397,7 @@ async def test_cancelling_keeps_what_is_finished(tmp_path: Path, sandbox: Sandbo
         advance(router, sandbox, "in_progress", 15)
         assert (await tier.cancel(SomeJob())).open == 1
         advance(router, sandbox, "cancelled", 15)
-        progress = await tier.step(SomeJob(), lambda n: ())
+        progress = await tier.step(SomeJob(), lambda n: {})
         assert (progress.open, progress.done) == (0, 15)
         assert progress.spent == sandbox.bill().nanodollars
         assert audit(router.database.reader()).held == 0
@@ -421,7 +421,7 @@ async def test_cancelling_what_may_not_have_arrived(tmp_path: Path, sandbox: San
             progress = await tier.cancel(SomeJob())
             assert progress.open == int(arrived)
             advance(router, sandbox, "cancelled")
-            progress = await tier.step(SomeJob(), lambda n: ())
+            progress = await tier.step(SomeJob(), lambda n: {})
             assert (progress.open, progress.spent) == (0, 0)
             assert audit(router.database.reader()).held == 0
         assert len(sandbox._batches.batches) == int(arrived)

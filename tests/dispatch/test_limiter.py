@@ -37,7 +37,7 @@ def test_a_429_narrows_to_those_that_were_taken() -> None:
     async def story(world: World) -> None:
         refused = world.call(RateLimited("429", retry_after=0.1), seconds=0.05)
         await asyncio.gather(*(world.call() for _ in range(7)), refused)
-        assert world.limiter.width() == 7
+        assert world.limiter.width == 7
 
     play(story, max_in_flight=8)
 
@@ -89,16 +89,16 @@ def test_widening_waits_and_a_failed_probe_waits_longer() -> None:
         blocked = asyncio.gather(*(world.call(seconds=0.1) for _ in range(3)))
         await world.call(RateLimited("429"), seconds=0.01)
         await blocked
-        width = world.limiter.width()
+        width = world.limiter.width
         assert width == 3
         while len(widened) < 2:
             await asyncio.gather(*(world.call(seconds=0.1) for _ in range(width - 1)))
-            if world.limiter.width() > width:
+            if world.limiter.width > width:
                 widened.append(world.loop.time())
                 others = asyncio.gather(*(world.call(seconds=0.1) for _ in range(width)))
                 await world.call(RateLimited("429"), seconds=0.01)
                 await others
-                assert world.limiter.width() == width
+                assert world.limiter.width == width
         first, second = widened[0] - 1_000, widened[1] - widened[0]
         assert first == pytest.approx(WIDEN_S, abs=0.5)
         assert second == pytest.approx(2 * WIDEN_S, abs=0.5)
@@ -113,7 +113,7 @@ def test_a_time_out_halves_and_one_place_is_always_left() -> None:
         widths = []
         for _ in range(BREAK_AFTER - 1):
             await world.call(OutcomeUnknown("time-out"))
-            widths.append(world.limiter.width())
+            widths.append(world.limiter.width)
         assert widths == [8, 4, 2, 1]
         await world.call()
         assert world.limiter.health().failures_in_row == 0

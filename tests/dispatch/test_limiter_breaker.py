@@ -63,7 +63,7 @@ def test_while_it_is_open_nothing_is_sent_and_nobody_waits() -> None:
     async def story(world: World) -> None:
         for _ in range(BREAK_AFTER - 1):
             await world.call(Overloaded("503"))
-        assert world.limiter.width() == 1
+        assert world.limiter.width == 1
         fatal = asyncio.create_task(world.call(Overloaded("503"), seconds=2))
         await asyncio.sleep(0)
         calls = [asyncio.create_task(world.call()) for _ in range(100)]

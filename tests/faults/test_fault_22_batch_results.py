@@ -63,7 +63,7 @@ async def test_each_text_is_stored_once_or_reported(
         job = SomeJob(model=model)
         async with opened(fresh(str(number)), sandbox) as (router, tier):
             await end(tier, router, texts, job)
-            there, why = stored(router, texts, model), tier.failures(job)
+            there, why = stored(router, texts, model), tier.store.failures(job.id)
             assert_right(router, sorted(there), model)
             assert {digest(text) for text in set(texts) - there} == set(why)
             assert all(reason.strip() for reason in why.values())
@@ -118,7 +118,7 @@ async def test_a_rejected_text_is_reported_at_once_and_a_failed_one_is_sent_agai
     async with opened(fresh("rejected"), sandbox) as (router, tier):
         await end(tier, router, texts, SomeJob())
         assert stored(router, texts) == set(texts[1:])
-        why = tier.failures(SomeJob())
+        why = tier.store.failures(SomeJob().id)
         assert list(why) == [digest("a bad text")]
         assert "content" in why[digest("a bad text")]
         counts = [texts for (texts,) in router.database.reader().execute("SELECT texts FROM batches ORDER BY id")]

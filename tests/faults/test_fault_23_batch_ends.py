@@ -99,7 +99,7 @@ async def test_the_finished_part_is_kept_and_charged(
                 await tier.step(job, misses_of(router, texts))
                 advance(router, sandbox, status, done)
                 before = len(stored(router, texts))
-                progress = await tier.step(job, lambda n: ())
+                progress = await tier.step(job, lambda n: {})
                 bill = sandbox.bill()
                 assert progress.spent == bill.nanodollars
                 assert progress.done == len(stored(router, texts))
@@ -126,11 +126,11 @@ async def test_a_text_is_given_up_after_three_batches(sandbox: Sandbox, fresh: F
         for tries in (1, 2, 3):
             assert (await tier.step(SomeJob(), misses_of(router, texts))).open == 1
             advance(router, sandbox, status)
-            progress = await tier.step(SomeJob(), lambda n: ())
+            progress = await tier.step(SomeJob(), lambda n: {})
             assert progress.failed == (0 if tries < 3 else 2)
         progress = await tier.step(SomeJob(), misses_of(router, texts))
         assert (progress.open, progress.moved, progress.failed) == (0, False, 2)
-        why = tier.failures(SomeJob())
+        why = tier.store.failures(SomeJob().id)
         assert len(why) == 2
         assert all(("expired" if status == "expired" else "refused its batch") in reason for reason in why.values())
         await router.database.write(lambda conn: close_settled(conn, SomeJob().id))
@@ -155,7 +155,7 @@ async def test_a_line_that_fails_validation_does_not_take_the_others_along(
         progress = await finish(router, tier, sandbox, texts, SomeJob())
         assert (progress.done, progress.failed) == (2, 1)
         assert stored(router, texts) == {"one", "three"}
-        assert "not to be had" in next(iter(tier.failures(SomeJob()).values()))
+        assert "not to be had" in next(iter(tier.store.failures(SomeJob().id).values()))
 
 
 async def test_a_batch_fails_at_validation_and_goes_again(sandbox: Sandbox, fresh: Fresh) -> None:

@@ -205,7 +205,7 @@ async def test_what_is_looked_at_whole_is_exact(tmp_path: Path, provider: Sandbo
             theirs = exact[candidate.likely.model.id]
             assert candidate.likely.now_cost == theirs.now_cost
             assert candidate.likely.verdict.cached == theirs.verdict.cached
-        assert (one.outcome.verdicts, one.decision) == (quote.outcome.verdicts, quote.decision)
+        assert (one.likely.outcome.verdicts, one.likely.decision) == (quote.outcome.verdicts, quote.decision)
 
 
 async def test_nothing_is_invented(tmp_path: Path, provider: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,7 +100,7 @@ async def test_the_price_of_a_query_is_not_the_jobs(tmp_path: Path, provider: Sa
     async with opened(tmp_path / "data", provider) as here:
         number = await here.embed("letters", file)
         before = here.library.job(number).spent
-        assert (await here.library.search("letters", "how to mend things")).cost > 0
+        assert (await here.library.search("letters", "how to mend things")).query.cost > 0
         assert here.library.job(number).spent == before
 
 
@@ -317,15 +317,15 @@ async def test_a_better_generation_switches_when_it_is_whole(tmp_path: Path, pro
         job = await here.library.improve("letters", LARGE, route="api")
         await here.worker.run_all()
         assert here.library.job(job.id).state == "paused"
-        assert (await here.library.search("letters", "letter number 7 on how to mend")).space == SMALL
+        assert (await here.library.search("letters", "letter number 7 on how to mend")).query.space == SMALL
         provider.faults.clear()
         await here.library.resume(job.id)
         await here.worker.run_all()
         after = await here.library.search("letters", "letter number 7 on how to mend")
-        assert (after.space, after.searched, after.missing) == (LARGE, 230, 0)
+        assert (after.query.space, after.searched, after.missing) == (LARGE, 230, 0)
         states = {g.space: g.state for g in here.library.info("letters").generations}
         assert states == {SMALL: "former", LARGE: "active"}
-        assert before.space == SMALL
+        assert before.query.space == SMALL
         [old] = [g for g in here.library.info("letters").generations if g.state == "former"]
         await here.library.drop(old.id)
         assert [g.space for g in here.library.info("letters").generations] == [LARGE]

@@ -13,10 +13,11 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from pages.components import collection_list
+from router.domain.values import Budget, Policy
 from router.host import host
 from router.jobs.worker import Worker
 from router.sandbox import Sandbox
-from tests.pages.test_pages import button, say_yes, tick, words
+from tests.pages.test_pages import button, save, say_yes, tick, words
 
 Open = Callable[..., AppTest]
 SMALL = "openai/text-embedding-3-small"
@@ -171,6 +172,16 @@ def test_a_quote_names_every_candidate_and_what_it_leaves(open_page: Open, tmp_p
     assert not app.exception
     assert order(app).label.replace("\\", "").startswith("Embed 2 texts with text-embedding-3-small: ")
     assert app.dataframe[0].value.iloc[0]["model"] == SMALL
+    assert "too small" not in words(app)
+
+
+def test_a_budget_that_a_quote_does_not_fit_is_marked(open_page: Open, tmp_path: Path) -> None:
+    """Of the policy's budget and the account's, the one that is too small."""
+    save(Policy(name="tiny", allow=("openai/*",), when_exhausted="wait", budgets=(Budget(amount=1, window="month"),)))
+    fill(tmp_path, policy="tiny")
+    said = words(open_page("collections", collection="mine"))
+    assert said.count("too small") == 1
+    assert "**tiny** · < $0.000001 left of < $0.000001 a month" in said
 
 
 def test_a_confirmed_quote_becomes_a_job_that_can_be_watched(

@@ -130,13 +130,13 @@ async def test_a_quoted_collection_is_expected_to_cost_about_its_bill(tmp_path: 
         quote = await here.library.quote("mixed", model="voyage/voyage-4")
         assert quote.chosen is not None
         assert quote.chosen.now_expected is not None
-        assert quote.chosen.batch_expected is not None
+        assert quote.chosen.verdict.expected_batch is not None
         assert quote.chosen.now_expected < quote.chosen.now_cost / 2
         await here.library.confirm("mixed", model="voyage/voyage-4", route="batch")
         await here.worker.run_all()
         bill = counting.bill()
         assert bill.nanodollars > 0
-        assert abs(quote.chosen.batch_expected - bill.nanodollars) <= 0.3 * bill.nanodollars
+        assert abs(quote.chosen.verdict.expected_batch - bill.nanodollars) <= 0.3 * bill.nanodollars
         (one,) = here.router.estimates.errors().values()
         assert (one.calls, one.billed) == (1, bill.tokens)
         assert billed_beyond_holds(here.router) == []

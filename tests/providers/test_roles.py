@@ -139,7 +139,7 @@ async def test_chunks_leave_room_for_the_prefix(tmp_path: Path, server: Counting
             await library.add_files("notes", [tmp_path / "text.txt"])
             quote = await library.quote("notes")
             (chosen,) = [one for one in quote.candidates if one.verdict.model.id == model.id]
-            assert (chosen.over_long, chosen.verdict.texts) == (0, 4)
+            assert (chosen.warning, chosen.verdict.texts) == ("", 4)
 
 
 async def test_a_changed_prefix_is_another_vector(tmp_path: Path, server: Counting) -> None:

@@ -35,13 +35,13 @@ async def test_the_nearest_are_those_of_a_plain_sum(
             found = await here.library.search("letters", query, k=12)
             document = None if model == SMALL else "document"
             asked = None if model == SMALL else "query"
-            (wanted,) = expected_vectors(model, [query], asked, found.dimensions)
-            scores = expected_vectors(model, rows, document, found.dimensions) @ wanted
+            (wanted,) = expected_vectors(model, [query], asked, found.query.dimensions)
+            scores = expected_vectors(model, rows, document, found.query.dimensions) @ wanted
             best = np.argsort(-scores)[:12]
             assert [hit.chunk.text for hit in found.hits] == [rows[at] for at in best]
             assert np.allclose([hit.score for hit in found.hits], scores[best], atol=1e-5)
-            assert (found.searched, found.missing, found.model) == (100, 0, model)
-            assert found.dimensions == (size or here.router.catalog.get(model).default_dimensions)
+            assert (found.searched, found.missing, found.query.model) == (100, 0, model)
+            assert found.query.dimensions == (size or here.router.catalog.get(model).default_dimensions)
         [hit] = (await here.library.search("letters", rows[3], k=1)).hits
         assert (hit.copies, hit.chunk.document, hit.chunk.key) == (2, "letters.jsonl", "letters.jsonl#r3")
 
@@ -96,10 +96,10 @@ async def test_a_query_costs_once_and_says_so(tmp_path: Path, provider: Sandbox)
         await here.embed("letters", jsonl(tmp_path / "letters.jsonl", rows), model=VOYAGE)
         before = provider.bill().nanodollars
         first = await here.library.search("letters", rows[0])
-        assert first.cost == provider.bill().nanodollars - before > 0
-        assert first.route == "api"
+        assert first.query.cost == provider.bill().nanodollars - before > 0
+        assert first.query.routes[0] == "api"
         again = await here.library.search("letters", rows[0])
-        assert (again.cost, again.route) == (0, "cache")
+        assert (again.query.cost, again.query.routes[0]) == (0, "cache")
         assert billed(provider) == (11, 2)  # the same text, once as a document and once as a query
         [query, *_] = here.router.usage.requests(since=0, until=9e9, limit=1)
         assert (query["collection"], query["role"]) == ("letters", "query")
