@@ -79,7 +79,7 @@ INSERT INTO requests SELECT NULL, :start + i * :step,
   (SELECT ms FROM times WHERE n = l), '', '[]', '' FROM rows
 """
 
-# As `add_charge` and `close_request` book a request, summed for a day's requests at once.
+# As `append_charge` and `close_request` book a request, summed for a day's requests at once.
 _ROLLUPS = """
 WITH q AS (SELECT *, CAST(at / 900 AS INTEGER) AS quarter,
   CASE WHEN batch THEN 'batch' WHEN api THEN 'api' WHEN local THEN 'local' ELSE 'cache' END AS main
@@ -282,8 +282,8 @@ def check(conn: Connection, shown: Any) -> None:
         values,
     ).fetchone()
     assert scanned == (
-        figures.requests, figures.errors, figures.asked, figures.distinct, figures.cached, figures.tokens,
-        figures.charged, figures.unconfirmed, figures.avoided.total,
+        figures.requests, figures.errors, figures.asked, figures.texts, figures.cached, figures.tokens,
+        figures.charged, figures.unconfirmed, figures.avoided,
     ), (scanned, figures)  # fmt: skip
     (n,) = conn.execute(f"SELECT count(*) FROM requests WHERE {where} AND NOT batch", values).fetchone()
     (true,) = conn.execute(

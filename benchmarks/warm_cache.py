@@ -52,7 +52,7 @@ async def main() -> int:
     texts = [f"Sentence {i} of a corpus about gears, ledgers and the weather." for i in range(TEXTS)]
     digests = [hashlib.blake2b(t.encode(), digest_size=32).digest() for t in texts]
     with Sandbox() as sandbox, tempfile.TemporaryDirectory() as folder:
-        env = {"OPENAI_API_KEY": "benchmark", "OPENAI_BASE_URL": sandbox.openai_url}
+        env = {"OPENAI_API_KEY": "benchmark", "OPENAI_BASE_URL": f"{sandbox.url}/openai/v1"}
         async with Router.open(folder, env=env) as router:
             await router.embed(texts, policy="quality", model=MODEL)
             calls = sandbox.bill().requests

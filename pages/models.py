@@ -17,8 +17,9 @@ router = engine.router
 catalog = router.catalog
 today = figures.today(router.clock(), "UTC")
 ready = sum(router.configured(model) for model in catalog.models)
+spaces = plural(len({model.space for model in catalog.models}), "space")
 st.caption(
-    f"{plural(len(catalog.models), 'model')} of {plural(len(catalog.spaces()), 'space')}; {ready} can be used now."
+    f"{plural(len(catalog.models), 'model')} of {spaces}; {ready} can be used now."
     " Vectors can only be compared within a space."
 )
 

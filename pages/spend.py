@@ -30,7 +30,7 @@ else:
     p95 = figures.p95s(router.usage, report, zone=view.zone, where=view.where)
     widgets.figures(dates, [
         ("Spent", usd(totals.spent), unsure, [d.spent for d in report], usd, "orange", spend_report.UNSURE),
-        ("Saved", usd(totals.avoided.total), "not spent", [d.avoided for d in report], usd, "green", ""),
+        ("Saved", usd(totals.avoided), "not spent", [d.avoided for d in report], usd, "green", ""),
         ("Hit rate", percent(totals.hit_rate), f"{count(totals.cached)} cached", [d.hit_rate for d in routes],
          percent, "green", ""),
         ("Texts", count(totals.asked), plural(totals.requests, "request"), [d.texts for d in report],
@@ -60,7 +60,7 @@ else:
         st.caption(f"{said} The line has gaps where there were no requests.")
     with right:
         st.subheader("Saved, by cause")
-        causes = tables.causes(totals.avoided)
+        causes = tables.causes(totals.causes)
         if causes:
             most = f"{causes[0]['cause']} is the largest, {causes[0]['saved']} ({causes[0]['share']})."
             shown = charts.causes([(row["cause"], row["nanodollars"]) for row in causes])

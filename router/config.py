@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
@@ -26,32 +26,6 @@ SECRETS_FILE = Path(".streamlit/secrets.toml")
 
 Encoding = Literal["base64", "float"]
 Wire = Literal["openai", "cohere", "voyage", "gemini", "local", "custom"]
-
-
-class _BuiltIn(NamedTuple):
-    """An endpoint that needs no configuration but a key."""
-
-    wire: Wire
-    key_variable: str
-    url_variable: str
-    url: str
-    encoding: Encoding = "base64"
-
-
-_BUILT_IN = {
-    "openai": _BuiltIn("openai", "OPENAI_API_KEY", "OPENAI_BASE_URL", "https://api.openai.com/v1"),
-    "cohere": _BuiltIn("cohere", "CO_API_KEY", "CO_API_URL", "https://api.cohere.com"),
-    "voyage": _BuiltIn("voyage", "VOYAGE_API_KEY", "VOYAGE_BASE_URL", "https://api.voyageai.com/v1"),
-    "gemini": _BuiltIn(
-        "gemini", "GEMINI_API_KEY", "GOOGLE_GEMINI_BASE_URL", "https://generativelanguage.googleapis.com"
-    ),
-    "mistral": _BuiltIn("openai", "MISTRAL_API_KEY", "MISTRAL_BASE_URL", "https://api.mistral.ai/v1", "float"),
-    "openrouter": _BuiltIn(
-        "openai", "OPENROUTER_API_KEY", "OPENROUTER_BASE_URL", "https://openrouter.ai/api/v1", "float"
-    ),
-}
-_REPLACEABLE = frozenset({"gemini", "mistral", "openrouter"})
-"""Built-in endpoints whose names were free once: one of the operator's takes the place of it and of its models."""
 
 NO_KEY = "none"
 """What is sent as the key to a server that asks for none: the SDKs insist on one."""
@@ -80,20 +54,21 @@ class Endpoint:
     """A provider as this process reaches it. `key` may be set while the process runs.
 
     Attributes:
-        wire: whose API it speaks: `openai`, `cohere`, `voyage`, `gemini` or `local`.
+        wire: whose API it speaks.
+        url_variable: of a built-in one: the environment variable of its base URL.
         encoding: how vectors are asked for on the `openai` wire; some servers refuse `base64`.
-        max_texts_per_call: at most so many texts a call, below the model's own limit; None is the model's.
+        max_texts_per_call: below the model's own limit; None is the model's.
         max_in_flight: calls at once.
         requests_per_minute, tokens_per_minute: ours, below the provider's; None is none.
-        timeout_s: the longest that a call may take, seconds on the clock.
         device: of `local`: what models run on, a name that torch knows or `auto` (CUDA, then MPS, then the CPU).
-        own: True for an endpoint of the operator's, False for a built-in one.
+        own: an endpoint of the operator's, not a built-in one.
     """
 
     name: str
     wire: Wire = "openai"
     key_variable: str = ""
     key: Secret | None = field(default=None, repr=False)
+    url_variable: str = ""
     base_url: str = ""
     encoding: Encoding = "base64"
     max_texts_per_call: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
@@ -107,12 +82,28 @@ class Endpoint:
     @property
     def url_setting(self) -> str:
         """Where the base URL is set, for messages."""
-        built_in = None if self.own else _BUILT_IN.get(self.name)
-        if built_in is None:
-            return f"base_url of [endpoints.{self.name}] in {CONFIG_FILE}"
-        return built_in.url_variable
+        return self.url_variable or f"base_url of [endpoints.{self.name}] in {CONFIG_FILE}"
 
 
+def _built_in(name: str, wire: Wire, key: str, address: str, url: str, encoding: Encoding = "base64") -> Endpoint:
+    return Endpoint(name=name, wire=wire, key_variable=key, url_variable=address, base_url=url, encoding=encoding)
+
+
+# Endpoints that need no configuration but a key.
+_BUILT_IN = (
+    _built_in("openai", "openai", "OPENAI_API_KEY", "OPENAI_BASE_URL", "https://api.openai.com/v1"),
+    _built_in("cohere", "cohere", "CO_API_KEY", "CO_API_URL", "https://api.cohere.com"),
+    _built_in("voyage", "voyage", "VOYAGE_API_KEY", "VOYAGE_BASE_URL", "https://api.voyageai.com/v1"),
+    _built_in(
+        "gemini", "gemini", "GEMINI_API_KEY", "GOOGLE_GEMINI_BASE_URL", "https://generativelanguage.googleapis.com"
+    ),
+    _built_in("mistral", "openai", "MISTRAL_API_KEY", "MISTRAL_BASE_URL", "https://api.mistral.ai/v1", "float"),
+    _built_in(
+        "openrouter", "openai", "OPENROUTER_API_KEY", "OPENROUTER_BASE_URL", "https://openrouter.ai/api/v1", "float"
+    ),
+)
+_REPLACEABLE = frozenset({"gemini", "mistral", "openrouter"})
+"""Built-in endpoints whose names were free once: one of the operator's takes the place of it and of its models."""
 _LIMITS = ("max_texts_per_call", "max_in_flight", "requests_per_minute", "tokens_per_minute", "timeout_s")
 _OWN = ("wire", "base_url", "key_variable", "encoding", *_LIMITS)
 
@@ -160,18 +151,12 @@ def load_settings(data: Path | str | None = None, env: Mapping[str, str] | None 
     local = Endpoint(name="local", wire="local")
     endpoints = {"local": _read_endpoint(limits.pop("local", {}), local, ("device", *_LIMITS))}
     replaced = _REPLACEABLE & set(extra)
-    for name, built_in in _BUILT_IN.items():
-        if name in replaced:
+    for usual in _BUILT_IN:
+        if usual.name in replaced:
             continue
-        endpoint = Endpoint(
-            name=name,
-            wire=built_in.wire,
-            key_variable=built_in.key_variable,
-            key=_find_key(built_in.key_variable, env, secrets),
-            base_url=env.get(built_in.url_variable) or built_in.url,
-            encoding=built_in.encoding,
-        )
-        endpoints[name] = _read_endpoint(limits.pop(name, {}), endpoint, _LIMITS)
+        key, url = _find_key(usual.key_variable, env, secrets), env.get(usual.url_variable) or usual.base_url
+        endpoint = replace(usual, key=key, base_url=url)
+        endpoints[usual.name] = _read_endpoint(limits.pop(usual.name, {}), endpoint, _LIMITS)
     catalog = replace(catalog, models=tuple(m for m in catalog.models if m.provider not in replaced))
     if limits:
         raise BadInput(
@@ -284,5 +269,5 @@ def _read_toml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as exc:
-        raise BadInput(f"{path.name} cannot be read: {exc}.", "Mend the file, then start again.") from exc
+        raise BadInput(f"{path.name} cannot be read: {exc}.", "Correct the file, then start again.") from exc
     return parse_toml(text, path.name)

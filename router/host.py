@@ -13,6 +13,7 @@ import os
 import threading
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
+from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,28 +31,21 @@ class Host:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="engine", daemon=True)
         self._thread.start()
-        self._context = Router.open(path, env=env)
         try:
-            self.run(self._open())
+            self.run(self._open(path, env))
         except BaseException:
             self._stop()
             raise
 
-    async def _open(self) -> None:
-        self.router: Router = await self._context.__aenter__()
-        try:
-            self.library = Library(self.router)
-        except BaseException:
-            await self._context.__aexit__(None, None, None)
-            raise
-        self._worker = self.library.worker()
-        if os.environ.get("ROUTER_WORKER") != "0":
-            self._worker.start()
-
-    async def _close(self) -> None:
-        await self._worker.stop()
-        await self.library.aclose()
-        await self._context.__aexit__(None, None, None)
+    async def _open(self, path: Path | str | None, env: Mapping[str, str] | None) -> None:
+        async with AsyncExitStack() as opened:
+            self.router: Router = await opened.enter_async_context(Router.open(path, env=env))
+            self.library = await opened.enter_async_context(aclosing(Library(self.router)))
+            worker = self.library.worker()
+            opened.push_async_callback(worker.stop)
+            if os.environ.get("ROUTER_WORKER") != "0":
+                worker.start()
+            self._opened = opened.pop_all()
 
     def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         """Start work on the engine's loop."""
@@ -70,7 +64,7 @@ class Host:
         if self._loop.is_closed():
             return
         try:
-            self.run(self._close())
+            self.run(self._opened.aclose())
         finally:
             self._stop()
 

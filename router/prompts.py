@@ -6,6 +6,7 @@ Read from its files, without loading the model: the prompts are a part of the ke
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def prompts_of(name: str) -> tuple[dict[Role, str], bool]:
         if isinstance(module, dict)
     )
     found = by_role(prompts if isinstance(prompts, dict) else {})
-    if any(not isinstance(text, str) or not _is_text(text) for text in found.values()):
+    if any(not isinstance(text, str) or re.search("[\ud800-\udfff]", text) for text in found.values()):
         raise BadInput(f"{name}/{CONFIGURATION}: a prompt of it is not a text.", "Fix it, or give `prefix` yourself.")
     return (found if any(found.values()) else {}), two_ways
 
@@ -68,11 +69,3 @@ def _path(name: str, file: str) -> Path | None:
     except HFValidationError:
         return None
     return Path(found) if isinstance(found, str) else None
-
-
-def _is_text(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -24,7 +24,6 @@ _AT_ONCE = 1 << 18
 _AHEAD = 8
 """Characters behind a seam that tell what it is."""
 _FENCE = re.compile(r"^ {0,3}(?:```|~~~)", re.MULTILINE)
-FENCES = "```", "~~~"
 _HEADING = re.compile(r"#{1,6} [^\n]*")
 _SEAMS = (
     re.compile(r"\n(?=[ \t\r]*\n)"),  # before a blank line
@@ -47,24 +46,21 @@ class Piece:
     tokens: int
 
 
-Sections = Callable[[str], Iterable[tuple[int, int]]]
-"""Spans (begin, end) of a text, without gaps, across whose borders no piece goes."""
-
-
 def split(
     tokenizer: Tokenizer,
     texts: Sequence[str],
     limit: int,
     *,
-    sections: Sections = lambda text: [(0, len(text))],
-    overlap: int = 0,
-    markdown: bool = False,
-    whole: bool = False,
+    sections: Callable[[str], Iterable[tuple[int, int]]],
+    overlap: int,
+    markdown: bool,
+    whole: bool,
 ) -> Iterator[list[Piece]]:
     """The pieces of each text, of at most `limit` tokens, in order; together they are the text but for white space.
 
-    A piece ends at the best seam (heading, paragraph, line, sentence, word) that leaves it at least half full.
-    Neighbours share at most `overlap` tokens. With `whole`, a text within the limit is one piece, white space and all.
+    No piece goes across the borders of `sections`, spans (begin, end) of a text without gaps. A piece ends at the best
+    seam (heading, paragraph, line, sentence, word) that leaves it at least half full. Neighbours share at most
+    `overlap` tokens. With `whole`, a text within the limit is one piece, white space and all.
 
     Raises:
         BadInput: the limit is smaller than a single character's tokens.
@@ -123,7 +119,7 @@ def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
 
 def has_fence(text: str) -> bool:
     """Whether a fence may stand in the text: looking for its lines takes longer."""
-    return any(mark in text for mark in FENCES)
+    return "```" in text or "~~~" in text
 
 
 class _Text:

@@ -27,10 +27,11 @@ import threading
 import unicodedata
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
+from itertools import accumulate, islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from router.domain.errors import NotConfigured
 from router.domain.values import Model, Role, Tokenizer
@@ -51,7 +52,10 @@ _VOCABULARIES = Path(__file__).parent / "data" / "tiktoken"
 _BATCH = 2_000
 _SLICE = 1 << 15  # characters; small enough that all cores have some of a long text
 
-_lock = threading.Lock()
+_CONTINUING = bytes(range(0x80, 0xC0))  # bytes of UTF-8 that begin no character
+
+T = TypeVar("T")
+_lock = threading.RLock()
 
 
 def count(tokenizer: Tokenizer, texts: Sequence[str]) -> list[int]:
@@ -101,8 +105,8 @@ def places(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Sequence[int]]:
     if tokenizer == "cl100k_base":
         encoding = _load_cl100k()
         for (number, begin, _), part in zip(slices, parts, strict=True):
-            sizes = map(len, encoding.decode_tokens_bytes(encoding.encode_ordinary(part)))
-            found[number].extend(begin + at for at in _characters(part, sizes))
+            pieces = encoding.decode_tokens_bytes(encoding.encode_ordinary(part))
+            found[number].extend(begin + at for at in _characters(part, pieces))
         return list(found)
     starts = _load_words().starts(parts, [begin for _, begin, _ in slices])
     for (number, _, _), some in zip(slices, starts, strict=True):
@@ -121,22 +125,15 @@ def _slices(text: str) -> Iterator[tuple[int, int]]:
     yield begin, len(text)
 
 
-def _characters(text: str, sizes: Iterable[int]) -> Iterator[int]:
-    """The character in which each token begins; `sizes` are the tokens' bytes."""
+def _characters(text: str, pieces: Sequence[bytes]) -> Iterator[int]:
+    """The character in which each token begins; `pieces` are the tokens' bytes."""
     if text.isascii():
-        at = 0
-        for size in sizes:
-            yield at
-            at += size
+        yield from islice(accumulate(map(len, pieces), initial=0), len(pieces))
         return
-    at = reached = done = 0
-    lengths = [len(character.encode()) for character in text]
-    for size in sizes:
-        while at < len(lengths) and reached + lengths[at] <= done:
-            reached += lengths[at]
-            at += 1
-        yield at
-        done += size
+    begun = 0
+    for piece in pieces:
+        yield begun - (piece[0] in _CONTINUING)
+        begun += len(piece.translate(None, _CONTINUING))
 
 
 def cut(tokenizer: Tokenizer, text: str, limit: int) -> str:
@@ -175,36 +172,31 @@ def _bytes(text: str) -> int:
     return max(size, len(unicodedata.normalize("NFKC", text).encode()))
 
 
-def _load_cl100k() -> tiktoken.Encoding:
-    with _lock:
-        return _cl100k()
+def _once(load: Callable[[], T]) -> Callable[[], T]:
+    """The same, called once, whichever threads ask."""
+    known = cache(load)
+
+    def locked() -> T:
+        with _lock:
+            return known()
+
+    return locked
 
 
-def _load_wordpiece() -> tokenizers.Tokenizer:
-    with _lock:
-        return _wordpiece()
-
-
+@_once
 def _load_words() -> Words:
-    with _lock:
-        return _words()
+    return Words(_load_wordpiece())
 
 
-@cache
-def _words() -> Words:
-    return Words(_wordpiece())
-
-
-@cache
-def _cl100k() -> tiktoken.Encoding:
+@_once
+def _load_cl100k() -> tiktoken.Encoding:
     os.environ.setdefault("TIKTOKEN_CACHE_DIR", str(_VOCABULARIES))
     import tiktoken
 
     return tiktoken.get_encoding("cl100k_base")
 
 
-@cache
-def _wordpiece() -> tokenizers.Tokenizer:
+def _find_wordpiece() -> tokenizers.Tokenizer:
     # Found without importing the package: only its folder is wanted.
     spec = importlib.util.find_spec(_WORDPIECE_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
@@ -216,3 +208,6 @@ def _wordpiece() -> tokenizers.Tokenizer:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
+
+
+_load_wordpiece = _once(_find_wordpiece)

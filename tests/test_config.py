@@ -118,7 +118,10 @@ def test_without_its_key_an_endpoint_is_not_configured(tmp_path: Path) -> None:
             "[providers.openai]\nmax_inflight = 3\n",
             r"\[providers\.openai\], key `max_inflight`: unknown key. Known are: max_texts_per_call,",
         ),
-        ("[providers.openai]\nmax_in_flight = 0\n", "max_in_flight`: it must be a whole number of at least 1, not 0"),
+        (
+            "[providers.openai]\nmax_in_flight = 0\n",
+            "max_in_flight`: it must be a whole number from 1 to 10,000, not 0",
+        ),
         ("[providers.openai]\nmax_in_flight = true\n", "max_in_flight`: it must be a whole number, not True"),
         ('[providers.openai]\nbase_url = "http://x"\n', "key `base_url`: unknown key"),
         ('[endpoints.openai]\nbase_url = "http://x"\n', "cannot be called 'openai'"),

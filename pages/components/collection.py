@@ -218,9 +218,8 @@ def _improve(host: Host, info: CollectionInfo) -> None:
         return
     with st.expander("Re-embed in another space", icon=":material/upgrade:"):
         st.caption("The current vectors are searched until the new ones are complete; then search switches at once.")
-        model = widgets.model_box(
-            host.router, placeholder="Choose a model", without=info.active.model, key=f"improve {name}"
-        )
+        now = (info.active.model, info.active.space)
+        model = widgets.model_box(host.router, placeholder="Choose a model", without=now, key=f"improve {name}")
         if model is None:
             return
         with widgets.errors_shown():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import partial
+from itertools import accumulate
 
 import streamlit as st
 
@@ -45,7 +46,7 @@ def month(router: Router, view: View) -> None:
     back = min(first, today - timedelta(days=figures.LOOK_BACK + 1))
     history = figures.days(router.usage, first=back, last=today, zone=zone, where=view.where)
     days = [d for d in history if d.day >= first]
-    totals = figures.running_total(d.spent for d in days)
+    totals = list(accumulate(d.spent for d in days))
     ahead = figures.forecast(history, spent=totals[-1], limit=limit, now=now, window="month", zone=zone)
     said = f"{usd(totals[-1])} spent this month; no budget." if limit is None else outlook(totals[-1], limit, ahead)
     figure = charts.cumulative([d.day for d in days], totals, limit, ahead, until=last)

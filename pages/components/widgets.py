@@ -309,9 +309,11 @@ def policy_box(router: Router, label: str = "Policy", begin: str = "default", **
     return st.selectbox(label, names, index=names.index(begin) if begin in names else None, **more)
 
 
-def model_box(router: Router, *, placeholder: str = "The policy chooses", without: str = "", **more: Any) -> str | None:
-    """A select box of the catalog's models; None until one is chosen."""
-    ids = [model.id for model in router.catalog.models if model.id != without]
+def model_box(
+    router: Router, *, placeholder: str = "The policy chooses", without: tuple[str, str] = ("", ""), **more: Any
+) -> str | None:
+    """A select box of the catalog's models, without one (id, space); None until one is chosen."""
+    ids = [model.id for model in router.catalog.models if (model.id, model.space) != without]
     return st.selectbox("Model", ids, index=None, placeholder=placeholder, **more)
 
 

@@ -274,13 +274,13 @@ class BatchTier:
                 f"The batch queue of this account at {batch.provider} is full.", "It is sent again later."
             )
         texts = await asyncio.to_thread(self.store.texts, batch)
-        results = await asyncio.to_thread(Results, client.name, model, texts, batch.created)
+        results = await asyncio.to_thread(Results, batch.provider, model, texts, batch.created)
         for number, file in enumerate(remote.files):
             await self._read(batch, file, self._path(batch, f"result{number}"), results, client)
         if results.broken or results.lost(remote):
             self._looks[batch.id] = self._looks.get(batch.id, 0) + 1
             if self._looks[batch.id] < LOOKS:
-                raise BadReply(f"Results of a batch at {client.name} are incomplete.", "They are downloaded again.")
+                raise BadReply(f"Results of a batch at {batch.provider} are incomplete.", "They are downloaded again.")
         tries = await asyncio.to_thread(self.store.tries, batch.job)
         settled = await self.store.settle(batch, model, await asyncio.to_thread(results.settle, remote, tries))
         await self._tidy(client, remote)

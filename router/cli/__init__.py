@@ -17,16 +17,8 @@ app = typer.Typer(
     help="Vectors from the cache, a local model or a paid API, by a quality and budget policy. "
     "Exit codes: 0 done, 1 failed, 2 wrong use, 3 refused by a policy or a budget.",
 )
-for command in (
-    embed.embed,
-    quote.quote,
-    spend.spend,
-    budget.pay,
-    doctor.doctor,
-    pages.app,
-    sandbox.sandbox,
-    demo.demo,
-):
+single = (embed.embed, quote.quote, spend.spend, budget.pay, doctor.doctor, pages.app, sandbox.sandbox, demo.demo)
+for command in single:
     app.command()(command)
 app.add_typer(policy.policy_app, name="policy")
 app.add_typer(budget.budget_app, name="budget")

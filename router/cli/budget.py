@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from router.cli.output import Json, answer, emit, say, table
+from router.cli.output import Json, answer, emit, pick, say, table
 from router.cli.shell import with_router
 from router.domain.errors import BadInput
 from router.domain.money import show, to_json
@@ -41,8 +41,7 @@ def state_as_json(state: BudgetState) -> dict[str, object]:
         "owner": state.owner,
         "budget": format_budget(state.budget),
         "amount_usd": to_json(state.budget.amount),
-        "window": state.budget.window,
-        "hard": state.budget.hard,
+        **pick(state.budget, "window hard"),
         "used_usd": to_json(state.used),
         "left_usd": to_json(state.left),
         "resets": None if state.resets is None else state.resets.isoformat(),
@@ -52,23 +51,21 @@ def state_as_json(state: BudgetState) -> dict[str, object]:
 def tell_states(states: Sequence[BudgetState]) -> None:
     """The same for people."""
     rows = [
-        (
-            state.owner,
-            describe_budget(state.budget),
-            show(state.used),
-            show(state.left),
-            "–" if state.resets is None else f"{state.resets:%Y-%m-%d %H:%M} UTC",
-        )
-        for state in states
-    ]
+        (s.owner, describe_budget(s.budget), show(s.used), show(s.left),
+         f"{s.resets:%Y-%m-%d %H:%M} UTC" if s.resets else None)
+        for s in states
+    ]  # fmt: skip
     table(("over", "budget", "used", "left", "resets"), rows, right=(2, 3))
 
 
-def _account(router: Router) -> tuple[tuple[BudgetState, ...], str, bool]:
-    return router.budgets(), router.policies.account_zone(), router.policies.paid_enabled()
+@budget_app.command("show")
+def show_budget(as_json: Json = False) -> None:
+    """The account budget, and what is left of it."""
 
+    def read(router: Router) -> tuple[tuple[BudgetState, ...], str, bool]:
+        return router.budgets(), router.policies.account_zone(), router.policies.paid_enabled()
 
-def _answer(states: Sequence[BudgetState], timezone: str, paid: bool, as_json: bool) -> None:
+    states, timezone, paid = with_router(lambda router: asyncio.to_thread(read, router))
     if as_json:
         emit({"budgets": [state_as_json(state) for state in states], "timezone": timezone, "paid": paid})
         return
@@ -82,12 +79,6 @@ def _answer(states: Sequence[BudgetState], timezone: str, paid: bool, as_json: b
         say("All paid calls are stopped (`pay on` allows them again).")
 
 
-@budget_app.command("show")
-def show_budget(as_json: Json = False) -> None:
-    """The account budget, and what is left of it."""
-    _answer(*with_router(lambda router: asyncio.to_thread(_account, router)), as_json)
-
-
 @budget_app.command("set", context_settings={"ignore_unknown_options": True})
 def set_budget(
     budget: Annotated[list[str], typer.Argument(metavar="AMOUNT/WINDOW[:soft]...", help="Such as 20/month; or none.")],
@@ -98,18 +89,11 @@ def set_budget(
 ) -> None:
     """Replace the account budget. What has been spent counts against the new one."""
     budgets = parse_budgets(budget)
-
-    async def work(router: Router) -> tuple[tuple[BudgetState, ...], str, bool]:
-        await router.policies.set_account_budgets(budgets, timezone)
-        return await asyncio.to_thread(_account, router)
-
-    _answer(*with_router(work), as_json)
+    with_router(lambda router: router.policies.set_account_budgets(budgets, timezone))
+    show_budget(as_json)
 
 
-def pay(
-    state: Annotated[str, typer.Argument(metavar="on|off")],
-    as_json: Json = False,
-) -> None:
+def pay(state: Annotated[str, typer.Argument(metavar="on|off")], as_json: Json = False) -> None:
     """The kill switch: `off` stops all paid calls, of every process on this data folder, from the next one on."""
     if state not in ("on", "off"):
         raise BadInput(f"Paid calls cannot be '{state}'.", "Say on or off.")

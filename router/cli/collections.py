@@ -10,19 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from router.cli.corpus import (
-    added_as_json,
-    embed_all,
-    exit_code,
-    fill,
-    nothing_read,
-    require_agreement,
-    tell_added,
-    tell_plan,
-)
+from router.cli.corpus import added_as_json, embed_all, exit_code, fill, tell_added, tell_plan
 from router.cli.jobs import job_as_json
-from router.cli.options import IdColumn, ModelId, PolicyName, Replace, TextColumns, check_out
-from router.cli.output import Json, answer, emit, say, table
+from router.cli.options import IdColumn, ModelId, PolicyName, Replace, TextColumns, WithText, check_out
+from router.cli.output import Json, answer, emit, pick, say, table
 from router.cli.shell import with_library
 from router.domain.errors import BadInput
 from router.domain.money import show, to_json
@@ -51,16 +42,10 @@ def list_collections(as_json: Json = False) -> None:
         say("No collections yet. `python -m router collections add NAME FILE` makes one.")
         return
     rows = [
-        (
-            info.collection.name,
-            info.active.space if info.active else "not chosen yet",
-            f"{info.documents:,}",
-            f"{info.chunks:,}",
-            f"{info.new_documents:,}",
-            info.job.state if info.job else "–",
-        )
+        (info.collection.name, info.active.space if info.active else "not chosen yet",
+         info.documents, info.chunks, info.new_documents, info.job.state if info.job else None)
         for info in found
-    ]
+    ]  # fmt: skip
     table(("name", "space", "documents", "chunks", "not confirmed", "last job"), rows, right=(2, 3, 4))
 
 
@@ -98,10 +83,9 @@ def add(
         if gone and drop:
             await library.delete_documents(name, gone)
         quote = await library.quote(name, model=model)
-        if not embed or nothing_read(reports, quote):
-            return reports, quote, gone, None
-        require_agreement(reports, replace)
-        _, job = await embed_all(library, name, model=model, batch=batch)
+        job = None
+        if embed:
+            job, _ = await embed_all(library, name, reports, quote, replace=replace, model=model, batch=batch)
         return reports, quote, gone, job
 
     reports, quote, gone, job = with_library(work)
@@ -119,17 +103,14 @@ def documents(name: Name, as_json: Json = False) -> None:
     """The documents of a collection, by name."""
     found = with_library(lambda library: asyncio.to_thread(library.documents, name, limit=-1))
     if as_json:
-        emit({"documents": [
-            {"name": row.name, "state": row.state, "chunks": row.chunks, "skipped": row.skipped, "bytes": row.bytes,
-             "added": row.added, "source": row.source or None, "reason": row.reason}
-            for row in found
-        ]})  # fmt: skip
+        names = "name state chunks skipped bytes added source reason"
+        emit({"documents": [{**pick(row, names), "source": row.source or None} for row in found]})
         return
     if not found:
         say(f"The collection '{name}' has no documents. `python -m router collections add {shlex.quote(name)} FILE`")
         return
     rows = [
-        (row.name, _STATES[row.state], f"{row.chunks:,}", f"{datetime.fromtimestamp(row.added, UTC):%Y-%m-%d %H:%M}")
+        (row.name, _STATES[row.state], row.chunks, f"{datetime.fromtimestamp(row.added, UTC):%Y-%m-%d %H:%M}")
         for row in found
     ]
     table(("document", "state", "chunks", "added (UTC)"), rows, right=(2,))
@@ -166,8 +147,9 @@ def search(
                  "text": hit.chunk.text, "copies": hit.copies}
                 for hit in found.hits
             ],
-            "model": found.model, "space": found.space, "searched": found.searched, "missing": found.missing,
-            "cost_usd": to_json(found.cost), "route": found.route, "decision": found.decision,
+            **pick(found, "model space searched missing"),
+            "cost_usd": to_json(found.cost),
+            **pick(found, "route decision"),
         })  # fmt: skip
         return
     for hit in found.hits:
@@ -182,7 +164,7 @@ def search(
 def export(
     name: Name,
     out: Annotated[Path, typer.Argument(metavar="FILE", help=".parquet, .npz or .jsonl.")],
-    with_text: Annotated[bool, typer.Option("--with-text", help="Write the texts beside the vectors.")] = False,
+    with_text: WithText = False,
     as_json: Json = False,
 ) -> None:
     """Write the vectors of a collection to a file."""
@@ -208,14 +190,10 @@ def delete(
 
 
 def _info(info: CollectionInfo) -> dict[str, object]:
-    active = info.active
     return {
         "name": info.collection.name,
-        "space": active.space if active else None,
-        "model": active.model if active else None,
-        "dimensions": active.dimensions if active else None,
-        "documents": info.documents,
-        "chunks": info.chunks,
+        **pick(info.active, "space model dimensions"),
+        **pick(info, "documents chunks"),
         "not_confirmed": info.new_documents,
         "job": job_as_json(info.job) if info.job else None,
     }

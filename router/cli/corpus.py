@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import shlex
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
+from contextlib import aclosing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from router.cli.jobs import job_as_json, run_jobs, tell_job
-from router.cli.output import emit, named, say, table, usd_or_none, verdict_as_json, warn
+from router.cli.output import emit, named, pick, say, table, usd_or_none, verdict_as_json, warn
 from router.cli.shell import FAILED, WRONG_USE, with_library
 from router.domain.errors import BadInput, Refused
 from router.domain.money import show_likely, to_json
-from router.domain.values import Refusal
+from router.domain.values import ROUTES, Plan, Refusal
 from router.ingest.columns import AS_USUAL, Columns
 
 if TYPE_CHECKING:
     from router.ingest.file_report import FileReport
     from router.jobs.estimate import CorpusEstimate
-    from router.jobs.quote import CorpusCandidate, CorpusQuote
+    from router.jobs.quote import CorpusQuote
     from router.library import CollectionInfo, Library
     from router.store.jobs import Job
-    from router.store.models import Generation
+    from router.store.models import Replaced
 
 
 async def fill(
@@ -70,12 +72,36 @@ def _there(library: Library, name: str) -> CollectionInfo | None:
 
 
 async def embed_all(
-    library: Library, name: str, *, model: str | None, dimensions: int | None = None, batch: bool = False
-) -> tuple[Job, Job]:
-    """Agree to a collection's quote and run its job to the end here: the job as it began, and as it ended."""
-    begun = await library.confirm(name, model=model, dimensions=dimensions, route="batch" if batch else None)
-    await run_jobs(library, begun.id)
-    return begun, library.job(begun.id)
+    library: Library,
+    name: str,
+    reports: Sequence[FileReport],
+    quote: CorpusQuote,
+    *,
+    replace: bool,
+    model: str | None,
+    dimensions: int | None = None,
+    batch: bool = False,
+) -> tuple[Job | None, int]:
+    """Agree to a collection's quote and run its job to the end here: the job, and how many texts it began with.
+
+    No job where there is nothing to embed because no file could be read; the reports say why.
+
+    Raises:
+        BadInput: a document from one folder would take the place of one from another, and `replace` is not given. What
+            was read waits to be confirmed.
+    """
+    if quote.chunks == quote.near_empty and any(report.state == "failed" for report in reports):
+        return None, 0
+    others = [report for report in reports if report.from_elsewhere]
+    if others and not replace:
+        raise BadInput(
+            f"Nothing was embedded: {' '.join(map(replaces, others[:3]))}"
+            f"{f' And {len(others) - 3:,} more.' if others[3:] else ''}",
+            "Add --replace if that is meant; or add the folder above both, so that their names differ.",
+        )
+    job = await library.confirm(name, model=model, dimensions=dimensions, route="batch" if batch else None)
+    await run_jobs(library, job.id)
+    return library.job(job.id), job.done
 
 
 def embed_into(
@@ -92,32 +118,43 @@ def embed_into(
 ) -> int:
     """`embed --collection`: add the files, embed what is missing, write all vectors to `out`; the exit code."""
 
-    async def work(library: Library) -> tuple[list[FileReport], CorpusQuote, dict[str, object], Job | None]:
+    async def work(library: Library) -> tuple[list[FileReport], CorpusQuote, Job | None, dict[str, object]]:
         before = _avoided(library, name)
         reports = await fill(
             library, name, files, policy=policy, model=model, dimensions=dimensions, columns=columns, txt_lines=True
         )
         quote = await library.quote(name, model=model)
-        if nothing_read(reports, quote):
-            return reports, quote, added_as_json(reports, quote, None), None
-        require_agreement(reports, replace)
-        begun, job = await embed_all(library, name, model=model, dimensions=dimensions)
-        if out is not None and job.done:
+        job, cached = await embed_all(
+            library, name, reports, quote, replace=replace, model=model, dimensions=dimensions
+        )
+        if job is None:
+            return reports, quote, None, {}
+        written = out is not None and job.done > 0
+        if out is not None and written:
             await library.export(name, out, with_text=with_text)
-        active = library.info(name).active
-        assert active is not None  # `confirm` has pinned it
-        said = embedded_as_json(reports, quote, begun, job, active)
-        said["avoided_usd"] = to_json(_avoided(library, name) - before)
-        said["out"] = str(out) if out is not None and job.done else None
-        return reports, quote, said, job
+        verdict = quote.chosen and quote.chosen.verdict
+        return reports, quote, job, {
+            "distinct": job.done,
+            "repeated": quote.duplicates,
+            "skipped": quote.near_empty + sum(report.skipped for report in reports),
+            "refused": job.total - job.done,  # of the distinct texts, those that have no vector yet
+            "routes": {**dict.fromkeys(ROUTES, 0), "cache": cached, job.route: max(0, job.done - cached)},
+            "model": job.model,
+            **pick(library.info(name).active, "space dimensions"),
+            "tokens": verdict.expected_tokens if verdict else 0,
+            "expected_usd": usd_or_none(verdict.expected if verdict else None),
+            "cost_usd": to_json(job.spent),
+            "avoided_usd": to_json(_avoided(library, name) - before),
+            "out": str(out) if written else None,
+        }  # fmt: skip
 
-    reports, quote, said, job = with_library(work)
+    reports, quote, job, more = with_library(work)
     if as_json:
-        emit(said)
+        emit({**added_as_json(reports, quote, job), **more})
     else:
         tell_added(reports, quote, job, shlex.join(["embed", "--collection", name]))
         if out is not None:
-            say(f"written   {f'the vectors to {out}' if said.get('out') else 'nothing'}")
+            say(f"written   {f'the vectors to {out}' if more.get('out') else 'nothing'}")
     return exit_code(reports, quote, job, unreadable=WRONG_USE)
 
 
@@ -125,21 +162,6 @@ def _avoided(library: Library, name: str) -> int:
     """Nanodollars that a collection did not cost so far."""
     router = library.router
     return router.usage.total(since=0, until=router.clock() + 1, where={"collection": name}).avoided
-
-
-def require_agreement(reports: Sequence[FileReport], replace: bool) -> None:
-    """Ask, by refusing, before a document from one folder takes the place of one from another.
-
-    Raises:
-        BadInput: there is such a document, and `--replace` was not given. What was read waits to be confirmed.
-    """
-    others = [report for report in reports if report.from_elsewhere]
-    if others and not replace:
-        raise BadInput(
-            f"Nothing was embedded: {' '.join(replaces(report) for report in others[:3])}"
-            f"{f' And {len(others) - 3:,} more.' if others[3:] else ''}",
-            "Add --replace if that is meant; or add the folder above both, so that their names differ.",
-        )
 
 
 def replaces(report: FileReport) -> str:
@@ -156,18 +178,32 @@ def replaces(report: FileReport) -> str:
     )
 
 
-def nothing_read(reports: Sequence[FileReport], quote: CorpusQuote) -> bool:
-    """Whether there is nothing to embed because no file could be read; the reports say why."""
-    return quote.chunks == quote.near_empty and any(report.state == "failed" for report in reports)
-
-
 def quote_into(
     name: str, files: Sequence[Path], policy: str, model: str | None, columns: Columns, as_json: bool
 ) -> int:
-    """`quote --collection`: the exit code."""
-    reports, quote = with_library(
-        lambda library: price(library, name, files, policy=policy, model=model, columns=columns)
-    )
+    """`quote --collection`: what it costs, or what the files would cost in it; the exit code.
+
+    The collection is not changed, and need not be there.
+    """
+
+    from router.library import Library as Scratch
+
+    async def work(library: Library) -> tuple[list[FileReport], CorpusQuote]:
+        if not files:
+            return [], await library.quote(name, model=model)
+        there = _there(library, name)
+        with tempfile.TemporaryDirectory() as folder:
+            async with aclosing(Scratch(library.router, Path(folder))) as scratch:
+                if there is None:
+                    await scratch.create(name, policy=policy, model=model)
+                else:
+                    await scratch.create_like(there)
+                reports = await scratch.add_files(
+                    name, files, columns={"": columns}, txt_lines=True, estimated=tell_estimate
+                )
+                return reports, await scratch.quote(name, model=model)
+
+    reports, quote = with_library(work)
     if as_json:
         emit(added_as_json(reports, quote, None))
     else:
@@ -177,34 +213,17 @@ def quote_into(
     return exit_code(reports, quote, None, unreadable=WRONG_USE)
 
 
-async def price(
-    library: Library, name: str, files: Sequence[Path], *, policy: str, model: str | None, columns: Columns
-) -> tuple[list[FileReport], CorpusQuote]:
-    """What a collection costs, or what these files would cost in it; it is not changed, and need not be there."""
-    from router.library import Library as Scratch
-
-    if not files:
-        return [], await library.quote(name, model=model)
-    there = _there(library, name)
-    with tempfile.TemporaryDirectory() as folder:
-        scratch = Scratch(library.router, Path(folder))
-        try:
-            if there is None:
-                await scratch.create(name, policy=policy, model=model)
-            else:
-                await scratch.create_like(there)
-            reports = await scratch.add_files(
-                name, files, columns={"": columns}, txt_lines=True, estimated=tell_estimate
-            )
-            return reports, await scratch.quote(name, model=model)
-        finally:
-            await scratch.aclose()
+def refused_code(outcome: Plan | Refusal) -> int:
+    """What a command ends with that would follow this decision."""
+    if isinstance(outcome, Plan):
+        return 0
+    return WRONG_USE if outcome.kind == "input" else Refused.exit_code
 
 
 def exit_code(reports: Sequence[FileReport], quote: CorpusQuote, job: Job | None, *, unreadable: int = FAILED) -> int:
     """What a command ends with; `unreadable` where a file could not be read."""
-    if isinstance(quote.outcome, Refusal):
-        return BadInput.exit_code if quote.outcome.kind == "input" else Refused.exit_code
+    if refused := refused_code(quote.outcome):
+        return refused
     if job is not None and job.state != "done":
         return Refused.exit_code if job.state in ("paused", "waiting") else FAILED
     if job is not None and job.failed:
@@ -216,75 +235,44 @@ def added_as_json(reports: Sequence[FileReport], quote: CorpusQuote, job: Job | 
     """Files, quote and job for machines."""
     return {
         "files": [
-            {"name": r.name, "state": r.state, "chunks": r.chunks, "skipped": r.skipped, "reason": r.reason,
-             "reasons": r.reasons, "notes": r.notes, "replaces": _replaced(r)}
-            for r in reports
+            {**pick(report, "name state chunks skipped reason reasons notes"), "replaces": _replaced(report.replaces)}
+            for report in reports
         ],
         "chunks": quote.chunks,
         "texts": quote.distinct + quote.duplicates,
-        "distinct": quote.distinct,
-        "duplicates": quote.duplicates,
-        "near_empty": quote.near_empty,
-        "candidates": [_candidate(c) for c in quote.candidates],
+        **pick(quote, "distinct duplicates near_empty"),
+        "candidates": [
+            {
+                **verdict_as_json(one.verdict, one.now_cost, one.now_expected),
+                **pick(one.verdict, "tokens expected_tokens"),
+                "batch_expected_usd": usd_or_none(one.batch_expected),
+                "batch_cost_usd": usd_or_none(one.batch_cost),
+                "warning": one.warning,
+            }
+            for one in quote.candidates
+        ],
         "chosen": quote.chosen.model.id if quote.chosen else None,
         "decision": quote.decision,
         "job": job_as_json(job) if job else None,
-    }  # fmt: skip
-
-
-def embedded_as_json(
-    reports: Sequence[FileReport], quote: CorpusQuote, begun: Job, job: Job, active: Generation
-) -> dict[str, object]:
-    """The same with all that `embed` says of a file; of distinct texts, `refused` have no vector yet."""
-    routes = {"cache": begun.done, "local": 0, "api": 0, "batch": 0}
-    routes[job.route] += max(0, job.done - begun.done)
-    return {
-        **added_as_json(reports, quote, job),
-        "distinct": job.done,
-        "repeated": quote.duplicates,
-        "skipped": quote.near_empty + sum(report.skipped for report in reports),
-        "refused": job.total - job.done,
-        "routes": routes,
-        "model": job.model,
-        "space": active.space,
-        "dimensions": active.dimensions,
-        "tokens": quote.chosen.verdict.expected_tokens if quote.chosen else 0,
-        "expected_usd": usd_or_none(quote.chosen.verdict.expected if quote.chosen else None),
-        "cost_usd": to_json(job.spent),
     }
 
 
-def _replaced(report: FileReport) -> dict[str, object] | None:
-    old = report.replaces
-    if old is None:
-        return None
-    return {"added": old.added, "source": old.source or None, "texts": old.texts, "new": old.new}
-
-
-def _candidate(candidate: CorpusCandidate) -> dict[str, object]:
-    return {
-        **verdict_as_json(candidate.verdict, candidate.now_cost, candidate.now_expected),
-        "tokens": candidate.verdict.tokens,
-        "expected_tokens": candidate.verdict.expected_tokens,
-        "batch_expected_usd": usd_or_none(candidate.batch_expected),
-        "batch_cost_usd": usd_or_none(candidate.batch_cost),
-        "warning": candidate.warning,
-    }
+def _replaced(old: Replaced | None) -> dict[str, object] | None:
+    return None if old is None else {**pick(old, "added source texts new"), "source": old.source or None}
 
 
 def tell_plan(reports: Sequence[FileReport], gone: Sequence[str], deleted: bool) -> None:
     """What keeping in step with a folder comes to."""
-    changed = sum(report.replaces is not None for report in reports)
-    new = sum(report.state == "added" and report.replaces is None for report in reports)
-    same = sum(report.state == "unchanged" and report.replaces is None for report in reports)
+    count = Counter("changed" if report.replaces else report.state for report in reports)
+    new, changed, same = (count[state] for state in ("added", "changed", "unchanged"))
     say(f"in step   {new:,} new, {changed:,} changed, {same:,} unchanged, {len(gone):,} gone")
     if gone:
         what = "deleted" if deleted else "not in the folder any more; --delete deletes"
         say(f"gone      {what}: {named(gone)}")
 
 
-def _money(expected: int | None, most: int | None) -> str:
-    return "–" if expected is None or most is None else show_likely(expected, most)
+def _money(expected: int | None, most: int | None) -> str | None:
+    return None if expected is None or most is None else show_likely(expected, most)
 
 
 def tell_added(reports: Sequence[FileReport], quote: CorpusQuote, job: Job | None, hint: str) -> None:
@@ -308,10 +296,10 @@ def tell_added(reports: Sequence[FileReport], quote: CorpusQuote, job: Job | Non
     rows = [
         (
             f"{'→' if c.verdict.chosen else ' '} {c.model.id}",
-            "–" if c.verdict.quality is None else f"{c.verdict.quality:g}",
-            f"{c.verdict.cached:,}",
+            c.verdict.quality,
+            c.verdict.cached,
             "free" if c.model.local else _money(c.now_expected, c.now_cost),
-            "–" if c.model.local else _money(c.batch_expected, c.batch_cost),
+            None if c.model.local else _money(c.batch_expected, c.batch_cost),
             f"{c.verdict.seconds:,.0f}",
         )
         for c in quote.candidates

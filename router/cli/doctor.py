@@ -6,8 +6,9 @@ import asyncio
 import os
 import platform
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import aclosing
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -15,7 +16,7 @@ import typer
 
 from router import __version__
 from router.cli.output import Json, emit, table
-from router.cli.shell import FAILED
+from router.cli.shell import FAILED, with_router
 from router.domain.errors import ProviderError, RouterError
 from router.domain.policy import describe_budget
 
@@ -57,10 +58,15 @@ def doctor(
     checks = list(_examine(reach))
     wrong = any(check.status == "wrong" for check in checks)
     if as_json:
-        emit({"ok": not wrong, "checks": [{"name": c.name, "status": c.status, "detail": c.detail} for c in checks]})
+        emit({"ok": not wrong, "checks": list(map(asdict, checks))})
     else:
         table(("", "what", "found"), [(c.status, c.name, c.detail) for c in checks])
     raise typer.Exit(FAILED if wrong else 0)
+
+
+def _check(name: str, wrong: str, found: str, status: Status = "wrong") -> Check:
+    """What is wrong with a thing, of this status, or where that is "" what was found."""
+    return Check(name, status if wrong else "ok", wrong or found)
 
 
 def _examine(reach: bool) -> Iterator[Check]:
@@ -80,7 +86,10 @@ def _examine(reach: bool) -> Iterator[Check]:
     yield from _providers(settings, reach)
     yield from _folder(settings.data)
     yield from _files(settings.data)
-    yield from _databases(settings.data)
+    try:
+        yield from with_router(lambda router: asyncio.to_thread(lambda: [*_stored(settings.data), *_money(router)]))
+    except RouterError as error:
+        yield Check("databases", "wrong", str(error))
 
 
 # ---- the machine -------------------------------------------------------------------------------
@@ -94,19 +103,16 @@ def _installed() -> Iterator[Check]:
         try:
             yield Check(package, "ok", version(package))
         except PackageNotFoundError:
-            status: Status = "note" if package == "pysqlite3" else "wrong"
-            yield Check(package, status, "not installed; see requirements.txt")
+            yield Check(package, "note" if package == "pysqlite3" else "wrong", "not installed; see requirements.txt")
 
 
 def _sqlite() -> Check:
     from router.store.database import SQLITE_VERSION, WAL_RESET_FIXED
 
-    name = ".".join(map(str, SQLITE_VERSION))
-    if SQLITE_VERSION >= WAL_RESET_FIXED:
-        return Check("SQLite", "ok", name)
-    fixed = ".".join(map(str, WAL_RESET_FIXED))
-    detail = f"{name} has the WAL-reset bug, fixed in {fixed}: several processes on one data folder may damage it"
-    return Check("SQLite", "warning", f"{detail}; install the pysqlite3 wheel")
+    name, fixed = (".".join(map(str, version)) for version in (SQLITE_VERSION, WAL_RESET_FIXED))
+    bug = f"{name} has the WAL-reset bug, fixed in {fixed}: several processes on one data folder may damage it"
+    old = "" if SQLITE_VERSION >= WAL_RESET_FIXED else f"{bug}; install the pysqlite3 wheel"
+    return _check("SQLite", old, name, "warning")
 
 
 def _vocabulary() -> Check:
@@ -124,78 +130,70 @@ def _providers(settings: Settings, reach: bool) -> Iterator[Check]:
     from router.providers.local import weights_of
 
     for name in LOCAL_MODELS:
-        there = weights_of(name) is not None
-        detail = "its weights are there" if there else "its weights are not installed; see requirements.txt"
-        yield Check(f"local/{name}", "ok" if there else "wrong", detail)
+        missing = "" if weights_of(name) else "its weights are not installed; see requirements.txt"
+        yield _check(f"local/{name}", missing, "its weights are there")
     yield _certificates()
     for endpoint in settings.endpoints.values():
         if endpoint.name == "local":
             continue
-        key = f"{endpoint.key_variable} is {'missing' if endpoint.key is None else 'set'}"
-        yield Check(endpoint.name, "note" if endpoint.key is None else "ok", key)
-        yield _address(endpoint)
+        missing = f"{endpoint.key_variable} is missing" if endpoint.key is None else ""
+        yield _check(endpoint.name, missing, f"{endpoint.key_variable} is set", "note")
+        looks: dict[str, Callable[[Endpoint], str]] = {f"{endpoint.name} address": _address}
         if reach:
-            yield asyncio.run(_reached(endpoint))
+            looks[f"reach {endpoint.name}"] = _reach
+        for name, look in looks.items():
+            try:
+                yield Check(name, "ok", look(endpoint))
+            except ProviderError as error:  # wrong only where there is a key to use
+                yield Check(name, "note" if missing else "wrong", str(error))
 
 
 def _certificates() -> Check:
     """Whether the certificates to trust can be read: no call leaves where they cannot."""
     from router.providers.network import CERTIFICATES, UNREAD, check_certificates
 
-    name = "certificates"
     try:
         check_certificates()
     except ProviderError as error:
-        return Check(name, "wrong", str(error))
+        return Check("certificates", "wrong", str(error))
     setting = next((name for name in CERTIFICATES if os.environ.get(name)), None)
     if setting is not None:
-        return Check(name, "ok", f"those of {setting}, {os.environ[setting]}")
-    unread = [name for name in UNREAD if os.environ.get(name)]
-    more = f"; {' and '.join(unread)} is not read, SSL_CERT_FILE is" if unread else ""
-    return Check(name, "note" if unread else "ok", f"the system's{more}")
+        return Check("certificates", "ok", f"those of {setting}, {os.environ[setting]}")
+    unread = " and ".join(name for name in UNREAD if os.environ.get(name))
+    note = f"the system's; {unread} is not read, SSL_CERT_FILE is" if unread else ""
+    return _check("certificates", note, "the system's", "note")
 
 
-def _address(endpoint: Endpoint) -> Check:
-    """Whether the base URL can be called, and by which proxy."""
+def _address(endpoint: Endpoint) -> str:
+    """Where calls go, and by which proxy."""
     from router.providers.network import check_address, check_proxy, place_of
 
-    name = f"{endpoint.name} address"
-    try:
-        url = check_address(endpoint)
-        proxy = check_proxy(url)
-    except ProviderError as error:
-        return Check(name, "note" if endpoint.key is None else "wrong", str(error))
+    url = check_address(endpoint)
+    proxy = check_proxy(url)
     by_way = "" if proxy is None else f" through the proxy {proxy.place} ({proxy.setting})"
-    return Check(name, "ok", f"{place_of(url)}{by_way}")
+    return f"{place_of(url)}{by_way}"
 
 
-async def _reached(endpoint: Endpoint) -> Check:
-    """An answer, of any kind, from the endpoint, by the way that calls take; not being reached is wrong only where
-    there is a key to use."""
+def _reach(endpoint: Endpoint) -> str:
+    """An answer, of any kind, from the endpoint, by the way that calls take."""
     from router.providers.http import Http
 
-    http, name = Http(endpoint), f"reach {endpoint.name}"
-    try:
-        return Check(name, "ok", await http.reach(REACH_S))
-    except ProviderError as error:
-        return Check(name, "note" if endpoint.key is None else "wrong", str(error))
-    finally:
-        await http.aclose()
+    async def reach() -> str:
+        async with aclosing(Http(endpoint)) as http:
+            return await http.reach(REACH_S)
+
+    return asyncio.run(reach())
 
 
 # ---- the data folder ---------------------------------------------------------------------------
 
 
 def _folder(data: Path) -> Iterator[Check]:
-    writable = os.access(data, os.W_OK | os.X_OK)
-    detail = str(data.resolve()) + ("" if writable else " cannot be written")
-    yield Check("data folder", "ok" if writable else "wrong", detail)
+    place = str(data.resolve())
+    yield _check("data folder", "" if os.access(data, os.W_OK | os.X_OK) else f"{place} cannot be written", place)
     kind = filesystem_of(data.resolve(), _mounts())
-    if kind.startswith(NETWORK):
-        detail = f"{kind} is a network file system, on which SQLite's WAL does not work; use a local disk"
-        yield Check("file system", "wrong", detail)
-    else:
-        yield Check("file system", "ok", kind or "not told")
+    unfit = f"{kind} is a network file system, on which SQLite's WAL does not work; use a local disk"
+    yield _check("file system", unfit if kind.startswith(NETWORK) else "", kind or "not told")
     free = shutil.disk_usage(data).free
     status: Status = "wrong" if free < LEAST_FREE else "warning" if free < SCARCE else "ok"
     yield Check("free disk", status, f"{free / (1 << 30):.1f} GiB")
@@ -224,7 +222,7 @@ def _files(data: Path) -> Iterator[Check]:
     from router.store.database import WHEN_DAMAGED
     from router.store.folder import damage, open_to_others
 
-    for name in WHEN_DAMAGED:
+    for name, remedy in WHEN_DAMAGED.items():
         path = data / name
         if not path.exists():
             continue
@@ -232,33 +230,17 @@ def _files(data: Path) -> Iterator[Check]:
         if name == "vectors.db" and size > MOST_READ:
             detail = f"{size / (1 << 30):.1f} GiB, not read through; every vector is checked when it is used"
             yield Check(f"{name} whole", "note", detail)
-        elif what := damage(path):
-            yield Check(f"{name} whole", "wrong", f"{what[:200]}; {WHEN_DAMAGED[name]}")
         else:
-            yield Check(f"{name} whole", "ok", "every page can be read")
-    others = open_to_others(data)
-    if data.stat().st_mode & 0o077:
-        others.insert(0, data)
-    detail = "only you can read it"
+            what = damage(path)
+            yield _check(f"{name} whole", f"{what[:200]}; {remedy}" if what else "", "every page can be read")
+    others = [*([data] if data.stat().st_mode & 0o077 else []), *open_to_others(data)]
+    detail = ""
     if others:
         detail = f"others of this machine can get at {len(others):,} of its parts, such as {others[0]}; chmod go-rwx"
-    yield Check("rights", "warning" if others else "ok", detail)
+    yield _check("rights", detail, "only you can read it", "warning")
 
 
 # ---- money and vectors -------------------------------------------------------------------------
-
-
-def _databases(data: Path) -> Iterator[Check]:
-    from router.engine import Router
-
-    async def look() -> list[Check]:
-        async with Router.open(data) as router:
-            return await asyncio.to_thread(lambda: [*_stored(data), *_money(router), *_expected(router)])
-
-    try:
-        yield from asyncio.run(look())
-    except RouterError as error:
-        yield Check("databases", "wrong", str(error))
 
 
 def _stored(data: Path) -> Iterator[Check]:
@@ -268,38 +250,27 @@ def _stored(data: Path) -> Iterator[Check]:
     for name in ("router.db", "vectors.db"):
         mode, level = durability(data / name)
         size = (data / name).stat().st_size / (1 << 20)
-        yield Check(
-            name,
-            "ok" if (mode, level) == ("wal", "FULL") else "wrong",
-            f"journal_mode={mode}, synchronous={level}, {size:.1f} MiB",
-        )
-    if broken := unbalanced(data / "router.db"):
-        owner, window, _ = broken[0]
-        detail = f"{len(broken):,} balances are not the sum of their entries, such as {owner}'s for the {window}"
-        yield Check("integrity", "wrong", detail)
-    else:
-        yield Check("integrity", "ok", "every balance is the sum of its entries")
-    if found := damaged_vectors(data / "vectors.db"):
-        which = ", ".join(f"{count:,} of {model or 'an unknown model'}" for model, count in found.items())
-        detail = f"found damaged, removed and made again when asked for: {which}; check the disk"
-        yield Check("cached vectors", "warning", detail)
-    else:
-        yield Check("cached vectors", "ok", "none was ever found damaged")
+        detail = f"journal_mode={mode}, synchronous={level}, {size:.1f} MiB"
+        yield Check(name, "ok" if (mode, level) == ("wal", "FULL") else "wrong", detail)
+    broken = ""
+    if found := unbalanced(data / "router.db"):
+        owner, window, _ = found[0]
+        broken = f"{len(found):,} balances are not the sum of their entries, such as {owner}'s for the {window}"
+    yield _check("integrity", broken, "every balance is the sum of its entries")
+    damaged = ", ".join(
+        f"{count:,} of {model or 'an unknown model'}" for model, count in damaged_vectors(data / "vectors.db").items()
+    )
+    if damaged:
+        damaged = f"found damaged, removed and made again when asked for: {damaged}; check the disk"
+    yield _check("cached vectors", damaged, "none was ever found damaged", "warning")
 
 
 def _money(router: Router) -> Iterator[Check]:
-    paid = router.policies.paid_enabled()
-    yield Check("paid calls", "ok" if paid else "note", "on" if paid else "off (kill switch)")
-    account = router.policies.account_budgets()
-    yield Check(
-        "account budget",
-        "ok" if account else "warning",
-        ", ".join(map(describe_budget, account)) or "none: only the policies' own budgets limit what is spent",
-    )
-
-
-def _expected(router: Router) -> Iterator[Check]:
-    """How far the expected cost was from the bill, for models whose tokenizer is not at hand."""
+    """What limits spending, and how far the expected cost was from the bill where a tokenizer is not at hand."""
+    yield _check("paid calls", "" if router.policies.paid_enabled() else "off (kill switch)", "on", "note")
+    account = ", ".join(map(describe_budget, router.policies.account_budgets()))
+    none = "" if account else "none: only the policies' own budgets limit what is spent"
+    yield _check("account budget", none, account, "warning")
     errors = router.token_errors()
     if not errors:
         detail = "nothing was learned yet: for Voyage, Cohere and their like it rests on the catalog's ratios"

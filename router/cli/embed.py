@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from router.cli import options
 from router.cli.corpus import embed_into
-from router.cli.options import (
-    Dimensions,
-    Files,
-    IdColumn,
-    LongTextsName,
-    ModelId,
-    PolicyName,
-    Replace,
-    RoleName,
-    TextColumns,
-    check_out,
-    long_texts_of,
-    some,
-)
-from router.cli.output import Json, emit, named, progress, say, warn
+from router.cli.output import Json, emit, named, pick, progress, say, warn
 from router.cli.rows import Texts, problems_of, read_files, tell_rows
 from router.cli.shell import FAILED, WRONG_USE, with_router
 from router.domain.errors import BadInput, Refused, RouterError
@@ -39,37 +27,37 @@ _BLOCK = 4096  # rows written at once
 
 
 def embed(
-    files: Files = None,
-    policy: PolicyName = "default",
+    files: options.Files = None,
+    policy: options.PolicyName = "default",
     collection: Annotated[
         str | None, typer.Option(help="Add the files to this collection, made if need be, and run its job to the end.")
     ] = None,
-    model: ModelId = None,
-    role: RoleName = "document",
-    dimensions: Dimensions = None,
-    long_texts: LongTextsName = None,
-    text_column: TextColumns = None,
-    id_column: IdColumn = None,
-    replace: Replace = False,
+    model: options.ModelId = None,
+    role: options.RoleName = "document",
+    dimensions: options.Dimensions = None,
+    long_texts: options.LongTextsName = None,
+    text_column: options.TextColumns = None,
+    id_column: options.IdColumn = None,
+    replace: options.Replace = False,
     out: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Write the vectors here, a collection's all: .parquet, .npz or .jsonl."),
     ] = None,
-    with_text: Annotated[bool, typer.Option("--with-text", help="Write the texts beside the vectors.")] = False,
+    with_text: options.WithText = False,
     as_json: Json = False,
 ) -> None:
     """Embed the texts of FILES: from the cache, on this machine or over an API, as the policy says."""
-    long = long_texts_of(long_texts)
+    long = options.long_texts_of(long_texts)
     columns = Columns(texts=tuple(text_column or ()), id=id_column)
     if out is not None:
-        check_out(out, *(files or ()))
+        options.check_out(out, *(files or ()))
     if collection is not None:
         if role != "document" or long is not None:
             raise BadInput("A collection has a role and a policy of its own.", "Leave --role and --long-texts out.")
         raise typer.Exit(
             embed_into(collection, files or [], policy, model, dimensions, columns, replace, out, with_text, as_json)
         )
-    rows = read_files(some(files), columns)
+    rows = read_files(files or [], columns)
 
     async def work(router: Router) -> Result:
         with progress("Embedding") as report:
@@ -116,8 +104,7 @@ def _exit_code(rows: Texts, problems: Mapping[int, RouterError]) -> int:
 
 
 def _as_json(rows: Texts, result: Result, out: Path | None) -> dict[str, object]:
-    counts = result.counts
-    routes = {"cache": counts.cache, "local": counts.local, "api": counts.api, "batch": counts.batch}
+    routes = asdict(result.counts)
     return {
         "texts": result.texts + rows.refused,
         "distinct": sum(routes.values()),
@@ -125,10 +112,7 @@ def _as_json(rows: Texts, result: Result, out: Path | None) -> dict[str, object]
         "skipped": len(rows.skipped),
         "refused": len(result.problems) + rows.refused,
         "routes": routes,
-        "model": result.model,
-        "space": result.space,
-        "dimensions": result.dimensions,
-        "tokens": result.tokens,
+        **pick(result, "model space dimensions tokens"),
         "expected_usd": to_json(result.plan.expected),
         "cost_usd": to_json(result.cost),
         "unconfirmed_usd": to_json(result.unconfirmed),
@@ -144,11 +128,11 @@ def _as_json(rows: Texts, result: Result, out: Path | None) -> dict[str, object]
 
 
 def _tell(rows: Texts, result: Result, out: Path | None) -> None:
-    counts, refused = result.counts, len(result.problems)
-    distinct = counts.cache + counts.local + counts.api + counts.batch
+    counts, refused = asdict(result.counts), len(result.problems)
+    distinct = sum(counts.values())
     repeats = f", {result.repeated:,} repeated" if result.repeated else ""
     say(f"{distinct + result.repeated:,} of {result.texts:,} texts answered: {distinct:,} distinct{repeats}")
-    say(f"routes    {counts.cache:,} cache, {counts.local:,} local, {counts.api:,} api, {counts.batch:,} batch")
+    say(f"routes    {', '.join(f'{count:,} {route}' for route, count in counts.items())}")
     say(f"model     {result.model}, space {result.space}, {result.dimensions:,} dimensions")
     unconfirmed = f", and {show(result.unconfirmed)} unconfirmed" if result.unconfirmed else ""
     say(f"cost      {show(result.cost)}{unconfirmed}; {show(result.avoided.total)} avoided")

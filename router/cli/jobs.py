@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from router.cli.output import Json, emit, progress, say, table
+from router.cli.output import Json, emit, pick, progress, say, table
 from router.cli.shell import FAILED, with_library
 from router.domain.money import show, to_json
 
@@ -25,23 +25,16 @@ POLL_S = 0.5
 def job_as_json(job: Job) -> dict[str, object]:
     """A job for machines. Times in UTC."""
     return {
-        "id": job.id,
-        "collection": job.collection,
-        "state": job.state,
-        "reason": job.reason,
-        "model": job.model,
-        "route": job.route,
-        "policy": job.policy,
-        "total": job.total,
-        "done": job.done,
-        "failed": job.failed,
+        **pick(job, "id collection state reason model route policy total done failed"),
         "spent_usd": to_json(job.spent),
         "texts_per_second": round(job.rate, 1),
         "seconds_left": None if job.seconds_left is None or not job.open else round(job.seconds_left),
-        "wake": _time(job.wake),
-        "created": _time(job.created),
-        "finished": _time(job.finished),
+        **{name: _time(getattr(job, name)) for name in ("wake", "created", "finished")},
     }
+
+
+def _time(at: float | None) -> str | None:
+    return None if at is None else datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
 
 
 def tell_job(job: Job) -> None:
@@ -89,18 +82,9 @@ def list_jobs(as_json: Json = False) -> None:
         say("No jobs yet. `python -m router collections add NAME FILE --embed` makes one.")
         return
     rows = [
-        (
-            str(j.id),
-            j.collection,
-            j.state,
-            f"{j.done:,} of {j.total:,}",
-            f"{j.failed:,}",
-            show(j.spent),
-            j.model,
-            j.route,
-        )
+        (str(j.id), j.collection, j.state, f"{j.done:,} of {j.total:,}", j.failed, show(j.spent), j.model, j.route)
         for j in found
-    ]  # fmt: skip
+    ]
     table(("id", "collection", "state", "texts", "failed", "spent", "model", "route"), rows, right=(0, 3, 4, 5))
     for job in found:
         if job.open and job.reason:
@@ -110,49 +94,37 @@ def list_jobs(as_json: Json = False) -> None:
 @jobs_app.command("show")
 def show_job(number: Number, as_json: Json = False) -> None:
     """One job, with the texts that failed."""
-
-    def read(library: Library) -> tuple[Job, list[tuple[str, str]]]:
-        return library.job(number), [(chunk.key, why) for chunk, why in library.failures(number)]
-
-    job, failures = with_library(lambda library: asyncio.to_thread(read, library))
+    job, failures = with_library(
+        lambda library: asyncio.to_thread(lambda: (library.job(number), library.failures(number)))
+    )
     if as_json:
-        emit({**job_as_json(job), "failures": [{"chunk": key, "reason": why} for key, why in failures]})
+        emit({**job_as_json(job), "failures": [{"chunk": chunk.key, "reason": why} for chunk, why in failures]})
         return
     tell_job(job)
-    for key, why in failures:
-        say(f"failed    {key}: {why}")
+    for chunk, why in failures:
+        say(f"failed    {chunk.key}: {why}")
 
 
-def _change(what: Callable[[Library], Awaitable[Job]], as_json: bool) -> None:
-    job = with_library(what)
-    if as_json:
-        emit(job_as_json(job))
-    else:
-        tell_job(job)
+def _changing(name: str) -> Callable[..., None]:
+    """The command that calls the library's method of this name with a job's number."""
+
+    def change(number: Number, as_json: Json = False) -> None:
+        job: Job = with_library(lambda library: getattr(library, name)(number))
+        if as_json:
+            emit(job_as_json(job))
+        else:
+            tell_job(job)
+
+    return change
 
 
-@jobs_app.command()
-def pause(number: Number, as_json: Json = False) -> None:
-    """Let a job rest until it is resumed."""
-    _change(lambda library: library.pause(number), as_json)
-
-
-@jobs_app.command()
-def resume(number: Number, as_json: Json = False) -> None:
-    """Go on with a job that is paused or waits, at today's price."""
-    _change(lambda library: library.resume(number), as_json)
-
-
-@jobs_app.command()
-def cancel(number: Number, as_json: Json = False) -> None:
-    """End a job. What it made stays."""
-    _change(lambda library: library.cancel(number), as_json)
-
-
-@jobs_app.command()
-def retry(number: Number, as_json: Json = False) -> None:
-    """Try the texts of a job that failed again."""
-    _change(lambda library: library.retry(number), as_json)
+for name, does in {
+    "pause": "Let a job rest until it is resumed.",
+    "resume": "Go on with a job that is paused or waits, at today's price.",
+    "cancel": "End a job. What it made stays.",
+    "retry": "Try the texts of a job that failed again.",
+}.items():
+    jobs_app.command(name, help=does)(_changing(name))
 
 
 @jobs_app.command("work")
@@ -179,7 +151,3 @@ def work_jobs(
         tell_job(job)
     if any(job.state == "paused" for job in left):
         raise typer.Exit(FAILED)
-
-
-def _time(at: float | None) -> str | None:
-    return None if at is None else datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -38,17 +37,7 @@ IdColumn = Annotated[str | None, typer.Option("--id-column", metavar="NAME", hel
 Replace = Annotated[
     bool, typer.Option("--replace", help="Documents may take the place of others of their name, from another folder.")
 ]
-
-
-def some(files: Sequence[Path] | None) -> Sequence[Path]:
-    """The files of a command.
-
-    Raises:
-        BadInput: none is given.
-    """
-    if not files:
-        raise BadInput("There is no FILE.", "Give one or several, or --collection NAME.")
-    return files
+WithText = Annotated[bool, typer.Option("--with-text", help="Write the texts beside the vectors.")]
 
 
 def long_texts_of(name: str | None) -> LongTexts | None:

@@ -36,6 +36,11 @@ def answer(as_json: bool, data: Mapping[str, object], line: str) -> None:
     emit(data) if as_json else say(line)
 
 
+def pick(one: object, names: str) -> dict[str, object]:
+    """Attributes for machines, by their names with spaces between; of None, a null each."""
+    return {name: None if one is None else getattr(one, name) for name in names.split()}
+
+
 def say(line: str) -> None:
     """A line for people, on stdout."""
     print(printable(line))
@@ -69,19 +74,24 @@ def verdict_as_json(verdict: Verdict, cost: int | None, expected: int | None) ->
     return {
         "model": verdict.model.id,
         "space": verdict.model.space,
-        "quality": verdict.quality,
-        "cached": verdict.cached,
+        **pick(verdict, "quality cached"),
         "expected_usd": usd_or_none(expected),
         "cost_usd": usd_or_none(cost),
         "seconds": round(verdict.seconds, 3),
-        "eligible": verdict.eligible,
-        "reason": verdict.reason,
+        **pick(verdict, "eligible reason"),
         "legacy": verdict.model.legacy,
         "retires": verdict.model.retires and verdict.model.retires.isoformat(),
     }
 
 
-def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> None:
+def _cell(value: str | float | None) -> str:
+    """A value for people, in a table."""
+    if isinstance(value, str):
+        return printable(value)
+    return "–" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:g}"
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[str | float | None]], *, right: Sequence[int] = ()) -> None:
     """A table on stdout; `right` are the columns of numbers, which are never broken, as the first column is not."""
     from rich.box import SIMPLE_HEAD
     from rich.cells import cell_len
@@ -90,11 +100,11 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, right: Seque
 
     grid = Table(box=SIMPLE_HEAD, show_edge=False)
     for at, header in enumerate(headers):
-        cells = [line for cell in (header, *(row[at] for row in rows)) for line in printable(cell).split("\n")]
+        cells = [line for cell in (header, *(row[at] for row in rows)) for line in _cell(cell).split("\n")]
         least = max(map(cell_len, cells)) if at == 0 or at in right else None
         grid.add_column(header, justify="right" if at in right else "left", overflow="fold", min_width=least)
     for row in rows:
-        grid.add_row(*map(printable, row))
+        grid.add_row(*map(_cell, row))
     console = Console(width=None if sys.stdout.isatty() else _WIDE, markup=False, highlight=False, emoji=False)
     # A terminal too narrow breaks the lines; that is ugly, but rich would leave out digits.
     console.width = max(console.width, console.measure(grid, options=console.options.update(max_width=_WIDE)).minimum)

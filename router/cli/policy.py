@@ -13,7 +13,7 @@ from router.cli.output import Json, answer, emit, say, table
 from router.cli.shell import with_router
 from router.domain.errors import BadInput
 from router.domain.policy import describe_budget, differences, from_dict, to_dict
-from router.domain.values import BudgetState, Policy
+from router.domain.values import Policy
 
 if TYPE_CHECKING:
     from router.engine import Router
@@ -54,15 +54,13 @@ def set_policy(
         "timezone": timezone,
     }  # fmt: skip
     changes = {key: value for key, value in given.items() if value is not None}
+    exact: dict[str, Any] = {"budgets": parse_budgets(budget)} if budget else {}
     if min_quality is not None:
-        changes["min_quality"] = _quality(min_quality)
-    budgets = parse_budgets(budget) if budget else None
+        exact["min_quality"] = _quality(min_quality)
 
     async def work(router: Router) -> tuple[Policy | None, Policy]:
         old = next((p for p in router.policies.all() if p.name == name), None)
-        draft = from_dict({**to_dict(old or Policy(name=name)), **changes})
-        if budgets is not None:
-            draft = replace(draft, budgets=budgets)
+        draft = replace(from_dict({**to_dict(old or Policy(name=name)), **changes}), **exact)
         if old is not None and not differences(old, draft):
             return old, old
         return old, await router.policies.save(draft, [m.id for m in router.catalog.models])
@@ -88,27 +86,19 @@ def list_policies(as_json: Json = False) -> None:
         emit({"policies": [to_dict(p) for p in policies]})
         return
     rows = [
-        (
-            p.name,
-            "local only" if p.local_only else p.goal,
-            "–" if p.min_quality is None else f"{p.min_quality:g}",
-            ", ".join(map(describe_budget, p.budgets)) or "the account's",
-            ", ".join(p.allow),
-            p.when_exhausted,
-        )
+        (p.name, "local only" if p.local_only else p.goal, p.min_quality,
+         ", ".join(map(describe_budget, p.budgets)) or "the account's", ", ".join(p.allow), p.when_exhausted)
         for p in policies
-    ]
+    ]  # fmt: skip
     table(("name", "goal", "least quality", "budget", "allowed", "when exhausted"), rows)
 
 
 @policy_app.command("show")
 def show_policy(name: Name, as_json: Json = False) -> None:
     """One policy, and what is left of every budget over it."""
-
-    def read(router: Router) -> tuple[Policy, tuple[BudgetState, ...]]:
-        return router.policies.get(name), router.budgets(name)
-
-    policy, states = with_router(lambda router: asyncio.to_thread(read, router))
+    policy, states = with_router(
+        lambda router: asyncio.to_thread(lambda: (router.policies.get(name), router.budgets(name)))
+    )
     if as_json:
         emit({**to_dict(policy), "states": [state_as_json(state) for state in states]})
     else:

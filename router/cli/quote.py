@@ -6,25 +6,14 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from router.cli.corpus import quote_into
-from router.cli.options import (
-    Dimensions,
-    Files,
-    IdColumn,
-    LongTextsName,
-    ModelId,
-    PolicyName,
-    RoleName,
-    TextColumns,
-    long_texts_of,
-    some,
-)
-from router.cli.output import Json, emit, say, table, usd_or_none, verdict_as_json
+from router.cli import options
+from router.cli.corpus import quote_into, refused_code
+from router.cli.output import Json, emit, pick, say, table, usd_or_none, verdict_as_json
 from router.cli.rows import problems_of, read_files, tell_rows
 from router.cli.shell import WRONG_USE, with_router
-from router.domain.errors import BadInput, Refused
+from router.domain.errors import BadInput
 from router.domain.money import show
-from router.domain.values import Refusal, Role
+from router.domain.values import Role
 from router.ingest.columns import Columns
 
 if TYPE_CHECKING:
@@ -32,27 +21,27 @@ if TYPE_CHECKING:
 
 
 def quote(
-    files: Files = None,
-    policy: PolicyName = "default",
+    files: options.Files = None,
+    policy: options.PolicyName = "default",
     collection: Annotated[
         str | None, typer.Option(help="What the files would cost in it, or without files what waits there.")
     ] = None,
-    model: ModelId = None,
-    role: RoleName = "document",
-    dimensions: Dimensions = None,
-    long_texts: LongTextsName = None,
-    text_column: TextColumns = None,
-    id_column: IdColumn = None,
+    model: options.ModelId = None,
+    role: options.RoleName = "document",
+    dimensions: options.Dimensions = None,
+    long_texts: options.LongTextsName = None,
+    text_column: options.TextColumns = None,
+    id_column: options.IdColumn = None,
     as_json: Json = False,
 ) -> None:
     """What embedding FILES would cost: every candidate with its price, before and after the cache and repeats."""
-    long = long_texts_of(long_texts)
+    long = options.long_texts_of(long_texts)
     columns = Columns(texts=tuple(text_column or ()), id=id_column)
     if collection is not None:
         if role != "document" or long is not None or dimensions is not None:
             raise BadInput("A collection has a role, a size and a policy of its own.", "Leave these options out.")
         raise typer.Exit(quote_into(collection, files or [], policy, model, columns, as_json))
-    rows = read_files(some(files), columns)
+    rows = read_files(files or [], columns)
 
     found = with_router(
         lambda router: router.quote(
@@ -67,9 +56,7 @@ def quote(
     )
     if as_json:
         emit({
-            "texts": found.texts,
-            "distinct": found.distinct,
-            "tokens": found.tokens,
+            **pick(found, "texts distinct tokens"),
             "candidates": [_candidate(line) for line in found.lines],
             "chosen": found.model,
             "decision": found.decision,
@@ -82,30 +69,18 @@ def quote(
     else:
         _tell(found)
         tell_rows(rows, found.problems)
-    raise typer.Exit(_exit_code(found) or (WRONG_USE if rows.refused else 0))
-
-
-def _exit_code(found: Quote) -> int:
-    """What `embed` would end with."""
-    if not isinstance(found.outcome, Refusal):
-        return 0
-    return WRONG_USE if found.outcome.kind == "input" else Refused.exit_code
+    raise typer.Exit(refused_code(found.outcome) or (WRONG_USE if rows.refused else 0))
 
 
 def _candidate(line: QuoteLine) -> dict[str, object]:
     return {
         **verdict_as_json(line.verdict, line.verdict.cost, line.verdict.expected),
         "tokens_to_pay": 0 if line.verdict.model.local else line.verdict.tokens,
-        "expected_tokens_to_pay": _likely_to_pay(line),
-        "distinct_tokens": line.distinct_tokens,
-        "full_tokens": line.full_tokens,
+        "expected_tokens_to_pay": 0 if line.verdict.model.local else line.verdict.expected_tokens,
+        **pick(line, "distinct_tokens full_tokens"),
         "full_expected_usd": usd_or_none(line.full_expected),
         "full_cost_usd": usd_or_none(line.full_cost),
     }
-
-
-def _likely_to_pay(line: QuoteLine) -> int:
-    return 0 if line.verdict.model.local else line.verdict.expected_tokens
 
 
 def _tell(found: Quote) -> None:
@@ -122,11 +97,11 @@ def _tell(found: Quote) -> None:
             reasons.setdefault(verdict.reason, []).append(verdict.model.id)
         rows.append((
             f"{'→' if verdict.chosen else ' '} {verdict.model.id}",
-            "–" if verdict.quality is None else f"{verdict.quality:g}",
-            f"{verdict.cached:,}",
-            f"{line.full_expected_tokens:,}",
+            verdict.quality,
+            verdict.cached,
+            line.full_expected_tokens,
             "free" if free else "unknown" if line.full_expected is None else show(line.full_expected),
-            f"{_likely_to_pay(line):,}",
+            0 if free else verdict.expected_tokens,
             "free" if free else "unknown" if verdict.expected is None else show(verdict.expected),
             "" if free or verdict.cost in (None, verdict.expected) else show(verdict.cost or 0),
             f"{verdict.seconds:.1f}",

@@ -49,7 +49,7 @@ class Texts:
     broken: list[Broken] = field(default_factory=list)
     refused: int = 0
     notes: list[str] = field(default_factory=list)
-    _given: Ids = field(default_factory=Ids, repr=False)
+    given: Ids = field(default_factory=Ids, repr=False)
 
     def add(self, row: Row, file: str) -> None:
         """A row of a file, whose name goes before the id where there are several."""
@@ -60,13 +60,9 @@ class Texts:
         elif not row.text:
             self.skipped.append(key)
         else:
-            self.ids.append(self._given.take(key, row.number, row.line))
+            self.ids.append(self.given.take(key, row.number, row.line))
             self.lines.append(row.line)
             self.texts.append(row.text)
-
-    def tell_doubled(self) -> None:
-        """Note, once all is read, which ids stood twice."""
-        self.notes += filter(None, [self._given.note()])
 
     def refuse(self, key: str, line: int, reason: str) -> None:
         """Set a row or a file aside."""
@@ -80,13 +76,11 @@ def read_files(paths: Sequence[Path], columns: Columns = AS_USUAL) -> Texts:
 
     A file that is given alone must be readable; of several, those that are not are set aside. No two texts have one id.
 
-    Args:
-        paths: what to read.
-        columns: where the texts and ids of tables are.
-
     Raises:
-        BadInput: the file cannot be read or is of a kind that is not supported, or there is no text at all.
+        BadInput: none is given, it cannot be read or is of a kind that is not supported, or there is no text at all.
     """
+    if not paths:
+        raise BadInput("There is no FILE.", "Give one or several, or --collection NAME.")
     from router.ingest.archives import expand
     from router.ingest.extract import kind_of, why_not
     from router.ingest.splitter import Splitter
@@ -114,12 +108,13 @@ def read_files(paths: Sequence[Path], columns: Columns = AS_USUAL) -> Texts:
     if not found.texts:
         names = ", ".join(path.name for path in paths[:3])
         raise BadInput(f"{names} holds no text: {_why_none(found)}", "Give a file with at least one text.")
-    found.tell_doubled()
+    found.notes += filter(None, [found.given.note()])  # which ids stood twice
     return found
 
 
 def _read(path: Path, name: str, into: Texts, columns: Columns, splitter: Splitter) -> None:
     """A file's rows, or a document's chunks as rows 1, 2, ...; a chunk of nothing but marks counts as empty."""
+    from router.ingest.chunking import is_near_empty
     from router.ingest.extract import Row, kind_of, read_document, read_rows
 
     if kind_of(path) == "rows":
@@ -129,10 +124,10 @@ def _read(path: Path, name: str, into: Texts, columns: Columns, splitter: Splitt
     document = read_document(path)
     into.notes += [f"{name or path.name}: {note}" for note in document.notes]
     markdown = document.kind == "markdown"
-    chunks = splitter.chunks(document.text, tokenizer="wordpiece", limit=CHUNK_TOKENS, markdown=markdown)
-    for number, chunk in enumerate(chunks, 1):
-        text = "" if chunk.near_empty else chunk.text
-        into.add(Row(id=str(number), number=number, text=text, line=number), name)
+    pieces = splitter.pieces(document.text, tokenizer="wordpiece", limit=CHUNK_TOKENS, markdown=markdown)
+    for number, piece in enumerate(pieces, 1):
+        text = document.text[piece.start : piece.end]
+        into.add(Row(id=str(number), number=number, text="" if is_near_empty(text) else text, line=number), name)
 
 
 def _why_none(found: Texts) -> str:

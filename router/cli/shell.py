@@ -9,6 +9,7 @@ import os
 import sys
 import traceback
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
@@ -41,11 +42,8 @@ def with_library(work: Callable[[Library], Awaitable[T]]) -> T:
     from router.library import Library
 
     async def run(router: Router) -> T:
-        library = Library(router)
-        try:
+        async with aclosing(Library(router)) as library:
             return await work(library)
-        finally:
-            await library.aclose()
 
     return with_router(run)
 

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import reduce
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from router.cli.output import Json, emit, say, table
+from router.cli.output import Json, emit, pick, say, table
 from router.cli.shell import with_router
 from router.domain.errors import BadInput
 from router.domain.money import show, to_json
-from router.domain.policy import EPOCH, find_zone, window_bounds
+from router.domain.policy import EPOCH, find_zone
 
 if TYPE_CHECKING:
     from router.engine import Router
+    from router.reporting.figures import Figures
     from router.store.usage import Slice
 
 GROUPS = ("route", "provider", "model", "policy", "collection", "day")
@@ -28,16 +29,12 @@ _SINCE = re.compile(r"(\d{1,4})([hdw])")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spent:
-    """What a period cost, in all and by group or day. `hit_rate` is None where nothing was answered.
-
-    `held` in nanodollars is what is held now, whatever the period.
-    """
+    """What a period cost, in all and by group or day. `held` is what is held now, whatever the period, nanodollars."""
 
     since: datetime
     until: datetime
-    total: Slice
+    total: Figures
     held: int
-    hit_rate: float | None
     parts: Sequence[Slice]
 
 
@@ -71,6 +68,8 @@ def start_of(since: str, now: datetime, timezone: str) -> datetime:
     Raises:
         BadInput: not a period, or one that begins in the future.
     """
+    from router.reporting import figures
+
     if since == "all":
         return EPOCH
     zone = find_zone(timezone)
@@ -85,8 +84,7 @@ def start_of(since: str, now: datetime, timezone: str) -> datetime:
         except ValueError:
             message = f"'{since}' is not a period."
             raise BadInput(message, "Write it like 30d, 12h, 4w, 2026-11-01 or all.") from None
-    noon = datetime(day.year, day.month, day.day, 12, tzinfo=zone)  # which, unlike midnight, no clock ever skips
-    start, _ = window_bounds("day", noon, timezone)
+    start = datetime.fromtimestamp(figures.bounds_of(day, timezone)[0], UTC)
     if start > now:
         raise BadInput(f"{since} is in the future.", "Name a day that has begun.")
     return start
@@ -95,34 +93,22 @@ def start_of(since: str, now: datetime, timezone: str) -> datetime:
 def sum_up(router: Router, since: datetime, until: datetime, by: str, timezone: str) -> Spent:
     """What was spent between two times, by one of `GROUPS`; days are those of the time zone."""
     from router.reporting import figures
+    from router.store.rollups import SUMS
+    from router.store.usage import Slice
 
     usage, start, end = router.usage, since.timestamp(), until.timestamp() + 1
-    routes = figures.groups(usage, since=start, until=end, by="route")
-    answered = sum(part.texts for part in routes.values())
-    cached = routes["cache"].texts if "cache" in routes else 0
     if by == "day":
         zone = find_zone(timezone)
         begun = since if since != EPOCH else datetime.fromtimestamp(usage.began() or until.timestamp(), UTC)
         first, last = (moment.astimezone(zone).date() for moment in (begun, until))
         report = figures.days(usage, first=first, last=last, zone=timezone, since=start)
-        parts = [_sum(day.day.isoformat(), day.groups.values()) for day in report]
+        none = dict.fromkeys(SUMS, 0)
+        parts = [reduce(Slice.plus, day.groups.values(), Slice(key=day.day.isoformat(), **none)) for day in report]
     else:
-        parts = [_sum(name, [part]) for name, part in figures.groups(usage, since=start, until=end, by=by).items()]
-    return Spent(
-        since=since,
-        until=until,
-        total=_sum("total", routes.values()),
-        held=router.totals()[2],
-        hit_rate=cached / answered if answered else None,
-        parts=parts,
-    )
-
-
-def _sum(key: str, parts: Iterable[Slice]) -> Slice:
-    from router.store.rollups import SUMS
-    from router.store.usage import Slice
-
-    return reduce(Slice.plus, parts, Slice(key=key, **dict.fromkeys(SUMS, 0)))
+        groups = figures.groups(usage, since=start, until=end, by=by)
+        parts = [replace(part, key=name) for name, part in groups.items()]
+    total = figures.totals(usage, since=start, until=end)
+    return Spent(since=since, until=until, total=total, held=router.totals()[2], parts=parts)
 
 
 def spent_as_json(spent: Spent, by: str, timezone: str) -> dict[str, object]:
@@ -133,18 +119,15 @@ def spent_as_json(spent: Spent, by: str, timezone: str) -> dict[str, object]:
         "held_usd": to_json(spent.held),
         "avoided_usd": to_json(spent.total.avoided),
         "texts": spent.total.texts,
-        "hit_rate": None if spent.hit_rate is None else round(spent.hit_rate, 6),
+        "hit_rate": None if spent.total.hit_rate is None else round(spent.total.hit_rate, 6),
         "rows": [
             {
                 by: part.key,
-                "requests": part.requests,
-                "texts": part.texts,
-                "tokens": part.tokens,
+                **pick(part, "requests texts tokens"),
                 "settled_usd": to_json(part.charged),
                 "unconfirmed_usd": to_json(part.unconfirmed),
                 "avoided_usd": to_json(part.avoided),
-                "repeated": part.repeated,
-                "errors": part.errors,
+                **pick(part, "repeated errors"),
             }
             for part in spent.parts
         ],
@@ -158,7 +141,7 @@ def spent_as_json(spent: Spent, by: str, timezone: str) -> dict[str, object]:
 def _tell(spent: Spent, by: str, timezone: str) -> None:
     zone = find_zone(timezone)
     start = "the beginning" if spent.since == EPOCH else f"{spent.since.astimezone(zone):%Y-%m-%d %H:%M}"
-    rate = "–" if spent.hit_rate is None else f"{100 * spent.hit_rate:.1f} %"
+    rate = "–" if spent.total.hit_rate is None else f"{100 * spent.total.hit_rate:.1f} %"
     say(f"From {start} to {spent.until.astimezone(zone):%Y-%m-%d %H:%M} ({timezone})")
     say(f"settled      {show(spent.total.charged)}")
     say(f"unconfirmed  {show(spent.total.unconfirmed)}")
@@ -166,10 +149,9 @@ def _tell(spent: Spent, by: str, timezone: str) -> None:
     say(f"saved        {show(spent.total.avoided)}")
     say(f"texts        {spent.total.texts:,}, {rate} from the cache")
     rows = [
-        (part.key or "(none)", f"{part.requests:,}", f"{part.texts:,}", f"{part.tokens:,}", show(part.charged),
-         show(part.unconfirmed), show(part.avoided))
-        for part in spent.parts
-    ]  # fmt: skip
+        (p.key or "(none)", p.requests, p.texts, p.tokens, show(p.charged), show(p.unconfirmed), show(p.avoided))
+        for p in spent.parts
+    ]
     if rows:
         headers = (by, "requests", "texts", "tokens billed", "settled", "unconfirmed", "saved")
         table(headers, rows, right=range(1, 7))

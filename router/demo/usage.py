@@ -118,9 +118,7 @@ class DemoUsage:
         if not isinstance(plan, Refusal) and outcome.status == "done":
             self._cache.setdefault(claim_kind(plan.model, request.role), set()).update(request.digests)
         route: Route | None = "batch" if request.batch else None
-        close_request(
-            conn, number, request.at, policy.name, request.collection, outcome, replay, facts=kept, route=route
-        )
+        close_request(conn, number, request.at, outcome, replay, facts=kept, route=route)
 
     def _mask(self, request: DemoRequest, model: Model) -> NDArray[np.bool_]:
         cached = self._cache.get(claim_kind(model, request.role), set())

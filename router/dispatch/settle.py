@@ -49,8 +49,8 @@ async def settle_failure(
     those, or why there are none."""
     billed: int | None = 0 if error.billed == "no" else None
     beyond = said = 0
-    if isinstance(error, BadReply) and error.usage is not None:
-        believed = _believe(hold.units, error.usage.tokens)
+    if isinstance(error, BadReply) and error.tokens is not None:
+        believed = _believe(hold.units, error.tokens)
         if not believed.doubt or believed.beyond:  # else it says nothing, and all of the hold may be billed
             said = believed.tokens
             billed, beyond = _worth(believed, route.price)

@@ -11,7 +11,7 @@ import fnmatch
 import math
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -45,27 +45,18 @@ class Catalog:
         Raises:
             BadInput: there is none; the hint names the closest ones.
         """
-        for model in self.models:
-            if model.id == model_id:
-                return model
-        ids = [model.id for model in self.models]
+        by_id = {model.id: model for model in self.models}
+        if model_id in by_id:
+            return by_id[model_id]
         same_name = [model.id for model in self.models if model.name == model_id]
-        close = same_name or difflib.get_close_matches(model_id, ids, n=3, cutoff=0.6)
-        hint = f"Did you mean {' or '.join(close)}?" if close else f"The catalog has {', '.join(ids)}."
+        close = same_name or difflib.get_close_matches(model_id, by_id, n=3, cutoff=0.6)
+        hint = f"Did you mean {' or '.join(close)}?" if close else f"The catalog has {', '.join(by_id)}."
         raise BadInput(f"There is no model '{model_id}'.", hint)
 
     def ratios_of(self, model: Model) -> Ratios:
         """How the tokens of a model whose tokenizer is not at hand relate to those of one that is."""
         fit = [r for r in self.ratios if any(fnmatch.fnmatchcase(model.id, pattern) for pattern in r.models)]
         return fit[-1] if fit else ALIKE
-
-    def in_space(self, space: str) -> tuple[Model, ...]:
-        """The models whose vectors are of this space, in the catalog's order; empty for an unknown space."""
-        return tuple(model for model in self.models if model.space == space)
-
-    def spaces(self) -> tuple[str, ...]:
-        """Every space once, in the catalog's order."""
-        return tuple(dict.fromkeys(model.space for model in self.models))
 
 
 def quality(model: Model, scale: str) -> float | None:
@@ -104,13 +95,9 @@ def read_catalog(data: Mapping[str, Any], *, origin: str) -> Catalog:
     """
     top = read(data, _File, origin)
     models = tuple(_read_model(table, f"{origin}, models {number}") for number, table in enumerate(top.models, 1))
+    ratios = tuple(_read_ratios(table, f"{origin}, ratios {number}") for number, table in enumerate(top.ratios, 1))
     _check_together(models, origin)
-    return Catalog(
-        models=models,
-        scale=top.meta.scale,
-        note=top.meta.note,
-        ratios=tuple(_read_ratios(table, f"{origin}, ratios {number}") for number, table in enumerate(top.ratios, 1)),
-    )
+    return Catalog(models=models, scale=top.meta.scale, note=top.meta.note, ratios=ratios)
 
 
 def merge(catalog: Catalog, extra: Catalog) -> Catalog:
@@ -119,13 +106,11 @@ def merge(catalog: Catalog, extra: Catalog) -> Catalog:
     Raises:
         BadInput: an id that the catalog has already, or a model that does not fit the space it claims.
     """
-    known = {model.id for model in catalog.models}
-    for model in extra.models:
-        if model.id in known:
-            raise BadInput(
-                f"The model {model.id} is in the catalog already and cannot be given again.",
-                "Give your model another name, or remove it from router.toml.",
-            )
+    if known := {model.id for model in catalog.models} & {model.id for model in extra.models}:
+        raise BadInput(
+            f"The model {min(known)} is in the catalog already and cannot be given again.",
+            "Give your model another name, or remove it from router.toml.",
+        )
     models = catalog.models + extra.models
     _check_together(models, "router.toml")
     return replace(catalog, models=tuple(replace(model, others=_others(model, models)) for model in models))
@@ -137,7 +122,7 @@ def _others(model: Model, models: tuple[Model, ...]) -> frozenset[str]:
     return frozenset[str]().union(*others) - model.bare_names
 
 
-def override_prices(catalog: Catalog, tables: object, *, origin: str) -> Catalog:
+def override_prices(catalog: Catalog, tables: Sequence[dict[str, Any]], *, origin: str) -> Catalog:
     """The catalog with the operator's own prices, `[[prices]]` of `model`, `since`, `now`, `batch` and `source`.
 
     A price holds from its day on, also against a later one of the catalog; what held before it stays.
@@ -146,7 +131,7 @@ def override_prices(catalog: Catalog, tables: object, *, origin: str) -> Catalog
         BadInput: an unknown model, or anything that a price of the catalog would be refused for.
     """
     given: dict[str, list[dict[str, Any]]] = {}
-    for number, table in enumerate(read({"prices": tables}, _Tables, origin).prices, 1):
+    for number, table in enumerate(map(dict, tables), 1):
         place = f"{origin}, prices {number}"
         if not isinstance(name := table.pop("model", None), str):
             refuse(place, "model", "it is missing" if name is None else f"it must be a string, not {shown(name)}")
@@ -175,10 +160,8 @@ def _check_together(models: tuple[Model, ...], origin: str) -> None:
             raise BadInput(f"{origin}: the model {model.id} is given twice (key `id`).", "Remove one of the two.")
         by_id.add(model.id)
         first = by_space.setdefault(model.space, model)
-        for key, mine, theirs in (
-            ("dimensions", model.dimensions, first.dimensions),
-            ("roles", model.roles, first.roles),
-        ):
+        for key in ("dimensions", "roles"):
+            mine, theirs = getattr(model, key), getattr(first, key)
             if mine != theirs:
                 raise BadInput(
                     f"{origin}: {model.id} and {first.id} are both of the space '{model.space}' but differ in "
@@ -201,11 +184,6 @@ class _File:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Tables:
-    prices: tuple[dict[str, Any], ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class _Prices:
     prices: tuple[Price, ...]
 
@@ -220,12 +198,11 @@ def _read_model(table: Mapping[str, Any], place: str) -> Model:
     usual = {"name": name} if name else {}
     if "dimensions" in table:
         usual["default_dimensions"] = table["dimensions"]
-    derived = {"provider": provider, "others": ()}
-    model = read({**table, **{key: usual[key] for key in usual.keys() - table}}, Model, place, derived=derived)
+    usual = {key: value for key, value in usual.items() if key not in table}
+    model = read({**table, **usual}, Model, place, derived={"provider": provider, "others": ()})
     extra = model.extra
-    differs = model.before("query") != model.before("document") or (
-        (extra.get("query") or {}) != (extra.get("document") or {})
-    )
+    differs = model.before("query") != model.before("document")
+    differs |= (extra.get("query") or {}) != (extra.get("document") or {})
     for role, body in extra.items():
         if taken := sorted(_RESERVED & set(body)):
             refuse(f"{place}, extra", role, f"`{taken[0]}` is set by the router itself")
@@ -234,8 +211,8 @@ def _read_model(table: Mapping[str, Any], place: str) -> Model:
     sizes = () if model.sizes == "any" else model.sizes
     for size in sizes:
         if not 0 < size < model.dimensions:
-            full = f"the full {model.dimensions} dimensions"
-            refuse(place, "sizes", f"{shown(size)} is not smaller than {full} and above zero")
+            why = f"{shown(size)} is not smaller than the full {model.dimensions} dimensions and above zero"
+            refuse(place, "sizes", why)
         if sizes.count(size) > 1:
             refuse(place, "sizes", f"{size} is given twice")
     for number, score in enumerate(model.scores):
@@ -269,9 +246,8 @@ def _check_prices(prices: tuple[Price, ...], place: str) -> None:
 
 def _read_ratios(table: Mapping[str, Any], place: str) -> Ratios:
     by_kind = {kind: table.get(kind, 1.0) for kind in KINDS}
-    for key in ("source", "checked"):
-        if key not in table:
-            refuse(place, key, "it is missing")
+    if missing := [key for key in ("source", "checked") if key not in table]:
+        refuse(place, missing[0], "it is missing")
     rest = {key: value for key, value in table.items() if key not in by_kind}
     ratios = read(rest, Ratios, place, derived={"by_kind": by_kind})
     if ratios.base == "bytes":

@@ -8,12 +8,13 @@ order stands, another takes its place, or the request is refused.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
 from typing import Literal
 
 from router.domain import money
+from router.domain.catalog import quality
 from router.domain.explain import budget_name, money_left, retirement, sentence
 from router.domain.pace import pace_of
 from router.domain.policy import allows, find_zone
@@ -48,24 +49,30 @@ _GATES = tuple(_STOPPED)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Option:
-    """A candidate with what follows from the policy. Costs are 0 where no price is known: see `priced`.
+    """A candidate with what follows from the policy; the verdict's reason is still open.
 
-    `cost` is the most and says what fits; `expected` is what is likely and gives the order.
+    The most that it can cost says what fits; what it will likely cost gives the order. Both are 0 where unknown.
     """
 
+    verdict: Verdict
     facts: CandidateFacts
-    quality: float | None
-    route: Route
-    cost: int
-    expected: int
-    priced: bool
-    batch_cost: int | None
-    expected_batch: int | None
     faults: tuple[tuple[Gate, str], ...]
 
     @property
     def model(self) -> Model:
         return self.facts.model
+
+    @property
+    def quality(self) -> float | None:
+        return self.verdict.quality
+
+    @property
+    def cost(self) -> int:
+        return self.verdict.cost or 0
+
+    @property
+    def expected(self) -> int:
+        return self.verdict.expected or 0
 
     def only_stopped_by(self, *gates: Gate) -> bool:
         return all(gate in gates for gate, _ in self.faults)
@@ -117,26 +124,34 @@ def _option(candidate: CandidateFacts, ask: Ask, policy: Policy, facts: Facts, s
     route: Route = "cache" if cached else "local" if model.local else "api"
     if route == "api" and policy.deadline == "24h" and ask.partial and batch_price is not None:
         route, price = "batch", batch_price
-    free = cached or model.local
-    quality = next((score.value for score in model.scores if score.scale == scale), None)
+    if cached or model.local:
+        price = Decimal(0)
+    if model.local:
+        batch_price = None
 
-    def cost(of: int, per_million: Decimal | None) -> int:
-        return 0 if free or per_million is None else money.price_tokens(of, per_million)
+    def cost(of: int, usd: Decimal | None) -> int | None:
+        return None if usd is None else money.price_tokens(of, usd)
 
-    def batch(of: int) -> int | None:
-        return None if model.local or batch_price is None else money.price_tokens(of, batch_price)
-
-    return _Option(
-        facts=candidate,
-        quality=quality,
+    score = quality(model, scale)
+    faults = tuple(_faults(candidate, score, price is not None, ask, policy, facts, scale))
+    verdict = Verdict(
+        model=model,
         route=route,
+        eligible=not faults,
+        chosen=False,
+        reason=faults[0][1] if faults else "",
+        quality=score,
+        cached=candidate.cached,
+        texts=candidate.texts,
+        tokens=candidate.tokens,
+        expected_tokens=min(candidate.tokens, candidate.expected_tokens),
         cost=cost(tokens, price),
         expected=cost(likely, price),
-        priced=free or price is not None,
-        batch_cost=batch(tokens),
-        expected_batch=batch(likely),
-        faults=tuple(_faults(candidate, quality, free or price is not None, ask, policy, facts, scale)),
+        batch_cost=cost(tokens, batch_price),
+        expected_batch=cost(likely, batch_price),
+        seconds=candidate.seconds,
     )
+    return _Option(verdict=verdict, facts=candidate, faults=faults)
 
 
 def _faults(
@@ -168,7 +183,7 @@ def _faults(
     if misses and not candidate.configured:
         yield "configured", "is not installed" if model.local else f"no key for {model.provider} is set"
     if misses and candidate.unhealthy:
-        yield "healthy", f"is passed over just now: {candidate.unhealthy}"
+        yield "healthy", f"is temporarily unavailable: {candidate.unhealthy}"
     if misses and not model.local and not facts.paid_enabled:
         yield "paid", "paid calls are switched off"
     if misses and not priced:
@@ -195,7 +210,7 @@ def _stopped(options: list[_Option]) -> Refusal:
             stopped.setdefault(option.faults[0][1], []).append(option.model.id)
     why = "; ".join(f"{_some(ids)}: {fault}" for fault, ids in stopped.items())
     kind, hint = _STOPPED[gate]
-    verdicts = tuple(_verdict(option, False, option.faults[0][1]) for option in options)
+    verdicts = tuple(option.verdict for option in options)
     return Refusal(reason=f"No model may serve this: {why}.", hint=hint, kind=kind, verdicts=verdicts)
 
 
@@ -249,26 +264,6 @@ def _missing(option: _Option, facts: Facts) -> int:
 # ---- what is handed back -----------------------------------------------------------------------
 
 
-def _verdict(option: _Option, chosen: bool, reason: str) -> Verdict:
-    return Verdict(
-        model=option.model,
-        route=option.route,
-        eligible=chosen or not option.faults,
-        chosen=chosen,
-        reason=reason,
-        quality=option.quality,
-        cached=option.facts.cached,
-        texts=option.facts.texts,
-        tokens=option.facts.tokens,
-        expected_tokens=min(option.facts.tokens, option.facts.expected_tokens),
-        cost=option.cost if option.priced else None,
-        expected=option.expected if option.priced else None,
-        batch_cost=option.batch_cost,
-        expected_batch=option.expected_batch,
-        seconds=option.facts.seconds,
-    )
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Choice:
     """A decision that got past the gates, and the words for it."""
@@ -287,7 +282,7 @@ class _Choice:
         reason = sentence(self._why(chosen, best, pool, criteria))
         return Plan(
             model=chosen.model,
-            route=chosen.route,
+            route=chosen.verdict.route,
             cost=chosen.cost,
             expected=chosen.expected,
             dimensions=self.ask.dimensions or chosen.model.default_dimensions,
@@ -315,15 +310,15 @@ class _Choice:
         """`ahead` is the chosen one, for `reason`; or, where that is None, the one that was wanted and does not fit."""
         verdicts = []
         for option in self.options:
+            verdict = option.verdict
             if option is ahead and reason is not None:
-                verdicts.append(_verdict(option, True, reason))
-            elif option.faults:
-                verdicts.append(_verdict(option, False, option.faults[0][1]))
-            elif any(option is other for other in pool):
-                verdicts.append(_verdict(option, False, self._behind(option, ahead, criteria)))
-            else:
+                verdict = replace(verdict, eligible=True, chosen=True, reason=reason)
+            elif option in pool and not option.faults:
+                verdict = replace(verdict, reason=self._behind(option, ahead, criteria))
+            elif not option.faults:
                 more, budget = money.show(_missing(option, self.facts)), budget_name(_tightest(self.facts))
-                verdicts.append(_verdict(option, False, f"does not fit: {more} more is needed in {budget}"))
+                verdict = replace(verdict, reason=f"does not fit: {more} more is needed in {budget}")
+            verdicts.append(verdict)
         return tuple(verdicts)
 
     def _behind(self, option: _Option, ahead: _Option, criteria: tuple[Criterion, ...]) -> str:

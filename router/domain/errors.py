@@ -26,7 +26,6 @@ RouterError              -        give_up             no          no      anythi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal, Self
 
 Billed = Literal["no", "maybe", "yes"]
@@ -93,9 +92,7 @@ class Refused(RouterError):
 class BudgetExceeded(Refused):
     """The call does not fit into a hard budget.
 
-    Attributes:
-        shortfall: nanodollars by which the budget is too small.
-        left: nanodollars that it has left.
+    `shortfall` is by how much the budget is too small, `left` what it has left, in nanodollars.
     """
 
     def __init__(self, message: str, hint: str = "", *, shortfall: int = 0, left: int = 0) -> None:
@@ -146,25 +143,18 @@ class QuotaExhausted(ProviderError):
 class RateLimited(ProviderError):
     """429. Known to be unbilled; queued again until the deadline.
 
-    Attributes:
-        retry_after: seconds the provider asked us to wait, or None when it did not say.
-        headers: the answer's, for the rate limits that it names.
+    `retry_after` is the seconds that the provider asked us to wait, if it did; the answer's `headers` name rate limits.
     """
 
     action = "retry"
     falls_over = passes = True
 
     def __init__(
-        self,
-        message: str,
-        hint: str = "",
-        *,
-        retry_after: float | None = None,
-        headers: Mapping[str, str] | None = None,
+        self, message: str, hint: str = "", *, retry_after: float | None = None, headers: Mapping[str, str] = {}
     ) -> None:
         super().__init__(message, hint)
         self.retry_after = retry_after
-        self.headers: Mapping[str, str] = headers or {}
+        self.headers = headers
 
 
 class CallTooLarge(ProviderError):
@@ -206,28 +196,19 @@ class OutcomeUnknown(ProviderError):
     falls_over = passes = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BilledUsage:
-    """What a provider says that it billed for a call. Unit: tokens."""
-
-    tokens: int
-
-
 class BadReply(ProviderError):
     """A reply that cannot be trusted: nothing of it is stored.
 
     Attributes:
-        usage: what the reply says was billed, or None where it does not say.
+        tokens: what the reply says was billed, or None where it does not say.
         action: whether sending again may help: `resend` (a body that broke off), `resend_once` (a count or an order
             that is wrong), `resend_then_divide` (a number that is not finite) or `stop` (another model, another size).
     """
 
     passes = True
 
-    def __init__(
-        self, message: str, hint: str = "", *, usage: BilledUsage | None = None, action: Action = "resend"
-    ) -> None:
+    def __init__(self, message: str, hint: str = "", *, tokens: int | None = None, action: Action = "resend") -> None:
         super().__init__(message, hint)
-        self.usage = usage
+        self.tokens = tokens
         self.action = action
-        self.billed = "maybe" if usage is None else "yes"
+        self.billed = "maybe" if tokens is None else "yes"

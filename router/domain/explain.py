@@ -80,7 +80,7 @@ def _how(plan: Plan, chosen: Verdict, ask: Ask) -> str:
     price = money.show_likely(plan.expected, plan.cost)
     price = f"for {price}" if price.startswith(("$", "<")) else price
     where = {
-        "local": f"{verb} to {plan.model.id} on this machine, for nothing.",
+        "local": f"{verb} to {plan.model.id} on this machine, at no cost.",
         "api": f"{verb} to {plan.model.id} over its API, {price}.",
         "batch": f"{verb} to {plan.model.id} as a batch, answered within a day, {price}.",
     }[plan.route]

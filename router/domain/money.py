@@ -26,13 +26,13 @@ def parse_usd(text: str) -> int:
     try:
         amount = Decimal(text.strip().removeprefix("$").replace("_", ""))
     except InvalidOperation:
-        raise BadInput(f"'{text}' is not an amount of dollars.", "Write it like 5 or 0.25.") from None
+        amount = Decimal("nan")
     if not amount.is_finite():
         raise BadInput(f"'{text}' is not an amount of dollars.", "Write it like 5 or 0.25.")
     if amount < 0:
         raise BadInput(f"An amount of money cannot be negative: {text}.", "Write zero or more.")
     if amount > 1_000_000_000:
-        raise BadInput(f"{text} dollars is more than this program keeps books for.", "The most is a billion.")
+        raise BadInput(f"{text} dollars is more than an amount of money may be.", "The most is a billion.")
     exact = amount.quantize(NANODOLLAR)
     if exact != amount:  # compared as written: multiplied first, its 29th digit would be rounded away
         raise BadInput(f"{text} dollars is finer than a nanodollar.", "Use at most nine decimals.")

@@ -1,7 +1,7 @@
 """Policies and their budgets: the built-in ones, their text and JSON forms, and when a budget's window runs.
 
 Everything that a person can get wrong in a policy is refused here, so that a decision never meets a
-policy that cannot be decided. Windows are reckoned in the policy's time zone and returned in UTC.
+policy that cannot be decided. Windows are counted in the policy's time zone and returned in UTC.
 """
 
 from __future__ import annotations
@@ -11,15 +11,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, date, datetime, time, timedelta
 from fnmatch import fnmatchcase
-from typing import TypeVar, get_args
+from typing import get_args
 from zoneinfo import ZoneInfo
 
 from router.domain import money
 from router.domain.errors import BadInput
 from router.domain.tables import read
 from router.domain.values import Budget, Deadline, Goal, LongTexts, Policy, Queries, WhenExhausted, Window
-
-T = TypeVar("T")
 
 GOALS: tuple[Goal, ...] = get_args(Goal)
 WINDOWS: tuple[Window, ...] = get_args(Window)
@@ -68,11 +66,11 @@ def parse_budget(text: str) -> Budget:
     window, colon, hardness = rest.strip().partition(":")
     if colon and hardness.strip() != "soft":
         raise BadInput(f"'{text}' is not a budget: '{hardness}' after the colon is not 'soft'.", form)
-    return Budget(
-        amount=money.parse_usd(amount),
-        window=_one_of(window.strip(), f"The window of the budget '{text}'", WINDOWS),
-        hard=not colon,
-    )
+    if (name := window.strip()) not in WINDOWS:
+        raise BadInput(
+            f"The window of the budget '{text}' cannot be {name!r}.", f"Choose one of: {', '.join(WINDOWS)}."
+        )
+    return Budget(amount=money.parse_usd(amount), window=name, hard=not colon)
 
 
 def format_budget(budget: Budget) -> str:
@@ -164,23 +162,14 @@ def allows(policy: Policy, model_id: str) -> bool:
 
 
 def validate(policy: Policy, model_ids: Iterable[str]) -> None:
-    """Check what types cannot.
+    """Check a policy whole: types, bounds, and what they cannot say.
 
     Raises:
         BadInput: what is wrong, where in the policy, and what to do.
     """
     where = f"in the policy '{policy.name}'"
     _validate_name(policy.name)
-    _one_of(policy.goal, f"The goal {where}", GOALS)
-    _one_of(policy.when_exhausted, f"'when exhausted' {where}", WHEN_EXHAUSTED)
-    _one_of(policy.deadline, f"The deadline {where}", DEADLINES)
-    _one_of(policy.long_texts, f"'long texts' {where}", LONG_TEXTS)
-    _one_of(policy.queries, f"'queries' {where}", QUERIES)
-    if policy.min_quality is not None and not 0 <= policy.min_quality <= 100:
-        message = f"The least quality {where} is {policy.min_quality!r}, which is not a number from 0 to 100."
-        raise BadInput(message, "Give a score from 0 to 100, or none.")
-    if not 0 <= policy.version < 2**31:
-        raise BadInput(f"The version {where} is out of range.", "Let the program count the versions.")
+    from_dict(to_dict(policy))
     find_zone(policy.timezone)
     _validate_allow(policy, tuple(model_ids), where)
     _validate_budgets(policy.budgets, where)
@@ -209,22 +198,11 @@ def _validate_allow(policy: Policy, model_ids: tuple[str, ...], where: str) -> N
 def _validate_budgets(budgets: Sequence[Budget], where: str) -> None:
     seen: set[tuple[Window, bool]] = set()
     for budget in budgets:
-        _one_of(budget.window, f"The window of a budget {where}", WINDOWS)
-        if not 0 <= budget.amount <= MOST:
-            message = f"The budget of {budget.amount} nanodollars {PER_WINDOW[budget.window]} {where} is out of range."
-            raise BadInput(message, "Give an amount from zero to a billion dollars.")
         if (budget.window, budget.hard) in seen:
             kind = "hard" if budget.hard else "soft"
             message = f"There are two {kind} budgets {PER_WINDOW[budget.window]} {where}."
             raise BadInput(message, "Keep the one that is meant.")
         seen.add((budget.window, budget.hard))
-
-
-def _one_of(value: object, what: str, choices: tuple[T, ...]) -> T:
-    for choice in choices:
-        if choice == value:
-            return choice
-    raise BadInput(f"{what} cannot be {value!r}.", f"Choose one of: {', '.join(map(str, choices))}.")
 
 
 # ---- JSON --------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ them, in any order, and nothing but numbers is kept.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Annotated
 
@@ -69,8 +69,7 @@ class Errors:
     """How far off the expected tokens were, over the calls that were learned from, each judged before it was.
 
     Attributes:
-        calls: how many.
-        expected, billed: their tokens.
+        expected, billed: the calls' tokens.
         absolute: the sum of the calls' differences, each counted as positive.
         squares: the sum of the squares of the calls' relative differences (to what was expected).
     """
@@ -132,11 +131,4 @@ def learned(prior: Ratios, sums: Sums) -> Ratios:
     if found[-1] < 0:  # nothing is taken off a text: the kinds alone must explain what was billed
         found = np.append(np.linalg.solve((gram + penalty)[:-1, :-1], (moment + penalty @ start)[:-1]), 0.0)
     ratios = np.clip(found[:-1], _LEAST, _MOST).tolist()
-    return Ratios(
-        models=prior.models,
-        base=prior.base,
-        by_kind=dict(zip(KINDS, ratios, strict=True)),
-        per_text=float(found[-1]),
-        source=prior.source,
-        checked=prior.checked,
-    )
+    return replace(prior, by_kind=dict(zip(KINDS, ratios, strict=True)), per_text=float(found[-1]))

@@ -66,7 +66,7 @@ def shown(value: object) -> str:
 
 
 def _check(value: Any, kind: Any, place: str, without: Collection[str] = (), key: str = "") -> None:
-    """Refuse what msgspec takes: unknown keys, prices that are not strings, days that nobody means."""
+    """Refuse what msgspec takes: unknown keys, prices that are not strings, days far from any real one."""
     parts, inner = get_args(kind), f"{place}, {key}" if key else place
     if isinstance(value, dict) and (known := [name for name in _fields(kind) if name not in without]):
         for name, item in value.items():
@@ -114,9 +114,13 @@ def _explain(error: str, value: Any, kind: Any, place: str, secret: bool) -> NoR
         expected = what.removeprefix("Expected ").partition(", got ")[0].replace(" | null", "").replace(" | ", "` or `")
         if expected == "`array`" and (is_dataclass(get_args(kind)[0]) or get_origin(get_args(kind)[0]) is dict):
             expected = f"an array of tables, [[{key}]]"
-        expected = expected.replace(">= ", "of at least ").replace("<= ", "of at most ")
+        hint = "Correct it there."
+        if "= " in expected and (bounds := next((meta for meta in kind.__metadata__ if meta.le is not None), None)):
+            expected = f"{expected.partition(' ')[0]} from {bounds.ge:,} to {bounds.le:,}"
+            hint = "Give a number in this range."
+        expected = expected.replace(">= ", "at least ")
         why = "it must be " + re.sub(r"`(\w+)`", lambda name: _WORDS.get(name[1], name[1]), expected)
-        refuse(place, key, why if secret else f"{why}, not {shown(value)}")
+        refuse(place, key, why if secret else f"{why}, not {shown(value)}", hint)
     why = "is not a number" if what.startswith("Invalid decimal") else "is out of range"
     refuse(place, key, f"{'it' if secret else shown(value)} {why}")
 

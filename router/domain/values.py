@@ -82,11 +82,9 @@ class Model:
 
     Attributes:
         id: `provider/name`, how people and policies name it.
-        space: the set of vectors that may be compared; vectors of two spaces never mix.
         dimensions: the full size; what the cache stores.
-        default_dimensions: what is answered when nobody asks for a size.
         sizes: smaller sizes that may be cut from the full vector (Matryoshka), or "any".
-        roles: True where the model embeds documents and queries differently.
+        roles: documents and queries are embedded differently.
         tokenizer: how its tokens are counted; "bytes" is an upper bound and not a count.
         prices: by `since`, oldest first. Local models have none.
         languages: "en" where the scores and the training are for English only, else "multi".
@@ -94,8 +92,8 @@ class Model:
         prefix: by role, what is put before each text; a local model's are the prompts of its own configuration.
         extra: by role, fields added to the body of a call.
         usage: "absent" where the provider's replies never say how many tokens they are billed for.
-        legacy: True where the vendor calls the model legacy: it is served, and has a successor.
-        retires: the day from which the vendor does not serve it any more, if one is announced.
+        legacy: the vendor says so: it is served, and has a successor.
+        retires: the first day on which the vendor does not serve it any more, if one is announced.
         others: bare names of the provider's models of other spaces; a reply that bears one is not this model's.
     """
 
@@ -123,7 +121,7 @@ class Model:
 
     @property
     def local(self) -> bool:
-        """True where the vectors are made on this machine, for nothing."""
+        """True where the vectors are made on this machine, free."""
         return self.provider == "local"
 
     @property
@@ -157,16 +155,14 @@ class Model:
     @property
     def ending(self) -> str:
         """What to know of its future, for tables: `legacy`, `legacy, until 2027-12-01`, `until 2027-12-01`, or ""."""
-        until = [] if self.retires is None else [f"until {self.retires}"]
-        return ", ".join([*(["legacy"] if self.legacy else []), *until])
+        parts = ("legacy" if self.legacy else "", f"until {self.retires}" if self.retires else "")
+        return ", ".join(filter(None, parts))
 
     def serves(self, dimensions: int) -> bool:
         """True where a vector of this many dimensions can be answered from the full one."""
-        if dimensions == self.dimensions:
-            return True
         if self.sizes == "any":
-            return 0 < dimensions < self.dimensions
-        return dimensions in self.sizes
+            return 0 < dimensions <= self.dimensions
+        return dimensions in (self.dimensions, *self.sizes)
 
 
 # ---- the policy --------------------------------------------------------------------------------
@@ -193,8 +189,7 @@ class Policy:
         queries: `same`: a collection's queries go to the model of its documents; `cheapest`: to the cheapest member of
             its family (models of one space), whatever made the documents.
         normalise: make Unicode NFC, line ends `\\n`, and strip white space at both ends before embedding.
-        timezone: IANA name; budgets' windows and "today" are reckoned in it.
-        version: counts up with every saved change.
+        timezone: IANA name; budgets' windows and "today" are counted in it.
     """
 
     name: str
@@ -209,7 +204,7 @@ class Policy:
     queries: Queries = "same"
     normalise: bool = False
     timezone: str = "UTC"
-    version: int = 0
+    version: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 0
 
 
 # ---- facts for a decision ----------------------------------------------------------------------
@@ -254,14 +249,13 @@ class CandidateFacts:
     """What is known of one model for one request. Tokens and texts are of distinct texts.
 
     Attributes:
-        texts: distinct texts asked.
-        cached: how many of them the cache already holds in the model's space, fit for this request.
+        cached: how many the cache already holds in the model's space, fit for this request.
         tokens: the most tokens that the misses can be (exact where the tokenizer is).
         expected_tokens: the tokens that they will likely be; the same figure where the tokenizer is at hand.
         over_long: misses longer than the model takes in one piece.
-        seconds: expected time for the misses.
+        seconds: expected, for the misses.
         configured: a key (or the weights) is there.
-        unhealthy: why the provider is passed over just now, or "".
+        unhealthy: why the provider is temporarily unavailable, or "".
         price, batch_price: USD per million tokens today; None is unknown or not sold.
     """
 
@@ -292,7 +286,7 @@ class Ask:
         pinned_model: the model the caller named, if any.
         dimensions: the size asked for; None takes the model's default.
         partial: call by call (a file, a job) rather than all or nothing (a request).
-        collection: the collection that pins the space, if any.
+        collection: that pins the space, if any.
     """
 
     role: Role = "document"
@@ -344,7 +338,7 @@ class Plan:
     """The chosen candidate and how its misses are answered (`route`), with a verdict on every candidate.
 
     `cost` in nanodollars is the most that the misses can cost, `expected` what they will likely cost; `reference`
-    prices what was avoided.
+    prices what was saved.
     """
 
     model: Model
@@ -397,7 +391,7 @@ class RouteCounts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """The likely `tokens` of a text for a tokenizer that is not at hand, and what they were reckoned from.
+    """The likely `tokens` of a text for a tokenizer that is not at hand, and what they follow from.
 
     `base` are its tokens for the tokenizer that is (see `Ratios`), `kind` is what kind of text it is.
     """

@@ -55,8 +55,8 @@ def expand(given: Sequence[Path | SavedFile], into: Path) -> list[FileVerdict]:
     for one in given:
         path = one if isinstance(one, Path) else one.path
         if path.is_dir() and not path.is_symlink():
-            inside = ((item, item.relative_to(path).as_posix()) for item in sorted(path.rglob("*")))
-            for item, name in inside:
+            for item in sorted(path.rglob("*")):
+                name = item.relative_to(path).as_posix()
                 if (item.is_symlink() or not item.is_dir()) and not JUNK.search(name):
                     verdicts += _one(item, name, into, source=str(path.resolve()))
         else:
@@ -67,12 +67,17 @@ def expand(given: Sequence[Path | SavedFile], into: Path) -> list[FileVerdict]:
 def _one(path: Path, name: str, into: Path, source: str) -> list[FileVerdict]:
     try:
         if path.suffix.lower() == ".zip" and path.is_file() and not path.is_symlink():
-            return [replace(verdict, source=source or safe_name(name)) for verdict in _unpack(path, into)]
-        return [replace(_judge(path, inner_name(name)), source=source)]
-    except RouterError:
-        raise  # of the disk, and no file's
-    except Exception as error:  # whatever it is, the others go on
-        return [FileVerdict(path=None, name=inner_name(name), ok=False, reason=why_not(name, error), source=source)]
+            return _unpack(path, into, source or safe_name(name))
+        return [_judge(path, inner_name(name), source)]
+    except Exception as error:
+        return [_refused(inner_name(name), source, error)]
+
+
+def _refused(name: str, source: str, error: Exception) -> FileVerdict:
+    """Whatever it is, the others go on, but where it is the disk's trouble and no file's."""
+    if isinstance(error, RouterError) and not isinstance(error, BadInput):
+        raise error
+    return FileVerdict(path=None, name=name, reason=why_not(name, error), source=source)
 
 
 def _apart(verdicts: list[FileVerdict]) -> list[FileVerdict]:
@@ -94,78 +99,65 @@ def _apart(verdicts: list[FileVerdict]) -> list[FileVerdict]:
     return named
 
 
-def _judge(path: Path, name: str) -> FileVerdict:
-    try:
-        if path.is_symlink():
-            raise BadInput(f"{name} is a link.", "Hand in the file itself.")
-        check_file(path)
-        kind_of(path)
-    except BadInput as error:
-        return FileVerdict(path=None, name=name, ok=False, reason=str(error))
-    return FileVerdict(path=path, name=name, ok=True)
+def _judge(path: Path, name: str, source: str) -> FileVerdict:
+    if path.is_symlink():
+        raise BadInput(f"{name} is a link.", "Hand in the file itself.")
+    check_file(path)
+    kind_of(path)
+    return FileVerdict(path=path, name=name, source=source)
 
 
-def _unpack(path: Path, into: Path) -> list[FileVerdict]:
-    archive_name = safe_name(path.name)
+def _unpack(path: Path, into: Path, source: str) -> list[FileVerdict]:
+    shown, hint = safe_name(path.name), f"Pack at most {MAX_ENTRIES:,} into one zip."
     try:
         if _directory_bytes(path) > _DIRECTORY_BYTES:
-            raise BadInput(f"{archive_name} has too many entries.", f"Pack at most {MAX_ENTRIES:,} into one zip.")
+            raise BadInput(f"{shown} has too many entries.", hint)
         with zipfile.ZipFile(path) as archive:
             entries = [entry for entry in archive.infolist() if not entry.is_dir()]
             if len(entries) > MAX_ENTRIES:
-                raise BadInput(
-                    f"{archive_name} has {len(entries):,} entries.", f"Pack at most {MAX_ENTRIES:,} into one zip."
-                )
+                raise BadInput(f"{shown} has {len(entries):,} entries.", hint)
             total = sum(entry.file_size for entry in entries)
             if total > MAX_FILE_BYTES:
-                raise BadInput(f"{archive_name} unpacks to {total >> 20:,} MB.", "Pack at most 2 GiB into one zip.")
+                raise BadInput(f"{shown} unpacks to {total >> 20:,} MB.", "Pack at most 2 GiB into one zip.")
             members = zip(entries, names_of(entries), strict=True)
-            return [_take(archive, entry, name, into) for entry, name in members if not JUNK.search(name)]
-    except BadInput as error:
-        reason = str(error)
+            return [_take(archive, entry, name, into, source) for entry, name in members if not JUNK.search(name)]
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:  # the last: a packing unknown to it
-        reason = f"{archive_name} is a broken zip archive: {error}."
-    return [FileVerdict(path=None, name=archive_name, ok=False, reason=reason)]
+        raise BadInput(f"{shown} is a broken zip archive: {error}.") from None
 
 
-def _take(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, original: str, into: Path) -> FileVerdict:
+def _take(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, original: str, into: Path, source: str) -> FileVerdict:
     """Unpack one entry. zipfile gives no more bytes than the entry says that it has, so the checks can be trusted."""
     name = inner_name(original)
-    reason = _against(entry, original.replace("\\", "/"))
-    if not reason:
+    try:
+        if reason := _against(entry, original.replace("\\", "/")):
+            raise BadInput(f"{name} {reason}.")
+        kind_of(Path(name))
         try:
-            kind_of(Path(name))
             with archive.open(entry) as stream:
                 saved = save_stream(stream, into, name=name)  # type: ignore[arg-type]  # an IO[bytes] that only reads
-            return _judge(saved.path, name)
-        except BadInput as error:
-            reason = str(error)
         except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-            reason = f"{name} is broken inside its zip archive: {error}."
-        except RouterError:
-            raise
-        except Exception as error:  # whatever it is, the other entries go on
-            reason = why_not(name, error)
-    return FileVerdict(path=None, name=name, ok=False, reason=reason)
+            raise BadInput(f"{name} is broken inside its zip archive: {error}.") from None
+        return _judge(saved.path, name, source)
+    except Exception as error:
+        return _refused(name, source, error)
 
 
 def _against(entry: zipfile.ZipInfo, original: str) -> str:
     """Why this entry is not unpacked, or ""."""
-    name = inner_name(original)
     if ".." in original.split("/") or original.startswith("/") or re.match(r"[A-Za-z]:", original) or "\0" in original:
-        return f"{name} points outside of its zip archive."
+        return "points outside of its zip archive"
     if stat.S_ISLNK(entry.external_attr >> 16):
-        return f"{name} is a link, not a file."
-    if name.lower().endswith(".zip"):
-        return f"{name} is a zip in a zip; unpack it first."
+        return "is a link, not a file"
+    if inner_name(original).lower().endswith(".zip"):
+        return "is a zip in a zip; unpack it first"
     if original.rsplit("/", 1)[-1].startswith("."):
-        return f"{name} is a hidden file."
+        return "is a hidden file"
     if entry.flag_bits & 1:
-        return f"{name} is protected by a password."
+        return "is protected by a password"
     if entry.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
-        return f"{name} is packed with a method that is not supported."
+        return "is packed with a method that is not supported"
     if entry.file_size > _RATIO_FLOOR and entry.file_size > _RATIO * entry.compress_size:
-        return f"{name} unpacks to {entry.file_size >> 20:,} MB, more than {_RATIO} times its packed size."
+        return f"unpacks to {entry.file_size >> 20:,} MB, more than {_RATIO} times its packed size"
     return ""
 
 

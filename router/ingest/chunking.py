@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields
 from hashlib import blake2b
 from itertools import islice
 
@@ -18,7 +17,6 @@ from router.domain.values import Tokenizer
 from router.splitting import Piece, has_fence, split
 
 _SECTION_CHUNKS = 8  # chunks in a section, on average; each section wastes about half a chunk at its end
-_SMALLEST_LIMIT = 16  # below it a single character and the markers of its tokenizer might not fit
 _WORD_CHARACTERS = 3
 _WORDLIKE = re.compile(r"[^\W_]")
 _BLANK = re.compile(r"\n(?:[ \t]*\r?\n)+")
@@ -27,71 +25,24 @@ _SEAMS = (re.compile(r"\n"), re.compile(r"[.!?]\s+|[。！？]"), re.compile(r"\
 _HEADING = re.compile(r"#{1,6} [^\n]*\s*")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chunk:
-    """A piece of a document: `document[start:end] == text`, in characters.
-
-    Attributes:
-        digest: BLAKE2b-256 of the exact text in UTF-8, 32 bytes: the same text has the same digest wherever it stands.
-        near_empty: fewer than three letters or digits, such as a rule or a page number; not worth a vector.
-        tokens: by the tokenizer that it was split by, markers included.
-    """
-
-    index: int
-    start: int
-    end: int
-    text: str = field(repr=False)
-    digest: bytes
-    near_empty: bool
-    tokens: int
-
-
-SENT = tuple(field.name for field in fields(Chunk) if field.name not in {"text", "digest"})
-"""What of a chunk a splitting process sends; the rest follows from the text."""
-
-
-def chunk_text(
-    text: str, *, tokenizer: Tokenizer, limit: int, overlap: int = 0, markdown: bool = False
-) -> Iterator[Chunk]:
-    """Chunks of at most `limit` tokens in the order of the text, without the white space at their ends.
-
-    Tokens are those of `router.tokens.count`, markers included. Neighbours share at most `overlap` tokens; across
-    the few cuts between sections they share none.
-
-    Raises:
-        BadInput: a limit below 16, an overlap that does not fit into it, or half a surrogate pair in the text.
-    """
-    if limit < _SMALLEST_LIMIT:
-        raise BadInput(f"A chunk limit of {limit} tokens is too small.", f"Use {_SMALLEST_LIMIT} or more.")
-    if not 0 <= overlap <= limit // 2:
-        raise BadInput(
-            f"An overlap of {overlap} tokens does not fit chunks of {limit}.", "Use at most half of the limit."
-        )
-    (pieces,) = _split([text], tokenizer, limit, overlap, markdown=markdown)
-    return (_chunk(text, index, piece) for index, piece in enumerate(pieces))
-
-
-def split_texts(texts: Sequence[str], *, tokenizer: Tokenizer, limit: int, overlap: int = 0) -> list[list[Piece]]:
-    """The pieces of many texts, tokenised together, as of `chunk_text`; a text within the limit is left as it is.
-
-    Raises:
-        BadInput: half a surrogate pair in a text.
-    """
-    return _split(texts, tokenizer, limit, overlap, whole=True)
-
-
-def _split(
+def split_texts(
     texts: Sequence[str],
+    *,
     tokenizer: Tokenizer,
     limit: int,
-    overlap: int,
-    *,
+    overlap: int = 0,
     markdown: bool = False,
     whole: bool = False,
 ) -> list[list[Piece]]:
-    def sections(text: str) -> Iterator[tuple[int, int]]:
-        return _sections(text, _section_size(tokenizer, limit), markdown)
+    """The pieces of each text, tokenised together: at most `limit` tokens each, in order, no white space at their ends.
 
+    Tokens are those of `router.tokens.count`, markers included. Neighbours share at most `overlap` tokens; across
+    the few cuts between sections they share none. With `whole`, a text within the limit is left as it is.
+
+    Raises:
+        BadInput: half a surrogate pair in a text, or a limit smaller than a single character's tokens.
+    """
+    size = _SECTION_CHUNKS * limit * (1 if tokenizer == "bytes" else 4)  # a token is about four characters of text
     try:
         for text in texts:
             text.encode()
@@ -99,30 +50,22 @@ def _split(
         raise BadInput(
             "The text holds half a surrogate pair, which no encoding can carry.", "Replace or remove it."
         ) from None
-    return list(split(tokenizer, texts, limit, sections=sections, overlap=overlap, markdown=markdown, whole=whole))
+    return list(
+        split(
+            tokenizer,
+            texts,
+            limit,
+            sections=lambda text: _sections(text, size, markdown),
+            overlap=overlap,
+            markdown=markdown,
+            whole=whole,
+        )
+    )
 
 
 def is_near_empty(text: str) -> bool:
     """Fewer than three letters or digits."""
     return len(list(islice(_WORDLIKE.finditer(text), _WORD_CHARACTERS))) < _WORD_CHARACTERS
-
-
-def _chunk(text: str, index: int, piece: Piece) -> Chunk:
-    words = text[piece.start : piece.end]
-    return Chunk(
-        index=index,
-        start=piece.start,
-        end=piece.end,
-        text=words,
-        digest=blake2b(words.encode(), digest_size=32).digest(),
-        near_empty=is_near_empty(words),
-        tokens=piece.tokens,
-    )
-
-
-def _section_size(tokenizer: Tokenizer, limit: int) -> int:
-    """Characters of a section on average; a token is about four characters of text, a byte one."""
-    return _SECTION_CHUNKS * limit * (1 if tokenizer == "bytes" else 4)
 
 
 def _sections(text: str, size: int, markdown: bool) -> Iterator[tuple[int, int]]:

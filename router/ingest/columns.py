@@ -60,34 +60,23 @@ def joined(parts: Sequence[tuple[str, str]]) -> str:
     return "\n".join(f"{column}: {text}" for column, text in parts if text and not text.isspace())
 
 
-def nested(item: Mapping[str, Any], column: str) -> Any:
+def nested(item: Any, column: str) -> Any:
     """The value of `column` in an object; `a.b` is also the key `b` of the object `a`, and `a.0` a list's first item.
 
     Raises:
         KeyError: there is none.
     """
-    value: Any = item
-    rest = column
-    while rest:
-        if isinstance(value, Mapping):
-            key = next((k for k in _heads(rest) if k in value), None)
-            if key is None:
-                raise KeyError(column)
-            value, rest = value[key], rest[len(key) + 1 :]
-        elif isinstance(value, list):
-            key, _, rest = rest.partition(_NESTING)
-            if not key.isdecimal() or int(key) >= len(value):
-                raise KeyError(column)
-            value = value[int(key)]
+    parts = column.split(_NESTING)
+    for n in range(len(parts), 0, -1):  # the longest first: a key may have dots of its own
+        key, rest = _NESTING.join(parts[:n]), _NESTING.join(parts[n:])
+        if isinstance(item, Mapping) and key in item:
+            value = item[key]
+        elif isinstance(item, list) and n == 1 and key.isdecimal() and int(key) < len(item):
+            value = item[int(key)]
         else:
-            raise KeyError(column)
-    return value
-
-
-def _heads(path: str) -> list[str]:
-    """The whole path, then what stands before its last dot, and so on: a key may have dots of its own."""
-    parts = path.split(_NESTING)
-    return [_NESTING.join(parts[:n]) for n in range(len(parts), 0, -1)]
+            continue
+        return nested(value, rest) if rest else value
+    raise KeyError(column)
 
 
 class Ids:

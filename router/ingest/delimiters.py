@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import re
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -22,23 +21,15 @@ _AGREE = 0.6
 _NAMED = re.compile(r"""["']?sep=(.)["']?\s*""", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delimiter:
-    """What parts the cells. `named`: the file's first line says so (`sep=;`, as Excel writes it) and is no record."""
-
-    mark: str
-    named: bool = False
-
-
-def find(path: Path) -> Delimiter:
-    """The delimiter of a file: tabs in `.tsv`, else what its first line names, else what fits its first records."""
+def find(path: Path) -> tuple[str, bool]:
+    """The delimiter of a file: what its first line names (`sep=;`, as Excel writes it), else tabs in `.tsv`, else what
+    fits its first records; and whether that line names it, which then is no record.
+    """
     sample = _sample(path)
     said = _NAMED.fullmatch(sample[0]) if sample else None
     if said:
-        return Delimiter(mark=said[1], named=True)
-    if path.suffix.lower() == ".tsv":
-        return Delimiter(mark="\t")
-    return Delimiter(mark=max(MARKS, key=lambda mark: _fit(sample, mark)))
+        return said[1], True
+    return "\t" if path.suffix.lower() == ".tsv" else max(MARKS, key=lambda mark: _fit(sample, mark)), False
 
 
 def _sample(path: Path) -> list[str]:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 
 from router.ingest.reader import plural
 
 Blocks = Callable[[], Iterable[bytes]]
-_BOMS = (
+BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark is how this one begins
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
@@ -57,7 +58,7 @@ def choose(blocks: Blocks, guess: str = "cp1252", declared: str = "") -> tuple[s
         declared: a label that came with the bytes; otherwise looked for in their first 4 KiB.
     """
     head = next(iter(blocks()), b"")[:_HEAD]
-    for mark, codec in _BOMS:
+    for mark, codec in BOMS:
         if head.startswith(mark):
             return codec, _damage(codec, _broken(blocks, codec)[0])
     if wide := without_mark(head):
@@ -108,7 +109,7 @@ def _broken(blocks: Blocks, codec: str) -> tuple[int, int]:
     """(places that are no characters of the codec, bytes beyond ASCII)."""
     decoder = codecs.getincrementaldecoder(codec)("replace")
     broken = beyond = 0
-    for block in (*_tail(blocks()),):
+    for block in chain(blocks(), [b""]):
         own = block.count(b"\xef\xbf\xbd") if codec.startswith("utf-8") else 0  # written there as such
         broken += max(0, decoder.decode(block, final=not block).count("\ufffd") - own)
         beyond += len(block) - len(block.translate(None, _BEYOND_ASCII))
@@ -116,11 +117,6 @@ def _broken(blocks: Blocks, codec: str) -> tuple[int, int]:
 
 
 _BEYOND_ASCII = bytes(range(128, 256))
-
-
-def _tail(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    yield from blocks
-    yield b""
 
 
 def _other_letters(blocks: Blocks, codec: str) -> bool:

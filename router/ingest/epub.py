@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator
-from typing import Any
 from urllib.parse import unquote
 
 from router.ingest import encodings, html
-from router.ingest.package import Package, local
+from router.ingest.package import Package
 from router.ingest.reader import Unreadable, plural
 
 _PAGES = frozenset({"application/xhtml+xml", "text/html", "application/x-dtbook+xml", "text/x-oeb1-document"})
@@ -23,21 +22,20 @@ def read(path: str, _codec: str, notes: list[str]) -> Iterator[str]:
     if not roots:
         raise Unreadable("it is broken: it does not say where its contents are")
     book = package.xml(roots[0])
-    title = [" ".join(one.itertext()).strip() for one in book.iter("{*}title", "{*}creator") if _of_dublin_core(one)]
-    yield "\n".join(filter(None, title)) + "\n\n"
+    titles = (one for one in book.iter("{*}title", "{*}creator") if "purl.org/dc/" in one.tag.lower())  # Dublin Core
+    yield "\n".join(filter(None, (" ".join(one.itertext()).strip() for one in titles))) + "\n\n"
     folder = posixpath.dirname(roots[0])
     items = {one.get("id"): one for one in book.iter("{*}item")}
     locked = _locked(package)
     missing = pictures = 0
     for reference in book.iter("{*}itemref"):
-        item = items.get(reference.get("idref"))
-        kind = item.get("media-type", "") if item is not None else ""
-        name = posixpath.normpath(posixpath.join(folder, unquote(item.get("href", "")))) if item is not None else ""
+        item = items.get(reference.get("idref"), {})
+        name = posixpath.normpath(posixpath.join(folder, unquote(item.get("href", ""))))
         if name.lower() in locked:
             raise Unreadable("it is locked by its seller (DRM)")
         if name not in package:
             missing += 1
-        elif kind not in _PAGES:
+        elif item.get("media-type") not in _PAGES:
             pictures += 1
         else:
             text, doubts = encodings.decode(package.read(name))
@@ -50,13 +48,9 @@ def read(path: str, _codec: str, notes: list[str]) -> Iterator[str]:
         notes.append(f"{plural(pictures, 'page')} of it {'is a picture' if pictures == 1 else 'are pictures'}.")
 
 
-def _of_dublin_core(element: Any) -> bool:
-    return "purl.org/dc/" in element.tag.lower()
-
-
 def _locked(package: Package) -> set[str]:
     """The parts that are encrypted; fonts may be, to hinder their copying, and are of no interest."""
     if "META-INF/encryption.xml" not in package:
         return set()
     root = package.xml("META-INF/encryption.xml")
-    return {unquote(one.get("URI", "")).lower() for one in root.iter() if local(one) == "CipherReference"}
+    return {unquote(one.get("URI", "")).lower() for one in root.iter("{*}CipherReference")}

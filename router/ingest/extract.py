@@ -1,19 +1,16 @@
 """What becomes of a file that someone hands in: kept safely, unpacked, and read as rows or as one document.
 
-Row files are streamed. Documents that need a parser (PDF, DOCX, HTML) are read by `extract_worker` in a process of its
-own under limits. Whatever is wrong with a file is a BadInput with its name and the reason; the caller reports it and
+Row files are streamed. Documents that need a parser (PDF, DOCX, HTML) are read in a process of its own under limits
+(`guarded`). Whatever is wrong with a file is a BadInput with its name and the reason; the caller reports it and
 goes on with the next file.
 """
 
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import os
 import re
-import subprocess
-import sys
 import tempfile
 import threading
 import unicodedata
@@ -25,9 +22,10 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from router.domain.errors import BadInput, StoreFull
-from router.ingest import extract_worker, readers_rows
+from router.ingest import readers_rows
 from router.ingest.clean import without_data, without_front_matter
 from router.ingest.columns import AS_USUAL, Columns, choose
+from router.ingest.guarded import MEMORY, Guarded
 from router.ingest.kinds import DOCUMENTS, DocumentKind
 from router.ingest.readers_rows import Row
 from router.ingest.readers_text import encoding_of, open_text
@@ -51,21 +49,16 @@ _SAVED_AS = {
 
 MAX_FILE_BYTES = 2 << 30
 MAX_DOCUMENT = 32 * 1024 * 1024  # characters
-_WORKER_MEMORY = 448  # MB of address space
 _WORKER_SECONDS = 25
 _BLOCK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SavedFile:
-    """A file on our disk in a folder named after its bytes. `digest` is BLAKE2b-256 in hex; `name` is for showing, with
-    the folders that it was in.
-    """
+    """A file on our disk in a folder named after its bytes. `name` is for showing, with the folders that it was in."""
 
     path: Path
     name: str
-    bytes: int
-    digest: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +70,6 @@ class FileVerdict:
 
     path: Path | None
     name: str
-    ok: bool
     reason: str = ""
     source: str = ""
 
@@ -127,12 +119,9 @@ def read_rows(path: Path, asked: Columns = AS_USUAL) -> Iterator[Row]:
     Raises:
         BadInput: a file that cannot be read, or not beyond some line: what follows a broken piece cannot be told.
     """
-    check_file(path)
-    if kind_of(path) != "rows":
-        raise BadInput(f"{path.name} is a document and has no rows.", "Read it as a document.")
-    json = path.suffix.lower() in readers_rows.JSON
-    chosen = choose(path.name, columns(path), asked, complete=not json)
-    yield from readers_rows.READERS[path.suffix.lower()](path, chosen)
+    ending = path.suffix.lower()
+    chosen = choose(path.name, columns(path), asked, complete=ending not in readers_rows.JSON)
+    yield from readers_rows.READERS[ending](path, chosen)
 
 
 def columns(path: Path) -> list[str]:
@@ -143,7 +132,7 @@ def columns(path: Path) -> list[str]:
     """
     check_file(path)
     if kind_of(path) != "rows":
-        raise BadInput(f"{path.name} is a document and has no columns.", "Read it as a document.")
+        raise BadInput(f"{path.name} is a document and has no rows.", "Read it as a document.")
     return readers_rows.COLUMNS[path.suffix.lower()](path)
 
 
@@ -206,32 +195,20 @@ def _read_in_worker(path: Path, kind: DocumentKind) -> tuple[str, list[str]]:
     codec = encoding_of(path, lenient=True) if kind == "html" else "-"
     # A small file must not work for long; a PDF of a thousand pages, or a million cells, may, and is a few megabytes.
     seconds = min(300, _WORKER_SECONDS + (10 * (path.stat().st_size >> 20) if kind in {"pdf", "xlsx"} else 0))
-    with _WORKING, tempfile.TemporaryDirectory(prefix="router-extract-") as folder:
+    with _WORKING, tempfile.TemporaryDirectory(prefix="router-extract-") as folder, Guarded(seconds) as reader:
         out = Path(folder) / "text"
-        limits = [str(_WORKER_MEMORY), str(seconds), str(MAX_DOCUMENT)]
+        job = {"kind": kind, "path": str(path.absolute()), "out": str(out), "codec": codec, "characters": MAX_DOCUMENT}
         try:
-            done = subprocess.run(
-                [sys.executable, "-P", extract_worker.__file__, kind, path.absolute(), out, codec, *limits],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env={name: os.environ[name] for name in ("PATH", "PYTHONPATH", "HOME", "LANG") if name in os.environ},
-                timeout=seconds,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
+            answer = reader.ask(job, seconds)
+        except TimeoutError:
             raise _unreadable(path, f"reading it takes more than {seconds} seconds") from None
-        if done.returncode == extract_worker.EXIT_REASON:
-            raise _unreadable(path, out.read_text(encoding="utf-8"))
-        if done.returncode != 0:
-            raise _unreadable(path, f"its reader broke down or used more than {_WORKER_MEMORY} MB or {seconds} seconds")
-        with out.open(encoding="utf-8", newline="") as file:
-            return _tidy(file.read()), json.loads(Path(f"{out}.notes").read_text(encoding="utf-8"))
-
-
-def _tidy(text: str) -> str:
-    text = re.sub(r"(?<![ \t])[ \t]+(?=\n)", "", text.replace("\r\n", "\n").replace("\r", "\n"))
-    return re.sub(r"\n{3,}", "\n\n", text).strip()
+        except EOFError:
+            why = f"its reader broke down or used more than {MEMORY} MB or {seconds} seconds"
+            raise _unreadable(path, why) from None
+        if "refused" in answer:
+            raise _unreadable(path, answer["refused"][0])
+        text = re.sub(r"(?<![ \t])[ \t]+(?=\n)", "", out.read_text(encoding="utf-8"))
+        return re.sub(r"\n{3,}", "\n\n", text).strip(), answer["done"]
 
 
 def _unreadable(path: Path, reason: str) -> BadInput:
@@ -275,13 +252,12 @@ def save_stream(stream: BinaryIO, into: Path, *, name: str = "", limit: int = MA
                         raise BadInput(f"{shown} has more than {limit:,} bytes.", "Split it.")
                     digest.update(block)
                     file.write(block)
-            key = digest.hexdigest()
-            path = into / key[:40] / shown
+            path = into / digest.hexdigest()[:40] / shown
             path.parent.mkdir(mode=0o700, exist_ok=True)
             os.replace(temporary, path)
         finally:
             Path(temporary).unlink(missing_ok=True)
-    return SavedFile(path=path, name=inner_name(name) if name else shown, bytes=size, digest=key)
+    return SavedFile(path=path, name=inner_name(name) if name else shown)
 
 
 @contextmanager

@@ -34,11 +34,8 @@ class FileReport:
     @property
     def from_elsewhere(self) -> bool:
         """True where it replaces a document that was found in another folder or zip."""
-        return (
-            self.replaces is not None
-            and bool(self.source and self.replaces.source)
-            and (self.source != self.replaces.source)
-        )
+        old = self.replaces.source if self.replaces is not None else ""
+        return bool(self.source and old) and self.source != old
 
 
 class Skipped:

@@ -10,17 +10,16 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from hashlib import blake2b
+from hashlib import blake2b, file_digest
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from router import tokens
 from router.domain.errors import BadInput, RouterError
-from router.domain.values import Tokenizer
 from router.ingest import extract
 from router.ingest.chunking import is_near_empty, split_texts
 from router.ingest.columns import AS_USUAL, Columns, Ids
@@ -28,9 +27,11 @@ from router.ingest.extract import FileVerdict, Row
 from router.ingest.file_report import FileReport, Skipped
 from router.ingest.splitter import IN_PROCESS, Splitter
 from router.pipeline.validate import MOST_BYTES, normalise
+from router.splitting import Piece
 from router.store.collections import Corpora, Write
-from router.store.models import Collection, NewChunk, Replaced
+from router.store.models import Collection, NewChunk
 
+T = TypeVar("T")
 Wait = Callable[[Any], Any]
 BLOCK = 500
 """Chunks counted and written at once."""
@@ -97,12 +98,15 @@ class Ingest:
         self._done = self._total = 0
         self._lock = threading.Lock()
         self._splitter = Splitter()
+        self._how: dict[str, Any] = {
+            "tokenizer": collection.tokenizer, "limit": collection.chunk_tokens, "overlap": collection.overlap,
+        }  # fmt: skip
         self._blocks: ThreadPoolExecutor
 
     def files(self, verdicts: Sequence[FileVerdict]) -> list[FileReport]:
         """Read every file that can be; a report on each. No file's trouble, foreseen or not, ends the others."""
         self._total = sum(map(size_of, verdicts))
-        waiting = deque(enumerate(verdicts))
+        waiting = enumerate(verdicts)  # the interpreter's lock lets one thread at a time ask for the next
         # No more threads than that: the tokenizers leave the interpreter's lock, and all else is a fight for it.
         files, blocks = ThreadPoolExecutor(THREADS), ThreadPoolExecutor(CORES)
         with self._splitter, blocks as self._blocks, files:
@@ -111,14 +115,14 @@ class Ingest:
         reports = dict(chain.from_iterable(part.items() for part in parts))
         return [reports[number] for number in sorted(reports)]
 
-    def _some(self, waiting: deque[tuple[int, FileVerdict]]) -> dict[int, FileReport]:
+    def _some(self, waiting: Iterator[tuple[int, FileVerdict]]) -> dict[int, FileReport]:
         """Take files until none is left. Small ones are written together, while the next ones are read."""
         reports: dict[int, FileReport] = {}
         read: list[_Whole] = []
         written: list[tuple[_Whole, Future[None]]] = []
         since = time.monotonic()
         try:
-            while not self._cancelled() and (taken := _next(waiting)) is not None:
+            while not self._cancelled() and (taken := next(waiting, None)) is not None:
                 number, verdict = taken
                 found = self._one(number, verdict)
                 if isinstance(found, FileReport):
@@ -132,7 +136,7 @@ class Ingest:
                     read, since = [], time.monotonic()
             return reports | self._committed(written + self._write(read))
         except BaseException:
-            waiting.clear()  # the other threads are not to go on
+            deque(waiting, maxlen=0)  # the other threads are not to go on
             raise
 
     def _one(self, number: int, verdict: FileVerdict) -> FileReport | _Whole:
@@ -158,14 +162,12 @@ class Ingest:
         return reports
 
     def _read(self, number: int, verdict: FileVerdict) -> FileReport | _Whole:
-        reason = verdict.reason
-        if verdict.path is not None:
-            try:
-                return self._file(number, verdict.path, verdict.name, verdict.source)
-            except OSError as error:  # it has gone since it was looked at
-                reason = f"{verdict.name} cannot be read: {error.strerror}."
-        self._fail(verdict.name, reason)
-        return FileReport(name=verdict.name, state="failed", reason=reason)
+        try:
+            if verdict.path is None:
+                raise BadInput(verdict.reason)
+            return self._file(number, verdict.path, verdict.name, verdict.source)
+        except (BadInput, OSError) as error:  # not taken, or gone since it was looked at
+            return self._failed(error, {"name": verdict.name, "digest": "", "kind": "", "size": 0})
 
     def _file(self, number: int, path: Path, name: str, source: str) -> FileReport | _Whole:
         size, digest = path.stat().st_size, _digest(path)
@@ -175,17 +177,16 @@ class Ingest:
                 self._run(self._corpora.set_source(there.id, source))
             return FileReport(
                 name=name, state="unchanged", chunks=there.chunks, skipped=there.skipped, source=source,
-                replaces=self._replaced(name),
+                replaces=self._corpora.replaced(self._collection.id, name),
             )  # fmt: skip
         skipped = Skipped()
-        document = None
-        count = 0
+        document, count = None, 0
         about: dict[str, Any] = {
             "name": name, "digest": digest, "kind": path.suffix.lower().removeprefix("."), "size": size,
             "source": source,
         }  # fmt: skip
         try:
-            blocks = _blocks(self._chunks(path, name, skipped))
+            blocks = _blocks(self._chunks(path, name, skipped), lambda chunk: chunk.bytes)
             block = next(blocks, None)
             following = next(blocks, None)
             if block is None:
@@ -194,7 +195,7 @@ class Ingest:
                 write = self._corpora.whole_document(self._collection.id, block, **about, skipped=skipped.count)
                 size = sum(one.bytes for one in block)
                 return _Whole(number=number, about=about, chunks=len(block), size=size, skipped=skipped, write=write)
-            document = self._begin(about)
+            document = self._run(self._corpora.begin_document(self._collection.id, **about))
             for part in chain([block, following], blocks):
                 if self._cancelled():
                     raise BadInput("Its reading was cancelled.", "Add it again.")
@@ -212,7 +213,7 @@ class Ingest:
         name = about["name"]
         reason = extract.why_not(name, error)
         if document is None:
-            document = self._begin(about)
+            document = self._run(self._corpora.begin_document(self._collection.id, **about))
         self._run(self._corpora.end_document(document, reason=reason))
         return FileReport(name=name, state="failed", reason=reason)
 
@@ -221,20 +222,8 @@ class Ingest:
         return FileReport(
             name=name, state="added", chunks=count, skipped=skipped.count, reason=skipped.first,
             reasons=tuple(skipped.reasons), notes=tuple(skipped.notes), source=about["source"],
-            replaces=self._replaced(name),
+            replaces=self._corpora.replaced(self._collection.id, name),
         )  # fmt: skip
-
-    def _replaced(self, name: str) -> Replaced | None:
-        return self._corpora.replaced(self._collection.id, name)
-
-    def _begin(self, about: Mapping[str, Any]) -> int:
-        number: int = self._run(self._corpora.begin_document(self._collection.id, **about))
-        return number
-
-    def _fail(self, name: str, reason: str) -> None:
-        """Note a file that could not even be unpacked."""
-        document = self._run(self._corpora.begin_document(self._collection.id, name=name, digest="", kind="", size=0))
-        self._run(self._corpora.end_document(document, reason=reason))
 
     # ---- chunks ----
 
@@ -248,7 +237,7 @@ class Ingest:
 
     def close(self) -> None:
         """End what was started for `chunks_of` and `chunks_of_document`; `files` does so itself."""
-        self._splitter.__exit__(None, None, None)
+        self._splitter.close()
 
     def _chunks(self, path: Path, name: str, skipped: Skipped) -> Iterator[NewChunk]:
         if self._reading.as_rows(path):
@@ -261,70 +250,63 @@ class Ingest:
             raise BadInput(f"{name} {reason}.", "Mend it at its source.")
         skipped.read = path.stat().st_size
         skipped.notes += document.notes
-        yield from self._split("", text, document.kind == "markdown")
+        sized = _named("", text, self._splitter.pieces(text, markdown=document.kind == "markdown", **self._how))
+        while some := list(islice(sized, BLOCK)):
+            yield from self._made(some)
 
     def _of_rows(self, path: Path, name: str, skipped: Skipped) -> Iterator[NewChunk]:
         """Rows that fit a chunk are taken exactly as they are, so that the cache knows them from elsewhere."""
         ahead: deque[Future[list[NewChunk]]] = deque()
-        for rows in self._usable_rows(path, name, skipped):
+        for rows in _blocks(self._usable_rows(path, name, skipped), lambda row: len(row.text)):
             ahead.append(self._blocks.submit(self._rows, rows))
             if len(ahead) > CORES:
                 yield from ahead.popleft().result()
         for block in ahead:
             yield from block.result()
 
-    def _usable_rows(self, path: Path, name: str, skipped: Skipped) -> Iterator[list[Row]]:
-        """Rows with a text, a block at a time."""
+    def _usable_rows(self, path: Path, name: str, skipped: Skipped) -> Iterator[Row]:
         ids = Ids()
-        waiting: list[Row] = []
-        size = 0
         for row in extract.read_rows(path, self._reading.columns_of(path, name)):
             skipped.read += len(row.text)  # about: for the progress only
             reason = row.problem or unusable(row.text)
             if reason:
                 skipped.add(f"Row {row.id or row.number} (line {row.line}) {reason}.")
-                continue
-            waiting.append(replace(row, id=ids.take(row.id, row.number, row.line)))
-            size += len(row.text)
-            if len(waiting) >= BLOCK or size >= BLOCK_BYTES:
-                yield waiting
-                waiting, size = [], 0
-        if waiting:
-            yield waiting
+            else:
+                yield replace(row, id=ids.take(row.id, row.number, row.line))
         skipped.notes += filter(None, [ids.note()])
 
     def _rows(self, rows: Sequence[Row]) -> list[NewChunk]:
-        limit, tokenizer, overlap = self._collection.chunk_tokens, self._collection.tokenizer, self._collection.overlap
         texts = [normalise(row.text) if self._reading.normalised else row.text for row in rows]
-        short = [at for at, text in enumerate(texts) if len(text) <= IN_PROCESS]
-        found = split_texts([texts[at] for at in short], tokenizer=tokenizer, limit=limit, overlap=overlap)
-        pieces = dict(zip(short, found, strict=True))
-        made: list[NewChunk] = []
-        ready: list[Sized] = []
-        for at, (row, text) in enumerate(zip(rows, texts, strict=True)):
-            if at not in pieces:
-                made += _made(ready, tokenizer)
-                ready = []
-                made += self._split(row.id, text, False)
-            elif len(pieces[at]) == 1:
-                ready.append((row.id, text, pieces[at][0].tokens))
+        found = iter(split_texts([text for text in texts if len(text) <= IN_PROCESS], whole=True, **self._how))
+        sized: list[Sized] = []
+        for row, text in zip(rows, texts, strict=True):
+            pieces = self._splitter.pieces(text, **self._how) if len(text) > IN_PROCESS else next(found)
+            if isinstance(pieces, list) and len(pieces) == 1:
+                sized.append((row.id, text, pieces[0].tokens))
             else:  # a row is one text: of several chunks each has a name of its own
-                ready += ((f"{row.id}/{n}", text[p.start : p.end], p.tokens) for n, p in enumerate(pieces[at], 1))
-        return made + _made(ready, tokenizer)
+                sized += _named(row.id, text, pieces)
+        return self._made(sized)
 
-    def _split(self, label: str, text: str, markdown: bool) -> Iterator[NewChunk]:
-        collection = self._collection
-        found = self._splitter.chunks(
-            text,
-            tokenizer=collection.tokenizer,
-            limit=collection.chunk_tokens,
-            overlap=collection.overlap,
-            markdown=markdown,
-        )
-        while pieces := [
-            (f"{label}/{chunk.index + 1}" if label else "", chunk.text, chunk.tokens) for chunk in islice(found, BLOCK)
-        ]:
-            yield from _made(pieces, collection.tokenizer)
+    def _made(self, pieces: Sequence[Sized]) -> list[NewChunk]:
+        """Chunks with their sizes by every tokenizer that costs money."""
+        texts = [text for _, text, _ in pieces]
+        own = [size for _, _, size in pieces]
+        cl100k = own if self._collection.tokenizer == "cl100k_base" else tokens.count("cl100k_base", texts)
+        made = []
+        for (label, text, mine), paid in zip(pieces, cl100k, strict=True):
+            data = text.encode()
+            made.append(
+                NewChunk(
+                    label=label[:_MOST_LABEL],
+                    digest=blake2b(data, digest_size=32).digest(),
+                    near_empty=is_near_empty(text),
+                    bytes=len(data),
+                    cl100k=paid,
+                    tokens=mine,
+                    text=text,
+                )
+            )
+        return made
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -337,13 +319,6 @@ class _Whole:
     size: int
     skipped: Skipped
     write: Write
-
-
-def _next(waiting: deque[tuple[int, FileVerdict]]) -> tuple[int, FileVerdict] | None:
-    try:
-        return waiting.popleft()
-    except IndexError:
-        return None
 
 
 def unusable(text: str) -> str:
@@ -359,34 +334,18 @@ def unusable(text: str) -> str:
     return f"is {size:,} bytes long" if size > 4 * MOST_BYTES else ""
 
 
-def _made(pieces: Sequence[Sized], tokenizer: Tokenizer) -> list[NewChunk]:
-    """Chunks with their sizes by every tokenizer that costs money."""
-    texts = [text for _, text, _ in pieces]
-    own = [size for _, _, size in pieces]
-    cl100k = own if tokenizer == "cl100k_base" else tokens.count("cl100k_base", texts)
-    made = []
-    for (label, text, mine), paid in zip(pieces, cl100k, strict=True):
-        data = text.encode()
-        made.append(
-            NewChunk(
-                label=label[:_MOST_LABEL],
-                digest=blake2b(data, digest_size=32).digest(),
-                near_empty=is_near_empty(text),
-                bytes=len(data),
-                cl100k=paid,
-                tokens=mine,
-                text=text,
-            )
-        )
-    return made
+def _named(label: str, text: str, pieces: Iterable[Piece]) -> Iterator[Sized]:
+    """Each piece with its number behind the label, if there is one."""
+    for n, p in enumerate(pieces, 1):
+        yield f"{label}/{n}" if label else "", text[p.start : p.end], p.tokens
 
 
-def _blocks(chunks: Iterator[NewChunk]) -> Iterator[list[NewChunk]]:
-    block: list[NewChunk] = []
+def _blocks(items: Iterator[T], size_of: Callable[[T], int]) -> Iterator[list[T]]:
+    block: list[T] = []
     size = 0
-    for chunk in chunks:
-        block.append(chunk)
-        size += chunk.bytes
+    for item in items:
+        block.append(item)
+        size += size_of(item)
         if len(block) >= BLOCK or size >= BLOCK_BYTES:
             yield block
             block, size = [], 0
@@ -403,8 +362,5 @@ def size_of(verdict: FileVerdict) -> int:
 
 
 def _digest(path: Path) -> str:
-    digest = blake2b(digest_size=32)
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return file_digest(file, lambda: blake2b(digest_size=32)).hexdigest()

@@ -8,9 +8,10 @@ model's vector of that text nobody can check; the file's owner vouches for it.
 from __future__ import annotations
 
 import asyncio
-import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from router.domain.errors import BadInput
 from router.domain.values import Model, Role
 from router.engine import Router
 from router.ingest.files import unusable
-from router.ingest.readers_text import lines
+from router.ingest.readers_rows import jsonl_items, parquet_errors
 from router.pipeline.validate import digest
 from router.providers.base import Floats
 from router.store.vectors import kind_of
@@ -44,14 +45,6 @@ class Imported:
     reasons: Mapping[int, str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Row:
-    text: str
-    model: Model
-    role: Role
-    vector: Floats
-
-
 async def import_file(router: Router, path: Path, model: str | None) -> Imported:
     """Store the vectors of a .parquet or .jsonl file with `text`, `vector` and (unless given here) `model`.
 
@@ -66,47 +59,47 @@ async def import_file(router: Router, path: Path, model: str | None) -> Imported
     if reader is None:
         raise BadInput(f"{path.name}: vectors are read from .parquet and .jsonl files.", "Convert it.")
     rows = reader(path)
-    stored = refused = number = 0
-    models: dict[str, int] = {}
+    refused = number = 0
+    models: Counter[str] = Counter()
     reasons: dict[int, str] = {}
-    while block := await asyncio.to_thread(_some, rows):
-        groups: dict[tuple[str, Role], list[_Row]] = {}
+    while block := await asyncio.to_thread(lambda: list(islice(rows, BLOCK))):
+        groups: dict[tuple[str, Role], list[tuple[str, Floats]]] = {}
         for raw in block:
             number += 1
             try:
                 if isinstance(raw, BadInput):
                     raise raw
-                row = _checked(router, raw, model)
+                name, role, text, vector = _checked(router, raw, model)
             except BadInput as error:
                 refused += 1
                 if len(reasons) < _MOST_NAMED:
                     reasons[number] = str(error)
                 continue
-            groups.setdefault((row.model.id, row.role), []).append(row)
+            groups.setdefault((name, role), []).append((text, vector))
         for (name, role), found in groups.items():
-            late = await _store(router, found[0].model, role, found)
-            stored += len(found) - late
-            refused += late
-            models[name] = models.get(name, 0) + len(found) - late
-    return Imported(stored=stored, refused=refused, models=models, reasons=reasons)
+            stored = await _store(router, router.catalog.get(name), role, found)
+            models[name] += stored
+            refused += len(found) - stored
+    return Imported(stored=models.total(), refused=refused, models=models, reasons=reasons)
 
 
-async def _store(router: Router, model: Model, role: Role, rows: list[_Row]) -> int:
-    """Store rows of one kind; returns how many were too long for the model."""
-    counts = await asyncio.to_thread(tokens.count_for, model, role, [row.text for row in rows])
+async def _store(router: Router, model: Model, role: Role, rows: list[tuple[str, Floats]]) -> int:
+    """Store texts and vectors of one kind; returns how many, as some may be too long for the model."""
+    counts = await asyncio.to_thread(tokens.count_for, model, role, [text for text, _ in rows])
     limit = model.limits.tokens_per_text
-    good = [(row, n) for row, n in zip(rows, counts, strict=True) if limit is None or n <= limit]
+    good = [(text, vector, n) for (text, vector), n in zip(rows, counts, strict=True) if limit is None or n <= limit]
     if good:
         await router.cache.store(
             kind_of(model, role, "whole"),
-            [digest(row.text) for row, _ in good],
-            [n for _, n in good],
-            np.stack([row.vector for row, _ in good]),
+            [digest(text) for text, _, _ in good],
+            [n for _, _, n in good],
+            np.stack([vector for _, vector, _ in good]),
         )
-    return len(rows) - len(good)
+    return len(good)
 
 
-def _checked(router: Router, raw: Mapping[str, Any], named: str | None) -> _Row:
+def _checked(router: Router, raw: Mapping[str, Any], named: str | None) -> tuple[str, Role, str, Floats]:
+    """(model, role, text, vector) of a row. Raises BadInput where it cannot be kept."""
     text, role = raw.get("text"), raw.get("role") or "document"
     if not isinstance(text, str):
         raise BadInput("It has no `text`.")
@@ -134,40 +127,28 @@ def _checked(router: Router, raw: Mapping[str, Any], named: str | None) -> _Row:
         raise BadInput("Its vector has a number that is not finite.")
     if abs(norm - 1.0) > TOLERANCE:
         raise BadInput(f"Its vector has the length {norm:.4g}, and not 1 as those of {model.id}.")
-    return _Row(text=text, model=model, role="query" if role == "query" else "document", vector=vector / norm)
-
-
-def _some(rows: Iterator[_Raw]) -> list[_Raw]:
-    return [row for _, row in zip(range(BLOCK), rows, strict=False)]
+    return model.id, "query" if role == "query" else "document", text, vector / norm
 
 
 def _jsonl(path: Path) -> Iterator[_Raw]:
-    for number, line in enumerate(lines(path), 1):
-        if line.isspace():
-            continue
-        try:
-            found = json.loads(line)
-        except (ValueError, RecursionError):
-            yield BadInput(f"Line {number} is not valid JSON.")
-            continue
-        yield found if isinstance(found, dict) else {}
+    for line, item in jsonl_items(path):
+        if isinstance(item, Exception):
+            yield BadInput(f"Line {line} is not valid JSON.")
+        else:
+            yield item if isinstance(item, dict) else {}
 
 
 def _parquet(path: Path) -> Iterator[_Raw]:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
-        with pq.ParquetFile(path, pre_buffer=False) as file:
-            there = [name for name in ("text", "model", "role", "vector") if name in file.schema_arrow.names]
-            about = {k.decode(): v.decode() for k, v in (file.schema_arrow.metadata or {}).items() if k == b"model"}
-            for batch in file.iter_batches(batch_size=BLOCK, columns=there, use_threads=False):
-                columns = {name: batch.column(name) for name in there}
-                for at in range(batch.num_rows):
-                    row = {name: column[at].as_py() for name, column in columns.items() if name != "vector"}
-                    if "vector" in columns:
-                        value = columns["vector"][at]
-                        row["vector"] = value.values.to_numpy(zero_copy_only=False) if value.is_valid else None
-                    yield {**about, **row}
-    except (pa.ArrowException, OSError) as error:
-        raise BadInput(f"{path.name} cannot be read: {str(error).splitlines()[0][:200]}.", "Write it again.") from error
+    with parquet_errors(path), pq.ParquetFile(path, pre_buffer=False) as file:
+        there = [name for name in ("text", "model", "role", "vector") if name in file.schema_arrow.names]
+        about = {k.decode(): v.decode() for k, v in (file.schema_arrow.metadata or {}).items() if k == b"model"}
+        for batch in file.iter_batches(batch_size=BLOCK, columns=there, use_threads=False):
+            columns = {name: batch.column(name) for name in there}
+            for at in range(batch.num_rows):
+                row = {name: column[at].as_py() for name, column in columns.items() if name != "vector"}
+                if "vector" in columns:
+                    value = columns["vector"][at]
+                    row["vector"] = value.values.to_numpy(zero_copy_only=False) if value.is_valid else None
+                yield {**about, **row}

@@ -31,13 +31,7 @@ def which(numbers: Sequence[int], one: str) -> str:
             spans.append([number])
     shown: list[str] = []
     for first, *more in spans[:20]:
-        shown += (
-            [str(first)]
-            if not more
-            else [f"{first} to {more[0]}"]
-            if more[0] > first + 1
-            else [str(first), str(more[0])]
-        )
+        shown += [f"{first} to {more[0]}"] if more and more[0] > first + 1 else map(str, [first, *more])
     if len(spans) > 20:
         shown.append("more")
     said = shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -61,29 +62,26 @@ def read_txt(path: Path, _columns: Columns) -> Iterator[Row]:
 # ---- JSON --------------------------------------------------------------------------------------
 
 
-def read_jsonl(path: Path, columns: Columns) -> Iterator[Row]:
-    """An object or a string a line; blank lines are not rows."""
-    for number, (line, item) in enumerate(_jsonl_items(path), 1):
-        yield _json_row(number, line, item, columns)
-
-
 def read_json(path: Path, columns: Columns) -> Iterator[Row]:
-    """One list of objects or strings."""
-    for number, (line, item) in enumerate(_JsonList(path).items(), 1):
+    """Objects or strings: of .json those of one list, of .jsonl one a line, where blank lines are not rows."""
+    for number, (line, item) in enumerate(_items(path), 1):
         yield _json_row(number, line, item, columns)
 
 
 def json_columns(path: Path) -> list[str]:
     """The keys of the first objects, each once, in their order."""
-    items = _JsonList(path).items() if path.suffix.lower() == ".json" else _jsonl_items(path)
     keys: dict[str, None] = {}
     with suppress(BadInput):  # said where the rows are read
-        for _, item in islice(items, _LOOKED_AT):
+        for _, item in islice(_items(path), _LOOKED_AT):
             keys.update(dict.fromkeys(item if isinstance(item, dict) else ()))
     return list(keys)
 
 
-def _jsonl_items(path: Path) -> Iterator[tuple[int, Any]]:
+def _items(path: Path) -> Iterator[tuple[int, Any]]:
+    return _JsonList(path).items() if path.suffix.lower() == ".json" else jsonl_items(path)
+
+
+def jsonl_items(path: Path) -> Iterator[tuple[int, Any]]:
     """(line, item); the item of a line that is no JSON is the error."""
     for line, source in enumerate(lines(path), 1):
         if not source.isspace():
@@ -95,9 +93,7 @@ def _jsonl_items(path: Path) -> Iterator[tuple[int, Any]]:
 
 
 def _json_row(number: int, line: int, item: Any, columns: Columns) -> Row:
-    def bad(problem: str) -> Row:
-        return Row(id=str(number), number=number, text="", line=line, problem=problem)
-
+    bad = partial(_bad_row, number, line)
     if isinstance(item, str):
         return _row(number, line, item, _id(number, columns, None))
     if isinstance(item, Exception):
@@ -218,7 +214,7 @@ def read_csv(path: Path, columns: Columns) -> Iterator[Row]:
         number += 1
         if problem or len(cells) > len(header):
             many = f"has {len(cells)} cells under a header of {len(header)}; quote texts that hold the delimiter"
-            yield Row(id=str(number), number=number, text="", line=line, problem=problem or many)
+            yield _bad_row(number, line, problem or many)
             continue
         parts = [(header[at], cells[at] if at < len(cells) else "") for at in texts_at]
         id_ = cells[id_at] if id_at is not None and id_at < len(cells) else None
@@ -232,10 +228,10 @@ def csv_columns(path: Path) -> list[str]:
 
 def _csv_reader(path: Path) -> tuple[Any, list[str]]:
     csv.field_size_limit(MAX_TEXT)
-    found = delimiters.find(path)
-    reader = csv.reader(lines(path, ""), delimiter=found.mark, strict=True)
+    mark, named = delimiters.find(path)
+    reader = csv.reader(lines(path, ""), delimiter=mark, strict=True)
     rows = _csv_rows(path, reader)
-    if found.named:
+    if named:
         next(rows, None)
     line, header, problem = next(rows, (0, [], ""))
     if problem:
@@ -270,9 +266,9 @@ def read_parquet(path: Path, columns: Columns) -> Iterator[Row]:
     """
     import pyarrow.parquet as pq
 
-    with _parquet_errors(path), pq.ParquetFile(path) as file:
+    with parquet_errors(path), pq.ParquetFile(path) as file:
         wanted = _check_parquet(path, file, columns)
-    with _parquet_errors(path), pq.ParquetFile(path, read_dictionary=list(columns.texts), pre_buffer=False) as file:
+    with parquet_errors(path), pq.ParquetFile(path, read_dictionary=list(columns.texts), pre_buffer=False) as file:
         left = max(_RATIO_FLOOR, _RATIO * path.stat().st_size)
         number = 0
         for batch in file.iter_batches(batch_size=_PARQUET_ROWS, columns=wanted, use_threads=False):
@@ -296,16 +292,19 @@ def parquet_columns(path: Path) -> list[str]:
     """The names of the columns."""
     import pyarrow.parquet as pq
 
-    with _parquet_errors(path), pq.ParquetFile(path) as file:
+    with parquet_errors(path), pq.ParquetFile(path) as file:
         return list(file.schema_arrow.names)
 
 
 def _check_parquet(path: Path, file: pyarrow.parquet.ParquetFile, columns: Columns) -> list[str]:
     """The columns to read, after a look at their types and sizes in the file's footer."""
-    wanted = [*columns.texts, *([columns.id] if columns.id not in (None, *columns.texts) else [])]
+    import pyarrow as pa
+
+    wanted = list(dict.fromkeys([*columns.texts, *([] if columns.id is None else [columns.id])]))
     for column in columns.texts:
-        kind = _plain(file.schema_arrow.field(column).type)
-        if not _is_text(kind) and (len(columns.texts) == 1 or not _is_scalar(kind)):
+        kind = file.schema_arrow.field(column).type
+        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+        if not _joinable(kind, alone=len(columns.texts) == 1):
             raise BadInput(f"{path.name}: column '{column}' holds {kind}, not text.", "Choose another column.")
     for number in range(file.metadata.num_row_groups):
         group = file.metadata.row_group(number)
@@ -316,30 +315,21 @@ def _check_parquet(path: Path, file: pyarrow.parquet.ParquetFile, columns: Colum
                 f"{path.name}: row group {number + 1} unpacks to {size >> 20:,} MB.",
                 f"Write it with row groups of at most {_ROW_GROUP_BYTES >> 20} MB.",
             )
-    return [name for name in wanted if name is not None]
+    return wanted
 
 
-def _plain(kind: pyarrow.DataType) -> pyarrow.DataType:
+def _joinable(kind: pyarrow.DataType, *, alone: bool) -> bool:
+    """True for text, and for numbers, dates and the like, which may stand beside texts that are joined."""
     import pyarrow as pa
 
-    return kind.value_type if pa.types.is_dictionary(kind) else kind
-
-
-def _is_text(kind: pyarrow.DataType) -> bool:
-    import pyarrow as pa
-
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
-
-
-def _is_scalar(kind: pyarrow.DataType) -> bool:
-    """True for numbers, dates and the like, which may stand beside texts that are joined."""
-    import pyarrow as pa
-
-    return not pa.types.is_nested(kind) and not pa.types.is_binary(kind) and not pa.types.is_large_binary(kind)
+    is_ = pa.types
+    if is_.is_string(kind) or is_.is_large_string(kind) or is_.is_string_view(kind):
+        return True
+    return not (alone or is_.is_nested(kind) or is_.is_binary(kind) or is_.is_large_binary(kind))
 
 
 @contextmanager
-def _parquet_errors(path: Path) -> Iterator[None]:
+def parquet_errors(path: Path) -> Iterator[None]:
     """Turns what Arrow raises on a broken file into a BadInput."""
     import pyarrow as pa
 
@@ -355,8 +345,8 @@ def _parquet_errors(path: Path) -> Iterator[None]:
 RowReader = Callable[[Path, Columns], Iterator[Row]]
 READERS: dict[str, RowReader] = {
     ".txt": read_txt,
-    ".jsonl": read_jsonl,
-    ".ndjson": read_jsonl,
+    ".jsonl": read_json,
+    ".ndjson": read_json,
     ".json": read_json,
     ".csv": read_csv,
     ".tsv": read_csv,
@@ -365,9 +355,7 @@ READERS: dict[str, RowReader] = {
 JSON = frozenset({".jsonl", ".ndjson", ".json"})
 COLUMNS: dict[str, Callable[[Path], list[str]]] = {
     ".txt": lambda _path: [],
-    ".jsonl": json_columns,
-    ".ndjson": json_columns,
-    ".json": json_columns,
+    **dict.fromkeys(JSON, json_columns),
     ".csv": csv_columns,
     ".tsv": csv_columns,
     ".parquet": parquet_columns,
@@ -376,6 +364,10 @@ COLUMNS: dict[str, Callable[[Path], list[str]]] = {
 
 def _row(number: int, line: int, text: str, id_: str) -> Row:
     return Row(id=id_, number=number, text="" if text.isspace() else text, line=line)
+
+
+def _bad_row(number: int, line: int, problem: str) -> Row:
+    return Row(id=str(number), number=number, text="", line=line, problem=problem)
 
 
 def _id(number: int, columns: Columns, value: object) -> str:

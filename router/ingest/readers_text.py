@@ -10,19 +10,12 @@ from pathlib import Path
 from typing import BinaryIO, TextIO
 
 from router.domain.errors import BadInput
-from router.ingest.encodings import without_mark
+from router.ingest.encodings import BOMS, without_mark
 
 MAX_TEXT = 16 * 1024 * 1024  # characters of one row, or of one line of a file
 _BLOCK = 1 << 20
 _SAMPLE = 1 << 16
 _MIN_VALID = 3
-_BOMS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark is how this one begins
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
 _MAGIC = (
     (b"%PDF-", "a PDF"),
     (b"PK\x03\x04", "a zip archive or an Office file"),
@@ -54,10 +47,6 @@ _NOT_WESTERN = re.compile(
 _CODECS = [*(f"cp{number}" for number in range(1250, 1258)), "koi8_r", "cp932", "euc_jp", "gb18030", "big5", "euc_kr"]
 
 
-class BrokenUtf8(BadInput):
-    """UTF-8 with a character in it that is none."""
-
-
 def encoding_of(path: Path, *, lenient: bool = False) -> str:
     """The codec of a text file: by its byte order mark, UTF-8 if all of it is valid UTF-8, else guessed once.
 
@@ -70,7 +59,7 @@ def encoding_of(path: Path, *, lenient: bool = False) -> str:
     """
     with path.open("rb") as file:
         head = file.read(16)
-        for mark, codec in _BOMS:
+        for mark, codec in BOMS:
             if head.startswith(mark):
                 return codec
         for magic, what in _MAGIC:
@@ -80,14 +69,13 @@ def encoding_of(path: Path, *, lenient: bool = False) -> str:
         if lenient and (wide := without_mark(file.read(4096))):
             return wide
         file.seek(0)
-        try:
-            broken_at = _first_broken_byte(path.name, file)
-        except BrokenUtf8:
-            if not lenient:
-                raise
+        broken_at, is_utf8 = _first_broken_byte(path.name, file)
+        if broken_at is None or (is_utf8 and lenient):
             return "utf-8"
-        if broken_at is None:
-            return "utf-8"
+        if is_utf8:
+            raise BadInput(
+                f"{path.name} is UTF-8, but the character at byte {broken_at:,} is broken.", "Save it again as UTF-8."
+            )
         file.seek(max(0, broken_at - _SAMPLE // 2))
         sample = file.read(_SAMPLE)
     try:
@@ -98,8 +86,8 @@ def encoding_of(path: Path, *, lenient: bool = False) -> str:
         return "cp1252"
 
 
-def _first_broken_byte(name: str, file: BinaryIO) -> int | None:
-    """Where the file stops being UTF-8, or None. One pass over all of it, a block at a time."""
+def _first_broken_byte(name: str, file: BinaryIO) -> tuple[int | None, bool]:
+    """Where the file stops being UTF-8, or None; and whether it is some up to there. One pass over all of it."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     seen = controls = beyond_ascii = 0
     while True:
@@ -109,12 +97,7 @@ def _first_broken_byte(name: str, file: BinaryIO) -> int | None:
             decoder.decode(block, final=not block)
         except UnicodeDecodeError as error:
             beyond_ascii += _count(error.object[: error.start], _LEADING)
-            at = seen - pending + error.start
-            if beyond_ascii >= _MIN_VALID:
-                raise BrokenUtf8(
-                    f"{name} is UTF-8, but the character at byte {at:,} is broken.", "Save it again as UTF-8."
-                ) from None
-            return at
+            return seen - pending + error.start, beyond_ascii >= _MIN_VALID
         seen += len(block)
         beyond_ascii += _count(block, _LEADING)
         controls += _count(block, _CONTROLS)
@@ -122,7 +105,7 @@ def _first_broken_byte(name: str, file: BinaryIO) -> int | None:
             break
     if controls > 0.3 * seen:
         raise _binary(name)
-    return None
+    return None, True
 
 
 def _count(block: bytes, wanted: bytes) -> int:

@@ -12,11 +12,13 @@ import codecs
 import random
 import tempfile
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import accumulate, islice
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from router.domain.errors import BadInput
 from router.ingest import extract
@@ -24,6 +26,9 @@ from router.ingest.columns import Columns, choose
 from router.ingest.extract import FileVerdict, Row
 from router.ingest.files import Ingest, Reading
 from router.store.models import NewChunk
+
+if TYPE_CHECKING:
+    import pyarrow.parquet
 
 PLACES = 64
 """Drawn of each kind of file at most."""
@@ -59,16 +64,15 @@ class Place:
 
 @dataclass(slots=True)
 class Kind:
-    """The files of one kind: `size` of all its places, how many there are, and those that were looked at."""
+    """The files of one kind: `size` of all its places, how many there are, those drawn and those looked at."""
 
     name: str
     way: Way
     size: float
     places: int
-    drawn: Iterator[tuple[Path, int, float]] = field(repr=False)
+    drawn: deque[tuple[Path, int, float]] = field(repr=False)
     looked: list[Place] = field(default_factory=list, repr=False)
     bytes: int = 0
-    ended: bool = False
 
 
 class Sampler:
@@ -107,13 +111,13 @@ class Sampler:
             NotSampled: a record is too long for this.
         """
         with tempfile.TemporaryDirectory(prefix="router-sample-") as folder:
-            while not stopped() and (open_kinds := [kind for kind in self.kinds if not kind.ended]):
-                for kind in open_kinds:
-                    drawn = next(kind.drawn, None)
-                    if drawn is None or (kind.way == "documents" and kind.bytes >= DOCUMENT_BYTES):
-                        kind.ended = True
-                    elif not stopped():
-                        self._look(kind, *drawn, Path(folder))
+            while left := [kind for kind in self.kinds if kind.drawn]:
+                for kind in left:
+                    if stopped():
+                        return
+                    self._look(kind, *kind.drawn.popleft(), Path(folder))
+                    if kind.way == "documents" and kind.bytes >= DOCUMENT_BYTES:
+                        kind.drawn.clear()
 
     # ---- what there is ----
 
@@ -127,41 +131,27 @@ class Sampler:
 
     def _kind(self, way: Way, name: str, paths: list[Path]) -> Kind:
         sizes = [path.stat().st_size for path in paths]
-        if way == "lines":
-            blocks = [-(-size // BLOCK) for size in sizes]
-            return self._drawn(way, name, paths, blocks, sizes, lambda at, block: float(sizes[at]))
+        counts = [-(-size // BLOCK) if way == "lines" else 1 for size in sizes]
+        groups: list[list[int]] = []
         if way == "groups" and len(paths) <= PLACES:  # of more the footers would take long
             groups = [_groups(path) for path in paths]
-            rows = [sum(group) for group in groups]
-            return self._drawn(way, name, paths, list(map(len, groups)), rows, lambda at, n: float(groups[at][n]))
-        way = "heads" if way == "groups" else way
-        return self._drawn(way, name, paths, [1] * len(paths), sizes, lambda at, _: float(sizes[at]))
-
-    def _drawn(
-        self,
-        way: Way,
-        name: str,
-        paths: Sequence[Path],
-        counts: Sequence[int],
-        sizes: Sequence[int],
-        size_of: Callable[[int, int], float],
-    ) -> Kind:
+            counts, sizes = list(map(len, groups)), list(map(sum, groups))
+        elif way == "groups":
+            way = "heads"
         ends = list(accumulate(counts))
-        chosen = self._random.sample(range(ends[-1]), min(PLACES, ends[-1]))
-
-        def drawn() -> Iterator[tuple[Path, int, float]]:
-            for number in chosen:
-                at = bisect_right(ends, number)
-                inside = number - ends[at] + counts[at]
-                yield paths[at], inside, size_of(at, inside)
-
-        return Kind(name=name, way=way, size=float(sum(sizes)), places=ends[-1], drawn=drawn())
+        drawn: deque[tuple[Path, int, float]] = deque()
+        for number in self._random.sample(range(ends[-1]), min(PLACES, ends[-1])):
+            at = bisect_right(ends, number)
+            inside = number - ends[at] + counts[at]
+            drawn.append((paths[at], inside, float(groups[at][inside] if groups else sizes[at])))
+        return Kind(name=name, way=way, size=float(sum(sizes)), places=ends[-1], drawn=drawn)
 
     # ---- looking ----
 
     def _look(self, kind: Kind, path: Path, number: int, size: float, folder: Path) -> None:
         name = self._names[path]
-        share, chunks = 1.0, []
+        share = 1.0
+        chunks: list[NewChunk] = []
         try:
             if kind.way == "documents":
                 kind.bytes += int(size)
@@ -179,7 +169,7 @@ class Sampler:
         except NotSampled:
             raise
         except Exception:  # foreseen or not: the reading reports it, and goes on with the other files
-            chunks = []
+            pass
         kind.looked.append(Place(path, size, share, chunks))
 
     def _columns_of(self, path: Path, name: str, folder: Path) -> Columns:
@@ -257,16 +247,22 @@ def _small(folder: Path, path: Path, data: bytes) -> Path:
     return small
 
 
-def _groups(path: Path) -> list[int]:
-    """The rows of each row group."""
+@contextmanager
+def _parquet(path: Path, **how: Any) -> Iterator[pyarrow.parquet.ParquetFile]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
-            return [file.metadata.row_group(at).num_rows for at in range(file.metadata.num_row_groups)]
-    except (pa.ArrowException, OSError) as error:
+        with pq.ParquetFile(path, **how) as file:
+            yield file
+    except (pa.ArrowException, OSError, IndexError) as error:
         raise NotSampled(f"{path.name} is a broken Parquet file") from error
+
+
+def _groups(path: Path) -> list[int]:
+    """The rows of each row group."""
+    with _parquet(path) as file:
+        return [file.metadata.row_group(at).num_rows for at in range(file.metadata.num_row_groups)]
 
 
 def _first_of_group(path: Path, number: int, rows: int, small: Path) -> tuple[int, list[int]]:
@@ -274,12 +270,8 @@ def _first_of_group(path: Path, number: int, rows: int, small: Path) -> tuple[in
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    groups = _groups(path)
-    try:
-        # By small buffers and not ahead: a row group may be hundreds of megabytes.
-        with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 16) as file:
-            found = list(islice(file.iter_batches(batch_size=rows, row_groups=[number], use_threads=False), 1))
-            pq.write_table(pa.Table.from_batches(found, file.schema_arrow), small)
-            return sum(batch.num_rows for batch in found), groups
-    except (pa.ArrowException, OSError, IndexError) as error:
-        raise NotSampled(f"{path.name} is a broken Parquet file") from error
+    # By small buffers and not ahead: a row group may be hundreds of megabytes.
+    with _parquet(path, pre_buffer=False, buffer_size=1 << 16) as file:
+        found = list(islice(file.iter_batches(batch_size=rows, row_groups=[number], use_threads=False), 1))
+        pq.write_table(pa.Table.from_batches(found, file.schema_arrow), small)
+    return sum(batch.num_rows for batch in found), _groups(path)

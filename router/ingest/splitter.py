@@ -6,23 +6,17 @@ took two seconds, and most documents are shorter. A process is started for the f
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
-from hashlib import blake2b
-from types import TracebackType
 from typing import Any
 
 from router.domain.errors import BadInput
 from router.domain.values import Tokenizer
-from router.ingest import split_worker
-from router.ingest.chunking import SENT, Chunk, chunk_text
+from router.ingest.chunking import split_texts
+from router.ingest.guarded import MEMORY, Guarded
+from router.splitting import Piece
 
 IN_PROCESS = 50_000
-MEMORY = 448  # MB of address space
 SECONDS, SECONDS_A_MIB = 22, 10  # Chinese, a token a character, takes four seconds a MiB on one core
 PART = 1 << 20
 """Characters that are split at once: a longer text is cut at a blank line, and takes no more memory."""
@@ -34,97 +28,59 @@ class Splitter:
     """Splits texts; several threads may. Ends its process at the end of a `with`."""
 
     def __init__(self) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Guarded | None = None
 
     def __enter__(self) -> Splitter:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process, if there is one."""
         with _WORKING:
             self._stop()
 
-    def chunks(
+    def pieces(
         self, text: str, *, tokenizer: Tokenizer, limit: int, overlap: int = 0, markdown: bool = False
-    ) -> Iterator[Chunk]:
-        """As `chunk_text`.
+    ) -> Iterator[Piece]:
+        """The pieces of one text, as of `split_texts`.
 
         Raises:
             BadInput: as there; or it takes more than 448 MB, or 22 seconds and ten more for each MiB of characters.
         """
         if len(text) <= IN_PROCESS:
-            return chunk_text(text, tokenizer=tokenizer, limit=limit, overlap=overlap, markdown=markdown)
-        return self._apart(text, {"tokenizer": tokenizer, "limit": limit, "overlap": overlap, "markdown": markdown})
-
-    def _apart(self, text: str, how: dict[str, object]) -> Iterator[Chunk]:
-        index = begin = 0
+            yield from split_texts([text], tokenizer=tokenizer, limit=limit, overlap=overlap, markdown=markdown)[0]
+            return
+        job: dict[str, object] = {"tokenizer": tokenizer, "limit": limit, "overlap": overlap, "markdown": markdown}
+        begin = 0
         while begin < len(text):
             end = len(text)
             if end - begin > PART:
                 seam = text.rfind("\n\n", begin + PART // 2, begin + PART)
                 end = seam if seam > 0 else begin + PART
-            for values in self._answer(text[begin:end], how):
-                sent = dict(zip(SENT, values, strict=True))
-                sent |= {"index": index, "start": sent["start"] + begin, "end": sent["end"] + begin}
-                words = text[sent["start"] : sent["end"]]
-                yield Chunk(text=words, digest=blake2b(words.encode(), digest_size=32).digest(), **sent)
-                index += 1
+            for start, stop, size in self._answer(text[begin:end], job):
+                yield Piece(start=begin + start, end=begin + stop, tokens=size)
             begin = end
 
-    def _answer(self, part: str, how: dict[str, object]) -> list[list[Any]]:
+    def _answer(self, part: str, job: dict[str, object]) -> list[tuple[int, int, int]]:
         seconds = SECONDS + SECONDS_A_MIB * (len(part) >> 20)
         with _WORKING:
-            if self._process is None:
-                self._process = _start()
-            answer = _ask(self._process, part, how, seconds)
-            if answer is None:
+            self._process = self._process or Guarded()
+            try:
+                answer: dict[str, Any] = self._process.ask(job, seconds, part.encode("utf-8", "surrogatepass"))
+            except (TimeoutError, EOFError):
                 self._stop()
-        if answer is None:
-            raise BadInput(
-                f"It cannot be split: that takes more than {seconds} seconds or {MEMORY} MB.",
-                "Hand it in as several files, or as plain text.",
-            )
+                raise BadInput(
+                    f"It cannot be split: that takes more than {seconds} seconds or {MEMORY} MB.",
+                    "Hand it in as several files, or as plain text.",
+                ) from None
         if "refused" in answer:
-            message, hint = answer["refused"]
-            raise BadInput(message, hint)
-        chunks: list[list[Any]] = answer["chunks"]
-        return chunks
+            raise BadInput(*answer["refused"])
+        pieces: list[tuple[int, int, int]] = answer["done"]
+        return pieces
 
     def _stop(self) -> None:
         if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
+            self._process.stop()
             self._process = None
-
-
-def _start() -> subprocess.Popen[bytes]:
-    passed = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "HOME", "LANG") if name in os.environ}
-    return subprocess.Popen(
-        [sys.executable, "-P", split_worker.__file__, str(MEMORY)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env={**passed, "TOKENIZERS_PARALLELISM": "true", "MALLOC_ARENA_MAX": "2"},
-    )
-
-
-def _ask(process: subprocess.Popen[bytes], text: str, how: dict[str, object], seconds: float) -> dict[str, Any] | None:
-    """The process's answer; None where it broke down, or had to be stopped."""
-    data = text.encode("utf-8", "surrogatepass")
-    assert process.stdin is not None
-    assert process.stdout is not None
-    alarm = threading.Timer(seconds, process.kill)
-    alarm.daemon = True
-    alarm.start()
-    try:
-        process.stdin.write(json.dumps({**how, "bytes": len(data)}).encode() + b"\n")
-        process.stdin.write(data)
-        process.stdin.flush()
-        line = process.stdout.readline()
-    except OSError:  # it has ended already
-        line = b""
-    finally:
-        alarm.cancel()
-    answer: dict[str, Any] | None = json.loads(line) if line.endswith(b"\n") else None
-    return answer

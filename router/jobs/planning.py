@@ -96,7 +96,7 @@ class Planner:
         chosen = self._router.catalog.get(model)
         if active is None:
             raise BadInput(f"The collection '{name}' is not embedded yet.", "Confirm its quote with the model instead.")
-        if active.model == chosen.id:
+        if (active.model, active.space) == (chosen.id, chosen.space):
             raise BadInput(f"The collection '{name}' is embedded by {chosen.id} already.", "Choose another model.")
         quote = await self.quote(name, model=model, anew=True)
         if isinstance(quote.outcome, Refusal):

@@ -96,11 +96,6 @@ class Quote:
         """The model that would be chosen, or None where the request would be refused."""
         return self.outcome.model.id if isinstance(self.outcome, Plan) else None
 
-    @property
-    def chosen(self) -> str | None:
-        """`model`, by an older name."""
-        return self.model
-
 
 def to_error(refusal: Refusal) -> RouterError:
     """What to raise for a refusal."""

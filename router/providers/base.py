@@ -26,7 +26,6 @@ from router.config import Endpoint
 from router.domain.errors import (
     Action,
     BadReply,
-    BilledUsage,
     CallRejected,
     CallTooLarge,
     KeyRejected,
@@ -73,6 +72,17 @@ class EmbedCall:
         """Fields that the model wants in the body of a call of this role."""
         return dict(self.model.extra.get(self.role, {}))
 
+    @property
+    def voyage(self) -> dict[str, Any]:
+        """What Voyage is told of a call besides its texts; of a batch, once for all its lines."""
+        model = self.model
+        told: dict[str, Any] = {**self.extra, "model": model.name, "truncation": False, "encoding_format": "base64"}
+        if model.roles:
+            told["input_type"] = self.role
+        if model.sizes:
+            told["output_dimension"] = model.dimensions
+        return told
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
@@ -117,13 +127,12 @@ def check(call: EmbedCall, reply: Reply) -> Floats:
         BadReply: wrong count, `index`, size or model; a number that is not finite; a vector of zeros. Its `action` says
             whether the same call may be answered rightly.
     """
-    usage = None if reply.tokens is None else BilledUsage(tokens=reply.tokens)
 
     def bad(what: str, action: Action) -> BadReply:
         return BadReply(
             f"{call.model.provider} answered a call of {len(call.texts)} texts with {what}.",
             "Nothing of the answer was stored.",
-            usage=usage,
+            tokens=reply.tokens,
             action=action,
         )
 
@@ -242,17 +251,8 @@ def read_json(name: str, body: bytes | bytearray) -> Any:
         raise unreadable(name, "resend" if broke_off else "resend_once") from exc
 
 
-def read_list(name: str, body: bytes | bytearray, headers: Mapping[str, str]) -> Reply:
-    """The reply in an answer of the form of OpenAI's, `{"data": [{"index", "embedding"}], "model", "usage"}`.
-
-    Raises:
-        BadReply: it has another form.
-    """
-    return to_reply(name, read_json(name, body), headers)
-
-
 def to_reply(name: str, data: Any, headers: Mapping[str, str]) -> Reply:
-    """`read_list` of JSON that was read already: a line of a batch's results holds it.
+    """The reply in JSON of the form of OpenAI's, `{"data": [{"index", "embedding"}], "model", "usage"}`.
 
     Raises:
         BadReply: it has another form.

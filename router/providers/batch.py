@@ -7,8 +7,7 @@ what matters of a batch is a dozen fields, and a server that leaves some out sho
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,13 +18,13 @@ import orjson
 from router.config import Endpoint
 from router.domain.errors import BadReply, StoreFull
 from router.domain.values import Model, Role
-from router.providers.base import NUMBER_BYTES, REPLY_BYTES, EmbedCall, read_json, tokens_billed
+from router.providers.base import NUMBER_BYTES, REPLY_BYTES, EmbedCall, dig, read_json, tokens_billed
 from router.providers.sdk import OpenAISdk
 
 if TYPE_CHECKING:
-    from openai import AsyncAPIResponse, AsyncOpenAI
+    from openai import AsyncOpenAI
 
-    Send = Callable[[AsyncOpenAI], AbstractAsyncContextManager[AsyncAPIResponse[Any]]]
+    from router.providers.sdk import Send
 
 EMBEDDINGS: Literal["/v1/embeddings"] = "/v1/embeddings"
 KEY = "router_key"
@@ -92,15 +91,7 @@ def request_line(endpoint: Endpoint, model: Model, custom_id: str, text: str) ->
 
 def shared_params(endpoint: Endpoint, model: Model, role: Role) -> dict[str, Any] | None:
     """What Voyage is told once for all lines of a batch; None on OpenAI's wire, where every line says it."""
-    if endpoint.wire != "voyage":
-        return None
-    params: dict[str, Any] = dict(model.extra.get(role, {}))
-    params.update(model=model.name, truncation=False, encoding_format="base64")
-    if model.roles:
-        params["input_type"] = role
-    if model.sizes:
-        params["output_dimension"] = model.dimensions
-    return params
+    return EmbedCall(model=model, texts=(), role=role).voyage if endpoint.wire == "voyage" else None
 
 
 def results_limit(model: Model, texts: int) -> int:
@@ -108,13 +99,8 @@ def results_limit(model: Model, texts: int) -> int:
     return REPLY_BYTES + texts * (LINE_BYTES + model.dimensions * NUMBER_BYTES)
 
 
-class BatchClient:
+class BatchClient(OpenAISdk):
     """Files and batches of one endpoint. Every method raises ProviderError; those that read raise BadReply too."""
-
-    def __init__(self, endpoint: Endpoint) -> None:
-        self.name = endpoint.name
-        self._endpoint = endpoint
-        self._sdk = OpenAISdk(endpoint)
 
     async def upload(self, path: Path) -> str:
         """Upload an input file, streamed from the disk; returns its id. Costs nothing."""
@@ -127,7 +113,7 @@ class BatchClient:
 
     async def create(self, file: str, key: str, params: Mapping[str, Any] | None, url: Any = EMBEDDINGS) -> RemoteBatch:
         """Submit an uploaded file. What it bills is billed as its requests are done."""
-        window: Any = WINDOWS[self._endpoint.wire]
+        window: Any = WINDOWS[self.endpoint.wire]
         more = None if params is None else {"request_params": dict(params)}
         return self._batch(
             await self._ask(
@@ -182,56 +168,46 @@ class BatchClient:
                 ) from exc
 
         with path.open("wb") as out:
-            await self._sdk.call(
-                lambda client: client.files.with_streaming_response.content(file), most, keep, TRANSFER_S
-            )
+            await self.call(lambda client: client.files.with_streaming_response.content(file), most, keep, TRANSFER_S)
 
     async def delete(self, file: str) -> None:
         """Delete a file of ours at the provider."""
         await self._ask(lambda client: client.files.with_streaming_response.delete(file))
 
-    async def aclose(self) -> None:
-        """Close connections."""
-        await self._sdk.aclose()
-
     async def _ask(self, send: Send, limit_s: float | None = None) -> Any:
         """The JSON of an answer."""
         body = bytearray()
-        await self._sdk.call(send, MOST_OF_JSON, body.extend, limit_s)
-        return read_json(self.name, body)
+        await self.call(send, MOST_OF_JSON, body.extend, limit_s)
+        return read_json(self.endpoint.name, body)
 
     def _strange(self) -> BadReply:
-        return BadReply(f"{self.name} answered with something that is not what was asked for.", "It is asked again.")
+        return BadReply(
+            f"{self.endpoint.name} answered with something that is not what was asked for.", "It is asked again."
+        )
 
     def _text(self, data: Any, name: str) -> str:
-        value = data.get(name) if isinstance(data, dict) else None
+        value = dig(data, name)
         if not isinstance(value, str) or not value:
             raise self._strange()
         return value
 
     def _batch(self, data: Any) -> RemoteBatch:
-        number, status = self._text(data, "id"), self._text(data, "status")
-        counts, metadata, errors, usage = (
-            data.get(name) if isinstance(data.get(name), dict) else {}
-            for name in ("request_counts", "metadata", "errors", "usage")
-        )
-        completed = counts.get("completed")
-        created = data.get("created_at")
-        flaws = errors.get("data")
+        number, status, created = self._text(data, "id"), self._text(data, "status"), dig(data, "created_at")
+        completed = dig(data, "request_counts", "completed")
         return RemoteBatch(
             id=number,
-            key=str(metadata.get(KEY, "")),
+            key=str(dig(data, "metadata", KEY) or ""),
             status=status,
             input_file=str(data.get("input_file_id") or ""),
             files=tuple(str(data[name]) for name in ("output_file_id", "error_file_id") if data.get(name)),
             completed=completed if isinstance(completed, int) else None,
-            tokens=tokens_billed(usage.get("total_tokens")),
-            flaws=tuple(_flaw(item) for item in flaws or () if isinstance(item, dict)),
+            tokens=tokens_billed(dig(data, "usage", "total_tokens")),
+            flaws=tuple(_flaw(item) for item in dig(data, "errors", "data") or () if isinstance(item, dict)),
             created=float(created) if isinstance(created, int | float) else math.inf,
         )
 
 
-def _list(more: Mapping[str, Any], client: AsyncOpenAI) -> AbstractAsyncContextManager[AsyncAPIResponse[Any]]:
+def _list(more: Mapping[str, Any], client: AsyncOpenAI) -> Any:
     return client.batches.with_streaming_response.list(limit=PAGE, **more)
 
 

@@ -6,7 +6,6 @@ whole, however long it is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from router.domain.values import Role
@@ -32,14 +31,10 @@ class CohereProvider(Http):
         }
         if model.sizes:
             body["output_dimension"] = model.dimensions
-        return _read(self.endpoint.name, *await self.post("/v2/embed", body, reply_limit(call)))
-
-
-def _read(name: str, body: bytes | bytearray, headers: Mapping[str, str]) -> Reply:
-    """Cohere's vectors come in the order of the texts, without an `index` and without the model's name."""
-    data = read_json(name, body)
-    vectors = dig(data, "embeddings", "float")
-    if not isinstance(vectors, list):
-        raise unreadable(name, "resend_once")
-    billed = tokens_billed(dig(data, "meta", "billed_units", "input_tokens"))
-    return Reply(vectors=vectors, indices=None, tokens=billed, model=None, headers=headers)
+        answer, headers = await self.post("/v2/embed", body, reply_limit(call))
+        data = read_json(self.endpoint.name, answer)
+        vectors = dig(data, "embeddings", "float")  # in the order of the texts, without an `index` and the model's name
+        if not isinstance(vectors, list):
+            raise unreadable(self.endpoint.name, "resend_once")
+        billed = tokens_billed(dig(data, "meta", "billed_units", "input_tokens"))
+        return Reply(vectors=vectors, tokens=billed, headers=headers)

@@ -41,18 +41,19 @@ class GeminiProvider(Http):
         """Send one call, once. See `Provider.embed`."""
         name = f"models/{call.model.name}"
         requests = [{**call.extra, "model": name, "content": {"parts": [{"text": text}]}} for text in call.sent]
-        path, most = f"/v1beta/{name}:batchEmbedContents", reply_limit(call)
         body, headers = await self.post(
-            path, {"requests": requests}, most, key_header="x-goog-api-key", refused=_refused
+            f"/v1beta/{name}:batchEmbedContents",
+            {"requests": requests},
+            reply_limit(call),
+            key_header="x-goog-api-key",
+            refused=_refused,
         )
         data = read_json(self.endpoint.name, body)
         rows = dig(data, "embeddings")
         if not isinstance(rows, list):
             raise unreadable(self.endpoint.name)
         billed = tokens_billed(dig(data, "usageMetadata", "promptTokenCount"))  # of no reply that is documented
-        return Reply(
-            vectors=[dig(row, "values") for row in rows], indices=None, tokens=billed, model=None, headers=headers
-        )
+        return Reply(vectors=[dig(row, "values") for row in rows], tokens=billed, headers=headers)
 
 
 def _refused(endpoint: Endpoint, status: int, body: bytes | bytearray, headers: Mapping[str, str]) -> ProviderError:

@@ -7,13 +7,12 @@ a failure may have been billed is not guessed from its class: the transport has 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import socket
 import ssl
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
@@ -135,10 +134,13 @@ class Http:
         """One of our errors for whatever an SDK or the network raised. `earlier` was being handled before the call."""
         links = list(_chain(exc, earlier))
         if left:
-            name = self.endpoint.name
-            broke = f"The connection to {name} broke after the call was sent."
-            late = f"{name} did not answer in time."
-            return OutcomeUnknown(late if _timed_out(links) else broke, "It may have been billed.")
+            late, name = _timed_out(links), self.endpoint.name
+            what = (
+                f"{name} did not answer in time."
+                if late
+                else f"The connection to {name} broke after the call was sent."
+            )
+            return OutcomeUnknown(what, "It may have been billed.")
         setting = self.endpoint.url_setting if self._proxy is None else self._proxy.setting
         if (untrusted := _last(links, ssl.SSLCertVerificationError)) is not None:
             return NotConfigured(
@@ -156,8 +158,11 @@ class Http:
             return NotConfigured(f"{self._failed()}: {why}.", f"Write them into {setting}; nothing was sent or billed.")
         if why:
             return Unreachable(f"{self._failed()}: {why}.", f"Check the network and {setting}; nothing was billed.")
+        shown = f"{type(links[-1]).__name__}: {' '.join(str(links[-1]).split())[:200]}"
+        if self.endpoint.key is not None:
+            shown = shown.replace(self.endpoint.key.reveal(), "***")
         return NotConfigured(  # none that is known: sending it again would not change it
-            f"A call to {self.endpoint.name} could not be made: {self._shown(links[-1])}.",
+            f"A call to {self.endpoint.name} could not be made: {shown}.",
             f"Check {setting} and the environment; nothing was sent or billed.",
         )
 
@@ -165,10 +170,6 @@ class Http:
         place = place_of(check_address(self.endpoint))
         by_way = "" if self._proxy is None else f" through the proxy {self._proxy.place}"
         return f"{self.endpoint.name} cannot be reached at {place}{by_way}"
-
-    def _shown(self, exc: BaseException) -> str:
-        words = f"{type(exc).__name__}: {' '.join(str(exc).split())[:200]}"
-        return words if self.endpoint.key is None else words.replace(self.endpoint.key.reveal(), "***")
 
 
 async def receive(name: str, response: httpx2.Response, most: int, take: Callable[[bytes], object]) -> None:
@@ -180,25 +181,22 @@ async def receive(name: str, response: httpx2.Response, most: int, take: Callabl
     import httpx2
 
     said, size = response.headers.get("content-length", ""), 0
-    try:
-        async with contextlib.aclosing(response.aiter_bytes()) as parts:
-            if said.isdecimal() and int(said) > most:  # unpacked it would be longer still
-                raise _too_long(name, most)
-            async for part in parts:
-                size += len(part)
-                if size > most:
-                    raise _too_long(name, most)
-                take(part)
-    except httpx2.DecodingError as exc:
-        raise unreadable(name) from exc
-
-
-def _too_long(name: str, most: int) -> BadReply:
-    return BadReply(
+    too_long = BadReply(
         f"{name} answered with more than {most:,} bytes, the most that the call explains; the rest was not read.",
         "Nothing of the answer was stored.",
         action="stop",
     )
+    try:
+        async with aclosing(response.aiter_bytes()) as parts:
+            if said.isdecimal() and int(said) > most:  # unpacked it would be longer still
+                raise too_long
+            async for part in parts:
+                size += len(part)
+                if size > most:
+                    raise too_long
+                take(part)
+    except httpx2.DecodingError as exc:
+        raise unreadable(name) from exc
 
 
 def _chain(exc: BaseException | None, earlier: BaseException | None) -> Iterator[BaseException]:

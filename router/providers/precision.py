@@ -40,7 +40,10 @@ def load(folder: Path, memory: Path, device: str = "cpu") -> SentenceTransformer
     exact = _open(folder, "float32", device=device)
     if exact.device.type != "cpu":
         return exact
-    key = f"{folder.parent.name}/{folder.name} {_machine()}"
+    import torch
+
+    machine = f"torch {torch.__version__} {torch.backends.cpu.get_cpu_capability()} {torch.get_num_threads()} threads"
+    key = f"{folder.parent.name}/{folder.name} {machine}"
     choices = _recall(memory)
     if key not in choices:
         choices[key] = _measure(exact, folder)
@@ -52,13 +55,9 @@ def _measure(exact: SentenceTransformer, folder: Path) -> dict[str, Any]:
     fast = _open(folder, "bfloat16", exact)
     reference, slow_s = _time(exact)
     vectors, fast_s = _time(fast)
-    cosine = float(np.sum(reference * vectors, axis=1).min())
-    good = cosine >= LEAST_COSINE and slow_s / fast_s >= LEAST_GAIN
-    return {
-        "dtype": "bfloat16" if good else "float32",
-        "gain": round(slow_s / fast_s, 2),
-        "cosine": round(cosine, 6),
-    }
+    cosine, gain = float(np.sum(reference * vectors, axis=1).min()), slow_s / fast_s
+    dtype = "bfloat16" if cosine >= LEAST_COSINE and gain >= LEAST_GAIN else "float32"
+    return {"dtype": dtype, "gain": round(gain, 2), "cosine": round(cosine, 6)}
 
 
 def _time(model: SentenceTransformer) -> tuple[Floats, float]:
@@ -88,12 +87,6 @@ def _open(
         kwargs["attn_implementation"] = attention.NAME
     on_disk = folder.is_dir()  # else it is the model's name at the hub, fetched once into the hub's own cache
     return SentenceTransformer(str(folder), device=device, local_files_only=on_disk, model_kwargs=kwargs)
-
-
-def _machine() -> str:
-    import torch
-
-    return f"torch {torch.__version__} {torch.backends.cpu.get_cpu_capability()} {torch.get_num_threads()} threads"
 
 
 def _recall(memory: Path) -> dict[str, dict[str, Any]]:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import httpx2
     from openai import AsyncAPIResponse, AsyncOpenAI
 
+    Send = Callable[[AsyncOpenAI], AbstractAsyncContextManager[AsyncAPIResponse[Any]]]
+
 
 class OpenAISdk(Http):
     """The way to one endpoint through the SDK."""
@@ -27,11 +29,7 @@ class OpenAISdk(Http):
         self._sdk: AsyncOpenAI | None = None
 
     async def call(
-        self,
-        send: Callable[[AsyncOpenAI], AbstractAsyncContextManager[AsyncAPIResponse[Any]]],
-        most: int,
-        take: Callable[[bytes], object],
-        limit_s: float | None = None,
+        self, send: Send, most: int, take: Callable[[bytes], object], limit_s: float | None = None
     ) -> Mapping[str, str]:
         """Send one call, once, and take its answer part by part; its headers. `limit_s` is the endpoint's, else given.
 

@@ -1,77 +1,57 @@
-"""A static model, distilled once from the packaged transformer: some seventy times faster, and clearly worse.
+"""A static model, distilled once from the packaged transformer by model2vec: much faster, and clearly worse.
 
-Every token of the vocabulary is embedded on its own by the transformer; the vectors are reduced by PCA and weighted
-by how rare the token is, taking its rank in the vocabulary for its frequency (Zipf). A text is the mean of its
-tokens' vectors. The recipe is that of Model2Vec (Tulkens and van Dongen, 2024), whose package is not used because it
-pulls an older transformers.
+Every token of the vocabulary is embedded on its own by the transformer; a text is the mean of its tokens' vectors. Its
+space in the catalog names this way of making it: another recipe makes other vectors, and needs another space.
 """
 
 from __future__ import annotations
 
-import os
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from router.providers.base import Floats
+from router.domain.errors import NotConfigured
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 DIMENSIONS = 256
-SIF = 1e-4
-"""The smoothing of smooth inverse frequency, a / (a + p(token)) (Arora, Liang and Ma, 2017)."""
+_DISTIL = """
+import sys
+from model2vec.distill import distill
+model = distill(sys.argv[1], device="cpu", pca_dims=int(sys.argv[3]), quantize_to="float32")
+model.save_pretrained(sys.argv[2])
+"""
 
 
-def load(teacher: Path, memory: Path) -> SentenceTransformer:
-    """The static model; distilled into `memory` (.npz) if it is not there yet."""
+def load(teacher: Path, folder: Path) -> SentenceTransformer:
+    """The static model in `folder`; distilled into it if it is not there yet.
+
+    Raises:
+        NotConfigured: it could not be distilled; the message has the last line of the reason.
+    """
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import StaticEmbedding
-    from tokenizers import Tokenizer
 
-    weights = _recall(memory)
-    if weights is None:
-        weights = distil(teacher)
-        partial = memory.with_suffix(".partial.npz")
-        np.savez(partial, weights=weights)
-        os.replace(partial, memory)
-    tokenizer = Tokenizer.from_file(str(teacher / "tokenizer.json"))
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_weights=weights)], device="cpu")
+    if not folder.is_dir():
+        _distil(teacher, folder)
+    module = StaticEmbedding.from_model2vec(str(folder))
+    module.tokenizer.no_truncation()  # model2vec cuts at 512 tokens without saying so
+    return SentenceTransformer(modules=[module], device="cpu")
 
 
-def distil(teacher: Path) -> Floats:
-    """A vector a token of the teacher's vocabulary, `(vocabulary, DIMENSIONS)` float32."""
-    import torch
-    from sentence_transformers import SentenceTransformer
-    from sklearn.decomposition import PCA
-    from tokenizers import Tokenizer
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()  # it would be drawn over what the shell says
-    model = SentenceTransformer(str(teacher), device="cpu", local_files_only=True)
-    tokenizer = Tokenizer.from_file(str(teacher / "tokenizer.json"))
-    size = tokenizer.get_vocab_size()
-    start, end = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
-    rows = []
-    with torch.inference_mode():
-        for first in range(0, size, 1024):
-            ids = torch.arange(first, min(first + 1024, size)).unsqueeze(1)
-            tokens = torch.cat([torch.full_like(ids, start), ids, torch.full_like(ids, end)], dim=1)
-            out = model({"input_ids": tokens, "attention_mask": torch.ones_like(tokens)})
-            rows.append(out["sentence_embedding"].float().numpy())
-    vectors = PCA(n_components=DIMENSIONS, svd_solver="full").fit_transform(np.concatenate(rows))
-    rank = np.arange(1, size + 1)
-    frequency = 1 / rank / np.sum(1 / rank)
-    weighted: Floats = (vectors * (SIF / (SIF + frequency))[:, None]).astype(np.float32)
-    return weighted
-
-
-def _recall(memory: Path) -> Floats | None:
-    if not memory.is_file():
-        return None
-    with np.load(memory, allow_pickle=False) as file:
-        weights: Floats = file["weights"]
-    return weights if weights.ndim == 2 and weights.shape[1] == DIMENSIONS else None
+def _distil(teacher: Path, folder: Path) -> None:
+    """In a process of its own: it takes a gigabyte, and draws a progress bar over what the shell says."""
+    with tempfile.TemporaryDirectory(dir=folder.parent, ignore_cleanup_errors=True) as partial:
+        command = [sys.executable, "-c", _DISTIL, str(teacher), partial, str(DIMENSIONS)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            why = (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1][:200]
+            raise NotConfigured(
+                f"The static model could not be distilled: {why}", "Run `pip install -r requirements.txt`."
+            )
+        with suppress(OSError):  # another process was quicker
+            Path(partial).rename(folder)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from router.providers.base import EmbedCall, Reply, read_list, reply_limit
+from router.providers.base import EmbedCall, Reply, read_json, reply_limit, to_reply
 from router.providers.http import Http
 
 
@@ -13,15 +11,6 @@ class VoyageProvider(Http):
 
     async def embed(self, call: EmbedCall) -> Reply:
         """Send one call, once. See `Provider.embed`."""
-        model = call.model
-        body: dict[str, Any] = {
-            **call.extra,
-            "input": call.sent,
-            "model": model.name,
-            "input_type": call.role if model.roles else None,
-            "truncation": False,
-            "encoding_format": "base64",
-        }
-        if model.sizes:
-            body["output_dimension"] = model.dimensions
-        return read_list(self.endpoint.name, *await self.post("/embeddings", body, reply_limit(call)))
+        content = {"input_type": None, **call.voyage, "input": call.sent}
+        body, headers = await self.post("/embeddings", content, reply_limit(call))
+        return to_reply(self.endpoint.name, read_json(self.endpoint.name, body), headers)

@@ -58,17 +58,9 @@ def due(watched: Iterable[Watched], given: Collection[Key], now: float) -> list[
                 if not _reaches(expected, threshold, budget.amount):
                     continue
             alert = Alert(
-                at=now,
-                owner=one.state.owner,
-                window=budget.window,
-                start=one.start,
-                amount=budget.amount,
-                hard=budget.hard,
-                kind=kind,
-                threshold=threshold,
-                used=used,
-                expected=expected,
-            )
+                at=now, owner=one.state.owner, start=one.start, kind=kind, threshold=threshold, used=used,
+                expected=expected, **asdict(budget),
+            )  # fmt: skip
             if alert.key not in given:
                 alerts.append(alert)
     return alerts
@@ -151,16 +143,10 @@ class Alerts:
             return None
         now = self._clock()
         today = figures.today(now, zone)
-        history = figures.days(
-            self._usage,
-            first=today - timedelta(days=figures.LOOK_BACK),
-            last=today,
-            zone=zone,
-            where={"policy": policy} if policy else None,
-        )
-        ahead = figures.forecast(
-            history, spent=state.expected, limit=None, now=now, window=state.budget.window, zone=zone
-        )
+        first, where = today - timedelta(days=figures.LOOK_BACK), {"policy": policy} if policy else None
+        history = figures.days(self._usage, first=first, last=today, zone=zone, where=where)
+        window = state.budget.window
+        ahead = figures.forecast(history, spent=state.expected, limit=None, now=now, window=window, zone=zone)
         return None if ahead is None else ahead.expected
 
     # ---- posting ----

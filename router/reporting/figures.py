@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, date, datetime, timedelta, timezone
+from functools import reduce
 from typing import Any
 
 from router.domain.policy import find_zone, window_bounds
 from router.domain.values import Avoided, Window
+from router.store.rollups import SUMS
 from router.store.usage import Order, Place, Slice, Usage
 
 Where = Mapping[str, str]
@@ -26,26 +29,21 @@ Z80 = 1.2816
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Figures:
-    """Sums over a time range. Money in nanodollars.
+class Figures(Slice):
+    """Sums over a time range; `texts` counts each text once a request.
 
     Attributes:
-        asked: texts asked and answered, repeats included.
-        distinct: texts answered, each counted once a request.
-        cached: those of `distinct` that came from the cache.
+        cached: those of `texts` that came from the cache.
         p95_ms: 95 of 100 requests ended within so many milliseconds (the upper bound of a histogram's bucket).
     """
 
-    requests: int
-    errors: int
-    asked: int
-    distinct: int
     cached: int
-    tokens: int
-    charged: int
-    unconfirmed: int
-    avoided: Avoided
     p95_ms: float
+
+    @property
+    def asked(self) -> int:
+        """Texts asked and answered, repeats included."""
+        return self.texts + self.repeated
 
     @property
     def spent(self) -> int:
@@ -54,8 +52,13 @@ class Figures:
 
     @property
     def hit_rate(self) -> float | None:
-        """Share (0-1) of the distinct texts that the cache answered; None where none was answered."""
-        return self.cached / self.distinct if self.distinct else None
+        """Share (0-1) of the texts that the cache answered; None where none was answered."""
+        return self.cached / self.texts if self.texts else None
+
+    @property
+    def causes(self) -> Avoided:
+        """What was not spent, by cause."""
+        return Avoided(**{cause.name: getattr(self, f"avoided_{cause.name}") for cause in fields(Avoided)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,8 +90,7 @@ class Day:
     def hit_rate(self) -> float | None:
         """Share of distinct texts that the cache answered; only where the groups are routes."""
         distinct = sum(s.texts for s in self.groups.values())
-        cached = self.groups["cache"].texts if "cache" in self.groups else 0
-        return cached / distinct if distinct else None
+        return _cached(self.groups) / distinct if distinct else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,9 +99,8 @@ class Forecast:
 
     Attributes:
         expected, low, high: spent by `ends`; four times of five it is between low and high.
-        per_day: the mean of the days that it is based on.
-        days: how many days that is.
-        runs_out: the day on which the limit is reached, if that is before `ends`; None otherwise.
+        per_day, days: the mean of the days that it is based on, and how many these are.
+        runs_out: the day on which the limit is reached, if that is before `ends`.
     """
 
     expected: int
@@ -116,26 +117,17 @@ class Forecast:
 
 def totals(usage: Usage, *, since: float, until: float, where: Where | None = None) -> Figures:
     """The sums between two times (epoch seconds)."""
-    routes = {str(key[0]): s for key, s in usage.sums(since=since, until=until, by=("route",), where=where)}
-    slices = list(routes.values())
+    routes = groups(usage, since=since, until=until, by="route", where=where)
+    whole = reduce(Slice.plus, routes.values(), Slice(key="", **dict.fromkeys(SUMS, 0)))
     return Figures(
-        requests=sum(s.requests for s in slices),
-        errors=sum(s.errors for s in slices),
-        asked=sum(s.texts + s.repeated for s in slices),
-        distinct=sum(s.texts for s in slices),
-        cached=routes["cache"].texts if "cache" in routes else 0,
-        tokens=sum(s.tokens for s in slices),
-        charged=sum(s.charged for s in slices),
-        unconfirmed=sum(s.unconfirmed for s in slices),
-        avoided=Avoided(
-            cache=sum(s.avoided_cache for s in slices),
-            repeats=sum(s.avoided_repeats for s in slices),
-            dimensions=sum(s.avoided_dimensions for s in slices),
-            local=sum(s.avoided_local for s in slices),
-            batch=sum(s.avoided_batch for s in slices),
-        ),
+        **asdict(whole),
+        cached=_cached(routes),
         p95_ms=usage.latency(since=since, until=until, share=0.95, where=where),
     )
+
+
+def _cached(routes: Mapping[str, Slice]) -> int:
+    return routes["cache"].texts if "cache" in routes else 0
 
 
 def groups(usage: Usage, *, since: float, until: float, by: str, where: Where | None = None) -> dict[str, Slice]:
@@ -167,25 +159,27 @@ def days(
 
     `since`: what came before this time is left out of the first day.
     """
-    out = []
-    for day in _dates(first, last):
-        start, end = bounds_of(day, zone)
-        out.append(Day(day=day, groups=groups(usage, since=max(start, since), until=end, by=by, where=where)))
-    return out
+    starts = [first + timedelta(days=n) for n in range((last - first).days + 1)]
+    return _report(usage, starts, zone, by, where, since)
 
 
 def hours(
     usage: Usage, *, first: date, last: date, zone: str, by: str = "route", where: Where | None = None
 ) -> list[Day]:
     """Every hour from the first to the last day, in the zone, of which a day has 23, 24 or 25."""
-    end = bounds_of(last, zone)[1]
-    start, out = bounds_of(first, zone)[0], []
-    while start < end:
-        until = min(start + HOUR_S, end)
-        sums = groups(usage, since=start, until=until, by=by, where=where)
-        out.append(Day(day=hour_at(start, zone), groups=sums))
-        start = until
-    return out
+    start, end = bounds_of(first, zone)[0], bounds_of(last, zone)[1]
+    starts = [hour_at(start + n * HOUR_S, zone) for n in range(math.ceil((end - start) / HOUR_S))]
+    return _report(usage, starts, zone, by, where)
+
+
+def _report(
+    usage: Usage, starts: Sequence[date], zone: str, by: str, where: Where | None, since: float = 0.0
+) -> list[Day]:
+    bounds = [bounds_of_bucket(start, zone) for start in starts]
+    return [
+        Day(day=day, groups=groups(usage, since=max(start, since), until=end, by=by, where=where))
+        for day, (start, end) in zip(starts, bounds, strict=True)
+    ]
 
 
 def hour_at(start: float, zone: str) -> datetime:
@@ -231,8 +225,7 @@ def p95s(usage: Usage, report: Iterable[Day], *, zone: str, where: Where | None 
 
 def today(now: float, zone: str) -> date:
     """The day that it is in the zone."""
-    start, _ = window_bounds("day", datetime.fromtimestamp(now, UTC), zone)
-    return start.astimezone(find_zone(zone)).date()
+    return window_days("day", now, zone)[0]
 
 
 def bounds_of(day: date, zone: str) -> tuple[float, float]:
@@ -257,21 +250,12 @@ def window_days(window: Window, now: float, zone: str) -> tuple[date, date]:
 
 def group_names(report: Iterable[Day]) -> list[str]:
     """Every group of a report, those with the most money first."""
-    weights: dict[str, tuple[int, int, int]] = {}
+    weights: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
     for day in report:
         for name, s in day.groups.items():
-            spent, avoided, texts = weights.get(name, (0, 0, 0))
-            weights[name] = (spent + s.charged + s.unconfirmed, avoided + s.avoided, texts + s.texts)
-    return sorted(weights, key=lambda name: (*(-w for w in weights[name]), name))
-
-
-def running_total(amounts: Iterable[int]) -> list[int]:
-    """The amounts added up, day by day."""
-    total, out = 0, []
-    for amount in amounts:
-        total += amount
-        out.append(total)
-    return out
+            for n, amount in enumerate((s.charged + s.unconfirmed, s.avoided, s.texts)):
+                weights[name][n] -= amount
+    return sorted(weights, key=lambda name: (weights[name], name))
 
 
 def forecast(
@@ -310,7 +294,3 @@ def _runs_out(spent: int, limit: int | None, per_day: float, now: float, end: fl
         return None
     at = now + max(0.0, (limit - spent) / per_day) * 86_400
     return datetime.fromtimestamp(at, find_zone(zone)).date() if at < end else None
-
-
-def _dates(first: date, last: date) -> list[date]:
-    return [first + timedelta(days=n) for n in range((last - first).days + 1)]

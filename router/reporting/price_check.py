@@ -13,7 +13,7 @@ from typing import Literal
 
 from router.config import CATALOG_FILE, CONFIG_FILE
 from router.domain.catalog import Catalog, parse_catalog
-from router.domain.pricing import price_on
+from router.domain.pricing import price_on, rate
 from router.domain.values import Model, Price
 
 Agreement = Literal["same", "differs", "unknown to them", "unknown to us"]
@@ -40,13 +40,8 @@ class Checked:
 
 def crosscheck(catalog: Catalog, day: date) -> list[Checked]:
     """Every paid model of the catalog, in its order; the package is loaded on first use (about half a second)."""
-    checked = []
-    for model in catalog.models:
-        if not model.local:
-            price = price_on(model, day)
-            ours = None if price is None else price.now
-            checked.append(Checked(model=model.id, ours=ours, theirs=_theirs(model, day)))
-    return checked
+    paid = [model for model in catalog.models if not model.local]
+    return [Checked(model=model.id, ours=rate(model, day), theirs=_theirs(model, day)) for model in paid]
 
 
 def _theirs(model: Model, day: date) -> Decimal | None:
@@ -78,9 +73,8 @@ def overrides(catalog: Catalog, day: date) -> list[Override]:
     ours = {m.id: [p for p in m.prices if p.source.startswith(mark)] for m in catalog.models}
     if not any(ours.values()):
         return []
-    shipped = {
-        m.id: m for m in parse_catalog(CATALOG_FILE.read_text(encoding="utf-8"), origin=CATALOG_FILE.name).models
-    }
+    catalog_text = CATALOG_FILE.read_text(encoding="utf-8")
+    shipped = {model.id: model for model in parse_catalog(catalog_text, origin=CATALOG_FILE.name).models}
     return [
         Override(model=model.id, old=price_on(shipped[model.id], max(day, price.since)), new=price)
         for model in catalog.models

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from router.domain.decide import decide
 from router.domain.money import price_tokens
 from router.domain.policy import MOST
 from router.domain.pricing import saved
-from router.domain.values import CandidateFacts, Facts, Plan, Policy, Refusal, RouteCounts, Tokenizer
+from router.domain.values import ROUTES, CandidateFacts, Facts, Plan, Policy, Refusal, Tokenizer
 from router.pipeline.facts import Missing, candidate
 from router.pipeline.trace import SIZE, Mask, SeenModel, Trace, facts_from_json
 from router.reporting.replay_budgets import Budgets
@@ -41,7 +41,7 @@ OUT_OF_MONEY = "Refused:"
 GONE = "the model that answered it is not in the catalog any more"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Side:
     """What requests came to. Money in nanodollars.
 
@@ -54,20 +54,25 @@ class Side:
     """
 
     cost: int = 0
-    routes: RouteCounts = field(default_factory=RouteCounts)
+    routes: Counter[str] = field(default_factory=Counter)
     refused: int = 0
     cut_short: int = 0
-    models: Mapping[str, int] = field(default_factory=dict)
+    models: Counter[str] = field(default_factory=Counter)
     avoided: int = 0
 
-    @property
-    def answered(self) -> int:
-        """Distinct texts answered."""
-        return sum(self.models.values())
+    def add(self, one: _Ending) -> None:
+        """Count one more request."""
+        self.cost += one.cost
+        self.refused += one.refused
+        self.cut_short += one.cut_short
+        self.avoided += one.avoided
+        self.routes.update(one.routes)
+        if answered := sum(one.routes.values()):
+            self.models[one.model] += answered
 
     def share(self, model: str) -> float:
         """Share (0-1) of the answered distinct texts that a model served."""
-        return self.models.get(model, 0) / self.answered if self.answered else 0.0
+        return self.models[model] / (self.models.total() or 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,36 +120,6 @@ async def replay(
     return await asyncio.to_thread(run)
 
 
-@dataclass(slots=True)
-class _Sum:
-    """A side that is added up."""
-
-    cost: int = 0
-    refused: int = 0
-    cut_short: int = 0
-    avoided: int = 0
-    routes: Counter[str] = field(default_factory=Counter)
-    models: Counter[str] = field(default_factory=Counter)
-
-    def add(self, one: _Ending) -> None:
-        self.cost += one.cost
-        self.refused += one.refused
-        self.cut_short += one.cut_short
-        self.avoided += one.avoided
-        self.routes.update(one.routes)
-        self.models[one.model] += sum(one.routes.values())
-
-    def side(self) -> Side:
-        return Side(
-            cost=self.cost,
-            refused=self.refused,
-            cut_short=self.cut_short,
-            avoided=self.avoided,
-            routes=RouteCounts(**self.routes),
-            models={model: n for model, n in sorted(self.models.items()) if n},
-        )
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Ending:
     """What one request came to, really or under the draft."""
@@ -183,7 +158,7 @@ class _Replaying:
 
     def run(self, since: float, until: float) -> Replay:
         budgets = Budgets(self._history, self._of, self._draft, since)
-        draft, real = _Sum(), _Sum()
+        draft, real = Side(), Side()
         left_out: Counter[str] = Counter()
         requests = changed = estimated = 0
         for row in self._history.requests(since, until):
@@ -200,12 +175,7 @@ class _Replaying:
             changed += end is not was
             estimated += end.estimated
         return Replay(
-            requests=requests,
-            changed=changed,
-            estimated=estimated,
-            draft=draft.side(),
-            real=real.side(),
-            left_out=dict(left_out),
+            requests=requests, changed=changed, estimated=estimated, draft=draft, real=real, left_out=left_out
         )
 
     def _read(self, row: Mapping[str, Any]) -> _Request | str:
@@ -234,7 +204,7 @@ class _Replaying:
             avoided=row["avoided"],
             refused=row["status"] in ("refused", "failed"),
             cut_short=row["status"] == "partial" and row["error"].startswith(OUT_OF_MONEY),
-            routes={route.name: row[route.name] for route in fields(RouteCounts)},
+            routes={route: row[route] for route in ROUTES},
         )
 
     # ---- one request ----
@@ -245,16 +215,10 @@ class _Replaying:
         # A request that asked for another way with long texts than its policy's keeps asking for it.
         asked = trace.long_texts if trace.long_texts != then.long_texts else self._draft.long_texts
         policy = replace(self._draft, long_texts=asked)
-        masks = {
-            seen.model: self._difference.apply(seen, role, request.digests)
-            for seen in trace.models
-            if seen.model in self._models
-        }
-        computed = {
-            seen.model: self._candidate(request, seen, masks[seen.model], policy, counted=not then.local_only)
-            for seen in trace.models
-            if seen.model in self._models
-        }
+        known = [seen for seen in trace.models if seen.model in self._models]
+        masks = {seen.model: self._difference.apply(seen, role, request.digests) for seen in known}
+        counted = not then.local_only
+        computed = {s.model: self._candidate(request, s, masks[s.model], policy, counted=counted) for s in known}
         facts = Facts(
             now=trace.now,
             candidates=tuple(candidate for candidate, _ in computed.values()),

@@ -52,7 +52,6 @@ class Budgets:
     def states(self, trace: Trace) -> tuple[BudgetState, ...]:
         """Every budget over the draft, as it would have stood at a request's decision."""
         seen = {(b.owner == ACCOUNT, b.window): b for b in trace.budgets}
-        account = [b for b in trace.budgets if b.owner == ACCOUNT]
         ours = [
             self._state(self._owner, b, trace.now, self._draft.timezone, seen.get((False, b.window)))
             for b in sorted(self._draft.budgets, key=lambda b: (b.window, b.hard))
@@ -61,7 +60,8 @@ class Budgets:
             self._state(
                 ACCOUNT, Budget(amount=b.amount, window=b.window, hard=b.hard), trace.now, self._account_zone, b
             )
-            for b in account
+            for b in trace.budgets
+            if b.owner == ACCOUNT
         ]
         return (*ours, *theirs)
 
@@ -69,10 +69,8 @@ class Budgets:
         if budget.window == "request":
             return standing(owner, budget, now, zone, used=0, judged=None)
         start, end = window_bounds(budget.window, now, zone)
-        if seen is not None and seen.resets == (None if end is None else end.timestamp()):
-            real = seen.used
-        else:
-            real = self._spent(start, now)
+        looked = seen is not None and seen.resets == (end and end.timestamp())
+        real = seen.used if seen and looked else self._spent(start, now)
         more = self._more[owner, budget.window, start]
         judged = self._judge(owner, budget.window, now, zone, real, more)
         return standing(owner, budget, now, zone, used=max(0, real + more), judged=judged)

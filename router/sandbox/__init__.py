@@ -6,7 +6,7 @@ Tests, demonstrations and benchmarks talk to it through the real SDKs; its bill 
 from router.sandbox.bill import Bill, Received
 from router.sandbox.config import SandboxConfig
 from router.sandbox.faults import Fault
-from router.sandbox.server import Sandbox, create_app, environment, run
+from router.sandbox.server import Sandbox, run
 from router.sandbox.vectors import expected_vector, expected_vectors
 
 __all__ = [
@@ -15,8 +15,6 @@ __all__ = [
     "Received",
     "Sandbox",
     "SandboxConfig",
-    "create_app",
-    "environment",
     "expected_vector",
     "expected_vectors",
     "run",

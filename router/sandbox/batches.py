@@ -12,14 +12,14 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, get_args
+from typing import Any
 from uuid import uuid4
 
 import orjson
 
 from router.sandbox.chat import ENDPOINT as CHAT
 from router.sandbox.chat import complete
-from router.sandbox.faults import BATCH_FAULTS, LINE_KINDS, SHAPES, BatchFault, Fault
+from router.sandbox.faults import LINE_KINDS, NO_FAULT, SHAPES, TAMPERING, Fault
 from router.sandbox.models import Provider
 from router.sandbox.service import Service
 from router.sandbox.wire import WIRES, ParsedCall, Wire, WireError
@@ -29,24 +29,23 @@ WINDOWS: dict[Provider, tuple[str, int]] = {"openai": ("24h", 86_400), "voyage":
 MOST_REQUESTS = MOST_INPUTS = 50_000
 MOST_BYTES = 200_000_000
 ENDED = frozenset({"failed", "completed", "expired", "cancelled"})
-TAMPERING: frozenset[str] = BATCH_FAULTS - {"batch_failed"}
+STAMPS = ("in_progress", "expires", "finalizing", "completed", "failed", "expired", "cancelling", "cancelled")
 # Shares of `batch_seconds` at which a batch enters a state; what comes between the first two is work.
 STARTS, FINALIZES, ENDS = 0.1, 0.9, 1.0
 CANCELS = 0.1
-assert frozenset(get_args(BatchFault)) == BATCH_FAULTS
 
 
 @dataclass(slots=True, kw_only=True)
 class File:
     """A file: bytes that were uploaded, or the results of a batch, written when they are read."""
 
-    id: str
     provider: Provider
     name: str
     purpose: str
-    created: int
     data: bytes = field(default=b"", repr=False)
     batch: Batch | None = None
+    id: str = field(default_factory=lambda: f"file-{uuid4().hex}")
+    created: int = field(default_factory=lambda: int(time.time()))
 
     def json(self) -> dict[str, Any]:
         """OpenAI's file object; `bytes` is 0 for results, which are not written yet."""
@@ -63,27 +62,32 @@ class Line:
     custom_id: str
     data: dict[str, Any] = field(repr=False)
     call: ParsedCall | None = None
-    texts: list[str] = field(default_factory=list, repr=False)
-    digests: list[bytes] = field(default_factory=list, repr=False)
-    tokens: int = 0
     refusal: WireError | None = None
-    fault: Fault | None = None
-    id: str = field(default_factory=lambda: f"batch_req_{uuid4().hex}")
+    fault: Fault = NO_FAULT
+    id: str = field(default_factory=lambda: uuid4().hex)
+
+    def result(
+        self, response: object, *, status: int = 200, error: dict[str, str] | None = None, custom_id: str | None = ""
+    ) -> bytes:
+        """A line of an output or error file; `custom_id` where it is another than the request's, None for none."""
+        answer = {"status_code": status, "request_id": f"req_{self.id}", "body": response} if response else None
+        named = {} if custom_id is None else {"custom_id": custom_id or self.custom_id}
+        return orjson.dumps({"id": f"batch_req_{self.id}", **named, "response": answer, "error": error}) + b"\n"
 
 
 @dataclass(slots=True, kw_only=True)
 class Batch:
     """A batch. The first `done` of `order` are done; `by_hand` stops the clock for it."""
 
-    id: str
     provider: Provider
     endpoint: str
     window: str
     metadata: dict[str, str] | None
     input_file: str
-    since: float
+    stamps: dict[str, int]
+    id: str = field(default_factory=lambda: f"batch_{uuid4().hex}")
+    since: float = field(default_factory=time.monotonic)
     status: str = "validating"
-    stamps: dict[str, int] = field(default_factory=dict)
     errors: list[dict[str, Any]] = field(default_factory=list)
     lines: list[Line] = field(default_factory=list, repr=False)
     order: list[int] = field(default_factory=list, repr=False)
@@ -99,14 +103,18 @@ class Batch:
         done = [self.lines[i] for i in self.order[: self.done]]
         return [line for line in done if (line.refusal is None) == good]
 
+    def unreached(self) -> list[Line]:
+        """The requests that an expired batch did not get to."""
+        return [self.lines[i] for i in self.order[self.done :]] if self.status == "expired" else []
+
+    def texts(self) -> list[str]:
+        """The texts of all requests."""
+        return [text for line in self.lines if line.call for text in line.call.texts]
+
     def json(self) -> dict[str, Any]:
         """OpenAI's batch object."""
         good, bad = self.finished(good=True), self.finished(good=False)
-        unreached = len(self.lines) - self.done if self.status == "expired" else 0
-        tokens = sum(line.tokens for line in good)
-        stamps = (
-            "in_progress", "expires", "finalizing", "completed", "failed", "expired", "cancelling", "cancelled"
-        )  # fmt: skip
+        tokens = sum(line.call.tokens for line in good if line.call)
         return {
             "id": self.id,
             "object": "batch",
@@ -118,8 +126,10 @@ class Batch:
             "output_file_id": self.output_file,
             "error_file_id": self.error_file,
             "created_at": self.stamps["created"],
-            **{f"{name}_at": self.stamps.get(name) for name in stamps},
-            "request_counts": {"total": len(self.lines), "completed": len(good), "failed": len(bad) + unreached},
+            **{f"{name}_at": self.stamps.get(name) for name in STAMPS},
+            "request_counts": {
+                "total": len(self.lines), "completed": len(good), "failed": len(bad) + len(self.unreached())
+            },
             "metadata": self.metadata,
             "usage": {
                 "input_tokens": tokens, "input_tokens_details": {"cached_tokens": 0}, "output_tokens": 0,
@@ -132,57 +142,49 @@ class Batches:
     """All files and batches of a sandbox. Used from the server's loop only."""
 
     def __init__(self, service: Service) -> None:
-        self._service = service
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget all files and batches."""
+        self.service = service
         self.files: dict[str, File] = {}
         self.batches: dict[str, Batch] = {}
 
-    # ---- files ---------------------------------------------------------------------------------
+    def reset(self) -> None:
+        """Forget everything but the configuration, and let go of the calls that faults hold back."""
+        self.service.reset()
+        self.files.clear()
+        self.batches.clear()
 
-    def keep(self, provider: Provider, name: str, purpose: str, data: bytes = b"", batch: Batch | None = None) -> File:
+    def keep(self, file: File) -> File:
         """Keep a file."""
-        file = File(
-            id=f"file-{uuid4().hex}", provider=provider, name=name, purpose=purpose, created=int(time.time()),
-            data=data, batch=batch,
-        )  # fmt: skip
         self.files[file.id] = file
         return file
 
     async def content(self, file: File) -> AsyncIterator[bytes]:
         """What is in a file; results line by line."""
-        if file.batch is None:
+        batch = file.batch
+        if batch is None:
             yield file.data
-        elif file.id == file.batch.error_file:
-            for line in file.batch.finished(good=False):
+        elif file.id == batch.error_file:
+            for line in batch.finished(good=False):
                 assert line.refusal is not None
-                yield _error_line(line, line.refusal)
-            if file.batch.status == "expired":
-                for i in file.batch.order[file.batch.done :]:
-                    yield _expired_line(file.batch.lines[i])
+                yield line.result(line.refusal.payload, status=line.refusal.status)
+            error = {"code": "batch_expired", "message": "The request was not reached before the batch expired."}
+            for line in batch.unreached():
+                yield line.result(None, error=error)
         else:
-            async for text in self._output(file.batch):
-                yield text
-
-    async def _output(self, batch: Batch) -> AsyncIterator[bytes]:
-        for n, line in enumerate(batch.finished(good=True)):
-            body = await self._answer(batch, line)
-            kinds = batch.tampering if n == 0 else []
-            if "batch_missing" in kinds:
-                continue
-            yield _output_line(line, body, "" if "batch_no_custom_id" in kinds else line.custom_id)
-            if "batch_doubled" in kinds:
-                yield _output_line(line, body, line.custom_id)
-            if "batch_unknown" in kinds:
-                yield _output_line(line, body, f"unknown-{uuid4().hex}")
+            for n, line in enumerate(batch.finished(good=True)):
+                body = orjson.Fragment(await self._answer(batch, line))
+                kinds = batch.tampering if n == 0 else []
+                if "batch_missing" in kinds:
+                    continue
+                yield line.result(body, custom_id=None if "batch_no_custom_id" in kinds else "")
+                if "batch_doubled" in kinds:
+                    yield line.result(body)
+                if "batch_unknown" in kinds:
+                    yield line.result(body, custom_id=f"unknown-{uuid4().hex}")
 
     async def _answer(self, batch: Batch, line: Line) -> bytes:
         if line.call is None:
-            return orjson.dumps(await complete(self._service.tokens["openai"], line.data))
-        vectors = await self._service.vectors(line.call, line.texts, line.digests)
-        return WIRES[batch.provider].body(line.call, vectors, line.tokens, line.fault)
+            return orjson.dumps(await complete(self.service.tokens["openai"], line.data))
+        return WIRES[batch.provider].body(line.call, await self.service.vectors(line.call), line.fault)
 
     # ---- creation ------------------------------------------------------------------------------
 
@@ -206,8 +208,8 @@ class Batches:
             raise wire.error(400, "Invalid 'metadata': at most 16 strings of at most 512 characters.", param="metadata")
         now = int(time.time())
         batch = Batch(
-            id=f"batch_{uuid4().hex}", provider=provider, endpoint=data["endpoint"], window=window, metadata=metadata,
-            input_file=file.id, since=time.monotonic(), stamps={"created": now, "expires": now + seconds},
+            provider=provider, endpoint=data["endpoint"], window=window, metadata=metadata, input_file=file.id,
+            stamps={"created": now, "expires": now + seconds},
         )  # fmt: skip
         self.batches[batch.id] = batch
         await self._read(batch, file.data, wire, data.get("request_params") or {})
@@ -222,7 +224,7 @@ class Batches:
             if number % 64 == 0:
                 await asyncio.sleep(0)
             if number > MOST_REQUESTS:
-                batch.errors.append(_flaw("too_many_requests", f"A batch takes {MOST_REQUESTS} requests.", None))
+                batch.errors.append(_flaw("too_many_requests", f"A batch takes {MOST_REQUESTS} requests."))
                 break
             try:
                 line = _line(text, batch, seen, shared)
@@ -234,32 +236,31 @@ class Batches:
             models.add(str(line.data.get("model")))
             try:
                 if batch.endpoint == CHAT:
-                    await complete(self._service.tokens["openai"], line.data)
+                    await complete(self.service.tokens["openai"], line.data)
                     continue
                 line.call = wire.parse(line.data)
-                line.texts, line.digests, line.tokens = await self._service.measure(wire, line.call)
+                await self.service.measure(wire, line.call)
                 inputs += len(line.call.texts)
             except WireError as error:
                 line.refusal = error
                 if error.status == 404:
                     batch.errors.append(_flaw("model_not_found", "The model does not exist.", number))
         if inputs > MOST_INPUTS:
-            batch.errors.append(_flaw("too_many_inputs", f"A batch takes {MOST_INPUTS} embedding inputs.", None))
+            batch.errors.append(_flaw("too_many_inputs", f"A batch takes {MOST_INPUTS} embedding inputs."))
         if len(models) > 1:
-            batch.errors.append(_flaw("mismatched_model", "All requests of a batch must ask for one model.", None))
+            batch.errors.append(_flaw("mismatched_model", "All requests of a batch must ask for one model."))
         if not batch.lines and not batch.errors:
-            batch.errors.append(_flaw("empty_file", "The input file is empty.", None))
-        texts = [text for line in batch.lines for text in line.texts]
-        if self._service.faults.take(batch.provider, texts, frozenset({"batch_failed"})):
-            batch.errors.append(_flaw("invalid_request", "The batch failed at validation.", None))
+            batch.errors.append(_flaw("empty_file", "The input file is empty."))
+        if self.service.faults.take(batch.provider, batch.texts(), frozenset({"batch_failed"})):
+            batch.errors.append(_flaw("invalid_request", "The batch failed at validation."))
         batch.order = list(range(len(batch.lines)))
-        random.Random(f"{self._service.config.seed}/{len(self.batches)}").shuffle(batch.order)
+        random.Random(f"{self.service.config.seed}/{len(self.batches)}").shuffle(batch.order)
 
     # ---- movement ------------------------------------------------------------------------------
 
     def tick(self) -> None:
         """Bring every batch to where the clock says that it is."""
-        now, seconds = time.monotonic(), self._service.config.batch_seconds
+        now, seconds = time.monotonic(), self.service.config.batch_seconds
         for batch in self.batches.values():
             if batch.by_hand or batch.status in ENDED:
                 continue
@@ -268,17 +269,14 @@ class Batches:
                     self._end(batch, "cancelled")
                 continue
             share = (now - batch.since) / seconds if seconds else ENDS
-            if share < STARTS:
-                continue
             if share >= ENDS:
                 self._move(batch, "completed")
             elif share >= FINALIZES:
                 self._move(batch, "finalizing")
-            else:
-                work = int(len(batch.lines) * (share - STARTS) / (FINALIZES - STARTS))
-                self._move(batch, "in_progress", work)
+            elif share >= STARTS:
+                self._move(batch, "in_progress", int(len(batch.lines) * (share - STARTS) / (FINALIZES - STARTS)))
 
-    async def advance(self, name: str, status: str, done: int | None = None) -> dict[str, Any]:
+    def advance(self, name: str, status: str, done: int | None = None) -> dict[str, Any]:
         """Move a batch to a status by hand; from then on the clock does not move it.
 
         Args:
@@ -296,72 +294,69 @@ class Batches:
         return batch.json()
 
     def cancel(self, batch: Batch) -> None:
-        """ParsedCall a batch to stop; what is done stays done and billed."""
+        """Call a batch to stop; what is done stays done and billed."""
         batch.cancelling_since = time.monotonic()
-        self._stamp(batch, "cancelling")
+        _stamp(batch, "cancelling")
 
     def _move(self, batch: Batch, status: str, done: int | None = None) -> None:
         if status == "validating":
             return
         if status == "failed" and not batch.errors:
-            batch.errors.append(_flaw("invalid_request", "The batch failed at validation.", None))
+            batch.errors.append(_flaw("invalid_request", "The batch failed at validation."))
         if batch.errors:
-            self._stamp(batch, "failed")
-            return
+            return _stamp(batch, "failed")
         if batch.status == "validating":
-            self._stamp(batch, "in_progress")
+            _stamp(batch, "in_progress")
         if status in {"finalizing", "completed"} and done is None:
             done = len(batch.lines)
         self._work(batch, done or 0)
-        if status == "finalizing" and batch.status != "finalizing":
-            self._stamp(batch, "finalizing")
-        elif status == "cancelling":
+        if status in {"finalizing", "completed"} and batch.status != "finalizing":
+            _stamp(batch, "finalizing")
+        if status == "cancelling":
             self.cancel(batch)
         elif status in ENDED:
-            if status == "completed" and batch.status != "finalizing":
-                self._stamp(batch, "finalizing")
             self._end(batch, status)
         elif status not in {"in_progress", "finalizing"}:
             raise ValueError(f"'{status}' is not a status of a batch")
 
     def _work(self, batch: Batch, done: int) -> None:
         """Do requests until `done` are done, and bill each of them, once."""
-        faults, log = self._service.faults, self._service.log
         while batch.done < min(done, len(batch.lines)):
             line = batch.lines[batch.order[batch.done]]
+            call = line.call
             batch.done += 1
-            if line.call is None or line.refusal is not None:
+            if call is None or line.refusal is not None:
                 continue
-            fault = faults.take(batch.provider, line.texts, LINE_KINDS)
-            if fault is not None and fault.kind in SHAPES:
+            fault = self.service.faults.take(batch.provider, call.texts, LINE_KINDS) or NO_FAULT
+            if fault is NO_FAULT or fault.kind in SHAPES:
                 line.fault = fault
-            elif fault is not None:
+            else:
                 line.refusal = WIRES[batch.provider].refusal(fault)
-            if fault is not None and fault.kind == "overbill":
-                line.tokens *= fault.factor
-            if fault is None or fault.bills:
-                log.charge(line.call.model, line.tokens, line.digests, line.call.model.batch or Decimal(1))
+            if fault.kind == "overbill":
+                call.tokens *= fault.factor
+            if fault.bills:
+                digests = [key.hex() for key in call.digests]
+                self.service.bill.charge(call.model, call.tokens, digests, call.model.batch or Decimal(1))
 
     def _end(self, batch: Batch, status: str) -> None:
-        texts = [text for line in batch.lines for text in line.texts]
-        while fault := self._service.faults.take(batch.provider, texts, TAMPERING):
+        while fault := self.service.faults.take(batch.provider, batch.texts(), TAMPERING):
             batch.tampering.append(fault.kind)
             if fault.times is None:
                 break
-        self._stamp(batch, status)
+        _stamp(batch, status)
+        results: dict[str, Any] = {"provider": batch.provider, "purpose": "batch_output", "batch": batch}
         if batch.finished(good=True):
-            batch.output_file = self.keep(
-                batch.provider, f"{batch.id}_output.jsonl", "batch_output", batch=batch
-            ).id  # fmt: skip
-        if batch.finished(good=False) or (status == "expired" and batch.done < len(batch.lines)):
-            batch.error_file = self.keep(batch.provider, f"{batch.id}_error.jsonl", "batch_output", batch=batch).id
-
-    def _stamp(self, batch: Batch, status: str) -> None:
-        batch.status = status
-        batch.stamps[status] = int(time.time())
+            batch.output_file = self.keep(File(name=f"{batch.id}_output.jsonl", **results)).id
+        if batch.finished(good=False) or batch.unreached():
+            batch.error_file = self.keep(File(name=f"{batch.id}_error.jsonl", **results)).id
 
 
-def _flaw(code: str, message: str, line: int | None) -> dict[str, Any]:
+def _stamp(batch: Batch, status: str) -> None:
+    batch.status = status
+    batch.stamps[status] = int(time.time())
+
+
+def _flaw(code: str, message: str, line: int | None = None) -> dict[str, Any]:
     return {"code": code, "message": message, "param": None, "line": line}
 
 
@@ -381,19 +376,3 @@ def _line(text: bytes, batch: Batch, seen: set[str], shared: dict[str, Any]) -> 
         raise ValueError("duplicate_custom_id", "The custom_id was used on an earlier line.")
     seen.add(data["custom_id"])
     return Line(custom_id=data["custom_id"], data=shared | data["body"])
-
-
-def _output_line(line: Line, body: bytes, custom_id: str) -> bytes:
-    head = orjson.dumps({"id": line.id} | ({"custom_id": custom_id} if custom_id else {}))
-    response = b'{"status_code":200,"request_id":"req_' + line.id[10:].encode() + b'","body":' + body + b"}"
-    return head[:-1] + b',"response":' + response + b',"error":null}\n'
-
-
-def _error_line(line: Line, error: WireError) -> bytes:
-    response = {"status_code": error.status, "request_id": f"req_{line.id[10:]}", "body": error.payload}
-    return orjson.dumps({"id": line.id, "custom_id": line.custom_id, "response": response, "error": None}) + b"\n"
-
-
-def _expired_line(line: Line) -> bytes:
-    error = {"code": "batch_expired", "message": "The request was not reached before the batch expired."}
-    return orjson.dumps({"id": line.id, "custom_id": line.custom_id, "response": None, "error": error}) + b"\n"

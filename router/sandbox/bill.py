@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from hashlib import blake2b
@@ -15,7 +16,7 @@ def digest(text: str) -> bytes:
     return blake2b(text.encode(), digest_size=32).digest()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Bill:
     """What the sandbox billed since it started or was reset.
 
@@ -28,7 +29,7 @@ class Bill:
     """
 
     nanodollars: int = 0
-    by_model: dict[str, int] = field(default_factory=dict)
+    by_model: Counter[str] = field(default_factory=Counter)
     requests: int = 0
     calls: int = 0
     texts: int = 0
@@ -40,8 +41,23 @@ class Bill:
         """How often the text that was billed most often was billed; 1 is "no text was billed twice"."""
         return max(self.digests.values(), default=0)
 
+    def charge(self, model: Sold, tokens: int, digests: Sequence[str], share: Decimal = Decimal(1)) -> int:
+        """Bill one call and return its nanodollars."""
+        cost = model.cost(tokens, share)
+        self.nanodollars += cost
+        self.by_model[model.id] += cost
+        self.calls += 1
+        self.texts += len(digests)
+        self.tokens += tokens
+        self.digests.update(digests)
+        return cost
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+    def copy(self) -> Bill:
+        """The bill as it stands."""
+        return replace(self, by_model=self.by_model.copy(), digests=self.digests.copy())
+
+
+@dataclass(slots=True, kw_only=True)
 class Received:
     """One request as it arrived, and what became of it.
 
@@ -67,46 +83,3 @@ class Received:
     nanodollars: int = 0
     not_before: float | None = None
     digests: tuple[str, ...] = ()
-
-
-class RequestLog:
-    """The running bill and the list of what was received. Used from the server's loop only."""
-
-    def __init__(self) -> None:
-        self.received: dict[int, Received] = {}
-        self._digests: Counter[bytes] = Counter()
-        self._by_model: Counter[str] = Counter()
-        self._calls = self._tokens = self._next = 0
-
-    def note(self, entry: Received) -> int:
-        """Write down an arrival; the number is for `amend`."""
-        self._next += 1
-        self.received[self._next] = entry
-        return self._next
-
-    def amend(self, number: int, **changes: object) -> None:
-        """Add what became known of an arrival; nothing where a reset has removed it."""
-        entry = self.received.get(number)
-        if entry is not None:
-            self.received[number] = replace(entry, **changes)  # type: ignore[arg-type]  # names are the fields'
-
-    def charge(self, model: Sold, tokens: int, digests: list[bytes], share: Decimal = Decimal(1)) -> int:
-        """Bill one call and return its nanodollars."""
-        cost = model.cost(tokens, share)
-        self._by_model[model.id] += cost
-        self._calls += 1
-        self._tokens += tokens
-        self._digests.update(digests)
-        return cost
-
-    def bill(self) -> Bill:
-        """A copy of the bill as it stands."""
-        return Bill(
-            nanodollars=self._by_model.total(),
-            by_model=dict(self._by_model),
-            requests=len(self.received),
-            calls=self._calls,
-            texts=self._digests.total(),
-            tokens=self._tokens,
-            digests=Counter({key.hex(): count for key, count in self._digests.items()}),
-        )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 from router.sandbox.vectors import Mode
 
@@ -44,7 +43,3 @@ class SandboxConfig:
             raise ValueError("burst_seconds must be above 0 and at most 60")
         if self.latency_ms < 0 or self.batch_seconds < 0:
             raise ValueError("latency_ms and batch_seconds must not be negative")
-
-    def changed(self, changes: dict[str, Any]) -> SandboxConfig:
-        """A copy with some fields changed. Raises TypeError, ValueError."""
-        return replace(self, **changes)

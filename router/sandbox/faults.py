@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
+from threading import Lock
 from typing import Any, Literal, get_args
 
 from router.sandbox.models import PROVIDERS, Provider
@@ -32,6 +33,7 @@ BATCH_FAULTS: frozenset[str] = frozenset(get_args(BatchFault))
 KINDS = REFUSALS | TRANSPORTS | SHAPES | BATCH_FAULTS
 CALL_KINDS = REFUSALS | TRANSPORTS | SHAPES
 BATCH_CALL_KINDS = REFUSALS | TRANSPORTS
+TAMPERING = BATCH_FAULTS - {"batch_failed"}  # what can befall the results of a batch
 LINE_KINDS = SHAPES | {"poison", "status"}  # what can befall one request of a batch
 COHERE_HAS_NOT = frozenset({"shuffled_index", "doubled_index", "missing_index", "wrong_model"})  # no such fields
 
@@ -104,38 +106,46 @@ class Fault:
         return self.match is None or any(self.match in text for text in texts)
 
 
+NO_FAULT = Fault("sleep", seconds=0)
+
+
 class Faults:
-    """The faults still to commit, in order. Used from the server's loop only."""
+    """The faults still to commit, in order. Any thread may use it."""
 
     def __init__(self) -> None:
+        self._lock = Lock()
         self._queue: list[list[Any]] = []  # [fault, calls still to skip, times left or None]
 
     def add(self, *faults: Fault) -> None:
         """Put faults at the end of the queue."""
-        self._queue += [[fault, fault.skip, fault.times] for fault in faults]
+        with self._lock:
+            self._queue += [[fault, fault.skip, fault.times] for fault in faults]
 
     def clear(self) -> None:
         """Forget all faults that are still to come."""
-        self._queue.clear()
+        with self._lock:
+            self._queue.clear()
 
     def pending(self) -> list[Fault]:
         """The faults still to come, in order."""
-        return [fault for fault, _, _ in self._queue]
+        with self._lock:
+            return [fault for fault, _, _ in self._queue]
 
     def take(
         self, provider: Provider, texts: Sequence[str], kinds: frozenset[str], operation: str = EMBEDDINGS
     ) -> Fault | None:
         """The fault for a call, if there is one: the first in the queue that fits; it counts as committed once."""
-        for slot in self._queue:
-            fault: Fault = slot[0]
-            if fault.kind not in kinds or not fault.fits(provider, texts, operation):
-                continue
-            if slot[1] > 0:
-                slot[1] -= 1
-                continue
-            if slot[2] is not None:
-                slot[2] -= 1
-                if slot[2] <= 0:
-                    self._queue.remove(slot)
-            return fault
+        with self._lock:
+            for slot in self._queue:
+                fault: Fault = slot[0]
+                if fault.kind not in kinds or not fault.fits(provider, texts, operation):
+                    continue
+                if slot[1] > 0:
+                    slot[1] -= 1
+                    continue
+                if slot[2] is not None:
+                    slot[2] -= 1
+                    if slot[2] <= 0:
+                        self._queue.remove(slot)
+                return fault
         return None

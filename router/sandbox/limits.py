@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 NO_LIMIT_REQUESTS = 1_000_000  # what the headers say where the sandbox sets no limit
 NO_LIMIT_TOKENS = 1_000_000_000
 TOO_LARGE_WAIT = 60.0
@@ -56,7 +54,10 @@ class Limiter:
         self.in_flight = 0
 
     def admit(self, tokens: int, now: float, patience: float) -> float | None:
-        """Let a call in (None) or say how many seconds it should wait; `patience` is that for a free place."""
+        """Let a call in (None) or say how many seconds it should wait; `patience` is that for a free place.
+
+        Who was let in takes one from `in_flight` at the end.
+        """
         waits = [bucket.wait(n, now) for bucket, n in ((self._requests, 1), (self._tokens, tokens)) if bucket]
         wait = max(waits, default=0.0)
         if self._max_in_flight is not None and self.in_flight >= self._max_in_flight:
@@ -69,17 +70,6 @@ class Limiter:
             self._tokens.take(tokens)
         self.in_flight += 1
         return None
-
-    def enter(self) -> Callable[[], None]:
-        """A function that frees the place of an admitted call, once however often it is called."""
-        held = [True]
-
-        def leave() -> None:
-            if held:
-                held.clear()
-                self.in_flight -= 1
-
-        return leave
 
     def headers(self) -> dict[str, str]:
         """OpenAI's `x-ratelimit-*` headers as of the last call."""

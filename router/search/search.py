@@ -136,6 +136,13 @@ class Searcher:
         generation = self._corpora.active(collection.id)
         if generation is None:
             raise BadInput(f"The collection '{name}' is not embedded yet.", "Confirm its quote first.")
+        model = self._catalog.get(generation.model)
+        if model.space != generation.space:
+            raise BadInput(
+                f"The collection '{name}' is of the space {generation.space}, and {model.id} is of {model.space} now:"
+                " their vectors cannot be compared.",
+                f"Re-embed the collection, with {model.id} or with another model.",
+            )
         policy = self._policies.get(collection.policy)
         cache = self._vectors(collection, generation)
         pages = self._corpora.chunks.distinct(collection.id, page=200)

@@ -10,7 +10,7 @@ from router.domain import money
 from router.domain.policy import describe_budget
 from router.domain.values import Budget, Window
 from router.store.balances import ACCOUNT
-from router.store.database import Connection, Database
+from router.store.database import Connection, Database, marks
 
 MOST_TRIES = 3
 """Deliveries of one alert to the webhook, before it is given up."""
@@ -71,11 +71,7 @@ class AlertStore:
 
     async def add(self, alerts: Iterable[Alert]) -> list[Alert]:
         """Write alerts down; returns those that were not there yet."""
-
-        def write(conn: Connection) -> list[Alert]:
-            return [alert for alert in alerts if _insert(conn, alert)]
-
-        return await self.database.write(write)
+        return await self.database.write(lambda conn: [alert for alert in alerts if _insert(conn, alert)])
 
     def recent(self, limit: int = 50) -> list[Alert]:
         """The newest alerts first."""
@@ -89,10 +85,8 @@ class AlertStore:
         """Alerts, by number, that may be posted to the webhook now."""
         return self._read(
             "WHERE delivered IS NULL AND tries < ? AND at > ? AND tried <= ? ORDER BY id LIMIT 100",
-            MOST_TRIES,
-            now - STALE_S,
-            now - AGAIN_S,
-        )
+            MOST_TRIES, now - STALE_S, now - AGAIN_S,
+        )  # fmt: skip
 
     async def begin_try(self, number: int, now: float) -> int | None:
         """Count a try before it is made; returns the count, or None where another process has just begun one."""
@@ -109,11 +103,7 @@ class AlertStore:
 
     async def set_delivered(self, number: int, now: float) -> None:
         """The webhook has taken an alert."""
-
-        def write(conn: Connection) -> None:
-            conn.execute("UPDATE alerts_sent SET delivered = ? WHERE id = ?", (now, number))
-
-        await self.database.write(write)
+        await self.database.execute("UPDATE alerts_sent SET delivered = ? WHERE id = ?", now, number)
 
     def _read(self, rest: str, *values: float) -> list[tuple[int, Alert]]:
         names = Alert.__dataclass_fields__
@@ -124,7 +114,7 @@ class AlertStore:
 def _insert(conn: Connection, alert: Alert) -> bool:
     values = asdict(alert)
     cursor = conn.execute(
-        f"INSERT OR IGNORE INTO alerts_sent ({', '.join(values)}) VALUES ({', '.join('?' * len(values))})",
+        f"INSERT OR IGNORE INTO alerts_sent ({', '.join(values)}) VALUES ({marks(values)})",
         [int(v) if isinstance(v, bool) else v for v in values.values()],
     )
     return bool(cursor.rowcount == 1)

@@ -17,6 +17,8 @@ from router.domain.values import Budget, BudgetState, Policy, Window
 from router.store.database import Connection
 
 ACCOUNT = "account"
+SIGNED = "CASE kind WHEN 'struck' THEN -amount ELSE amount END"
+"""What an entry adds to the money that is charged, in SQL."""
 STRETCHES: tuple[Window, ...] = ("day", "week", "month", "total")
 Scope = tuple[str, str, int]
 """(owner, window, start): `account` or `policy/NAME`; start in epoch seconds, or the request's number."""
@@ -80,7 +82,7 @@ def fold(conn: Connection) -> dict[Scope, tuple[int, int, int]]:
 def balances(conn: Connection) -> dict[Scope, tuple[int, int, int]]:
     """Every balance as kept, (held, settled, unconfirmed)."""
     rows = conn.execute("SELECT owner, window, start, held, settled, unconfirmed FROM balances")
-    return {(r[0], r[1], r[2]): (r[3], r[4], r[5]) for r in rows}
+    return {(owner, window, start): (held, settled, unsure) for owner, window, start, held, settled, unsure in rows}
 
 
 def parse_scopes(scopes: str) -> list[Scope]:
@@ -138,7 +140,7 @@ def used_in(conn: Connection, owner: str, window: str, start: int) -> int:
 
 def excess_in(conn: Connection, owner: str, window: str, start: int) -> int:
     """Nanodollars by which the holds of a window exceed what they will likely be settled at."""
-    # As text, and not by json_each: every decision asks for it. The scope stands there as `insert_hold` writes it.
+    # As text, and not by json_each: every decision asks for it. The scope stands there as `Ledger` writes it.
     (found,) = conn.execute(
         "SELECT coalesce(sum(amount - expected), 0) FROM holds WHERE state = 'pending' AND amount > expected"
         " AND instr(scopes, ?) > 0",
@@ -152,16 +154,23 @@ def zone_of(conn: Connection, owner: str) -> str:
     return str(row[0]) if row else "UTC"
 
 
-def window_starts(owner: str, zone: str, now: int) -> list[tuple[str, int]]:
-    at = datetime.fromtimestamp(now, UTC)
-    return [(window, int(window_bounds(window, at, zone)[0].timestamp())) for window in STRETCHES]
+def window_starts(conn: Connection, owner: str, now: float) -> dict[str, int]:
+    """When an owner's windows that run at `now` began; epoch seconds."""
+    at, zone = datetime.fromtimestamp(int(now), UTC), zone_of(conn, owner)
+    return {window: int(window_bounds(window, at, zone)[0].timestamp()) for window in STRETCHES}
+
+
+def budgets_of(conn: Connection, owner: str) -> tuple[Budget, ...]:
+    """The budgets in force of `account` or `policy/NAME`."""
+    rows = conn.execute("SELECT amount, window, hard FROM budgets WHERE owner = ? ORDER BY window, hard", (owner,))
+    return tuple(Budget(amount=amount, window=window, hard=bool(hard)) for amount, window, hard in rows)
 
 
 def unjudged(conn: Connection, policy: str, now: float) -> list[tuple[str, str, int, int]]:
     """(owner, window, its start, today's start) of a policy's and the account's windows without a judged pace today."""
     missing = []
     for owner in (f"policy/{policy}", ACCOUNT):
-        starts = dict(window_starts(owner, zone_of(conn, owner), int(now)))
+        starts = window_starts(conn, owner, now)
         for (window,) in conn.execute(
             "SELECT DISTINCT window FROM budgets WHERE owner = ? AND window IN ('day', 'week', 'month')", (owner,)
         ).fetchall():
@@ -180,18 +189,16 @@ def judge_pace(conn: Connection, policy: str, now: float) -> None:
         conn.execute("INSERT INTO pace VALUES (?, ?, ?, ?)", (owner, window, day, used))
 
 
-def budget_state(conn: Connection, owner: str, budget: Budget, now: datetime) -> BudgetState:
+def _state(conn: Connection, owner: str, budget: Budget, now: datetime) -> BudgetState:
     zone = zone_of(conn, owner)
     if budget.window == "request":
         return standing(owner, budget, now, zone, used=0, judged=None)
-    start, _ = window_bounds(budget.window, now, zone)
-    today, _ = window_bounds("day", now, zone)
+    start, today = (int(window_bounds(window, now, zone)[0].timestamp()) for window in (budget.window, "day"))
     row = conn.execute(
-        "SELECT used FROM pace WHERE owner = ? AND window = ? AND day = ?",
-        (owner, budget.window, int(today.timestamp())),
+        "SELECT used FROM pace WHERE owner = ? AND window = ? AND day = ?", (owner, budget.window, today)
     ).fetchone()
-    used = used_in(conn, owner, budget.window, int(start.timestamp()))
-    excess = excess_in(conn, owner, budget.window, int(start.timestamp())) if used else 0
+    used = used_in(conn, owner, budget.window, start)
+    excess = excess_in(conn, owner, budget.window, start) if used else 0
     return standing(owner, budget, now, zone, used=used, judged=int(row[0]) if row else None, excess=excess)
 
 
@@ -223,7 +230,7 @@ def scopes_of(conn: Connection, policy: str, request: int, now: float) -> list[S
     """Every window in which money of this policy and request counts, the account's and the policy's own."""
     scopes: list[Scope] = []
     for owner in (ACCOUNT, f"policy/{policy}"):
-        scopes += [(owner, window, start) for window, start in window_starts(owner, zone_of(conn, owner), int(now))]
+        scopes += [(owner, window, start) for window, start in window_starts(conn, owner, now).items()]
         if conn.execute("SELECT 1 FROM budgets WHERE owner = ? AND window = 'request'", (owner,)).fetchone():
             scopes.append((owner, "request", request))
     return scopes
@@ -231,11 +238,5 @@ def scopes_of(conn: Connection, policy: str, request: int, now: float) -> list[S
 
 def budget_states(conn: Connection, policy: str, now: float) -> tuple[BudgetState, ...]:
     """Every budget over a policy, its own and the account's, as it stands at `now` (epoch seconds)."""
-    at = datetime.fromtimestamp(now, UTC)
-    return tuple(
-        budget_state(conn, owner, Budget(amount=amount, window=window, hard=bool(hard)), at)
-        for owner in (f"policy/{policy}", ACCOUNT)
-        for window, hard, amount in conn.execute(
-            "SELECT window, hard, amount FROM budgets WHERE owner = ? ORDER BY window, hard", (owner,)
-        ).fetchall()
-    )
+    at, owners = datetime.fromtimestamp(now, UTC), (f"policy/{policy}", ACCOUNT)
+    return tuple(_state(conn, owner, budget, at) for owner in owners for budget in budgets_of(conn, owner))

@@ -21,8 +21,9 @@ from router.domain.money import price_tokens
 from router.domain.pricing import price_on
 from router.domain.ratios import features_of
 from router.domain.values import Avoided, Model, Policy, RouteCounts, Unit
-from router.store.database import Connection, Database
-from router.store.entries import Hold, Purpose, change, claim_kind
+from router.store.balances import SIGNED
+from router.store.database import Connection, Database, insert, marks, select
+from router.store.entries import Hold, Purpose, claim_kind
 from router.store.learned import learn
 from router.store.ledger import SETTLE_PATIENCE_S, Ledger, Stored
 from router.store.usage import Outcome, close_request, insert_request
@@ -44,7 +45,6 @@ MOVES: frozenset[tuple[State, State]] = frozenset(
     }
 )
 """The allowed moves of a batch, (from, to)."""
-_COLUMNS = "id, job, key, provider, model, state, remote, hold, texts, tokens, created, submitted, ended, reason"
 
 
 def check_move(was: State, to: State) -> None:
@@ -133,8 +133,8 @@ class BatchStore:
 
     def of_job(self, job: int, *states: State) -> list[Batch]:
         """A job's batches, oldest first; those in these states, or all."""
-        wanted = f" AND state IN ({', '.join('?' * len(states))})" if states else ""
-        return _select(self._database.reader(), f"job = ?{wanted}", (job, *states))
+        wanted = f" AND state IN ({marks(states)})" if states else ""
+        return select(self._database.reader(), Batch, f"FROM batches WHERE job = ?{wanted} ORDER BY id", (job, *states))
 
     def texts(self, batch: Batch) -> list[BatchText]:
         """The texts of a batch, in the order of its file's lines."""
@@ -145,22 +145,20 @@ class BatchStore:
 
     def counts(self, job: int) -> tuple[int, int]:
         """Texts of a job that its ended batches embedded, and those that failed for good."""
-        row = self._database.reader().execute(
+        stored, failed = self._database.row(
             "SELECT coalesce(sum(t.state = 'stored'), 0), coalesce(sum(t.state = 'failed' AND b.state = 'settled'), 0)"
             " FROM batches b JOIN batch_texts t ON t.batch = b.id WHERE b.job = ? AND b.state IN ('settled', 'closed')",
-            (job,),
+            job,
         )
-        stored, failed = row.fetchone()
         return stored, failed
 
     def spent(self, job: int) -> int:
         """Nanodollars charged for a job's batches, unconfirmed ones included."""
-        row = self._database.reader().execute(
-            "SELECT coalesce(sum(CASE kind WHEN 'struck' THEN -amount ELSE amount END), 0) FROM charges"
-            " WHERE hold IN (SELECT hold FROM batches WHERE job = ?)",
-            (job,),
+        (spent,) = self._database.row(
+            f"SELECT coalesce(sum({SIGNED}), 0) FROM charges WHERE hold IN (SELECT hold FROM batches WHERE job = ?)",
+            job,
         )
-        return int(row.fetchone()[0])
+        return int(spent)
 
     def tries(self, job: int) -> dict[bytes, int]:
         """Texts of a job that settled batches have not embedded: how many tried. Those failed for good: -1."""
@@ -213,31 +211,26 @@ class BatchStore:
             hold = opened.holds[0]
             call = features_of(hold.units)
             estimate = "" if call is None else json.dumps({"features": call[0], "expected": call[1]})
-            cursor = conn.execute(
-                "INSERT INTO batches (job, key, provider, model, state, hold, texts, tokens, created, estimate)"
-                " VALUES (?, ?, ?, ?, 'intended', ?, ?, ?, ?, ?)",
-                (
-                    *(job, key, model.provider, model.id, hold.id, len(hold.units)),
-                    *(sum(u.tokens for u in hold.units), now, estimate),
-                ),
-            )
-            number = int(cursor.lastrowid or 0)
+            batch = {
+                "job": job, "key": key, "provider": model.provider, "model": model.id, "state": "intended",
+                "hold": hold.id, "texts": len(hold.units), "tokens": sum(u.tokens for u in hold.units),
+                "created": now, "estimate": estimate,
+            }  # fmt: skip
+            number = insert(conn, "batches", batch)
             conn.executemany(  # in the order of the table's key: the fastest
                 "INSERT INTO batch_texts (batch, digest, line, tokens) VALUES (?, ?, ?, ?)",
                 sorted((number, u.digest, line, u.tokens) for line, u in enumerate(hold.units, 1)),
             )
-            return _select(conn, "id = ?", (number,))[0], hold
+            return select(conn, Batch, "FROM batches WHERE id = ?", (number,))[0], hold
 
         return await self._database.write(write)
 
     async def move(self, batch: Batch, to: State, remote: str) -> Batch | None:
         """Take a batch to its next state (or note the time of another try); None: somebody else moved it first."""
         now = self.clock()
-
-        def write(conn: Connection) -> bool:
-            return _move(conn, batch, to, remote=remote, submitted=now)
-
-        moved = await self._database.write(write, patience_s=SETTLE_PATIENCE_S)
+        moved = await self._database.write(
+            lambda conn: _move(conn, batch, to, remote=remote, submitted=now), patience_s=SETTLE_PATIENCE_S
+        )
         return replace(batch, state=to, remote=remote, submitted=now) if moved else None
 
     async def withdraw(self, batch: Batch, reason: str) -> bool:
@@ -265,21 +258,13 @@ class BatchStore:
         normal = 0 if price is None or price.now is None else price_tokens(result.tokens, price.now)
         outcome = Outcome(
             status="done" if stored == batch.texts else "partial" if stored else "failed",
-            model=batch.model,
-            space=model.space,
-            dimensions=model.dimensions,
-            texts=batch.texts,
-            distinct=batch.texts,
-            routes=RouteCounts(batch=stored),
-            refused=batch.texts - stored,
-            tokens=result.tokens,
-            charged=result.billed,
-            unconfirmed=result.unconfirmed,
-            avoided=Avoided(batch=max(0, normal - result.billed)),
-            latency_ms=(now - batch.created) * 1000,
+            model=batch.model, space=model.space, dimensions=model.dimensions,
+            texts=batch.texts, distinct=batch.texts, refused=batch.texts - stored, routes=RouteCounts(batch=stored),
+            tokens=result.tokens, charged=result.billed, unconfirmed=result.unconfirmed,
+            avoided=Avoided(batch=max(0, normal - result.billed)), latency_ms=(now - batch.created) * 1000,
             decision=f"A batch at {batch.provider}: {result.reason}.",
             error="" if stored == batch.texts else result.reason,
-        )
+        )  # fmt: skip
         replay = (
             b"".join(text.digest for text in result.texts),
             np.array([text.tokens for text in result.texts], dtype="<u4").tobytes(),
@@ -295,10 +280,8 @@ class BatchStore:
                 "UPDATE batch_texts SET state = ?, reason = ? WHERE batch = ? AND digest = ?",
                 [(state, reason, batch.id, digest) for digest, state, reason in others],
             )
-            request, policy, collection, estimate = conn.execute(
-                "SELECT h.request, h.policy, h.collection, b.estimate FROM batches b JOIN holds h ON h.id = b.hold"
-                " WHERE b.id = ?",
-                (batch.id,),
+            request, estimate = conn.execute(
+                "SELECT h.request, b.estimate FROM batches b JOIN holds h ON h.id = b.hold WHERE b.id = ?", (batch.id,)
             ).fetchone()
             if result.confirmed and estimate:  # of a model whose tokenizer is not at hand
                 call = json.loads(estimate)
@@ -310,7 +293,7 @@ class BatchStore:
                 conn, batch.hold, billed=result.billed, tokens=result.tokens, texts=stored,
                 unconfirmed=result.unconfirmed, reason=result.doubt,
             )  # fmt: skip
-            close_request(conn, request, now, policy, collection, outcome, replay, route="batch")
+            close_request(conn, request, now, outcome, replay, route="batch")
             return True
 
         return await self._database.write(write, patience_s=SETTLE_PATIENCE_S)
@@ -331,21 +314,15 @@ def forget_texts(conn: Connection, digests: Sequence[bytes]) -> None:
     )
 
 
-def _select(conn: Connection, where: str, values: Sequence[object]) -> list[Batch]:
-    rows = conn.execute(f"SELECT {_COLUMNS} FROM batches WHERE {where} ORDER BY id", tuple(values))
-    return [Batch(**dict(zip(_COLUMNS.split(", "), row, strict=True))) for row in rows]
-
-
 def _move(conn: Connection, batch: Batch, to: State, **columns: object) -> bool:
     """Take a batch to a state, with what changes besides; False: it is not as it was read any more."""
     check_move(batch.state, to)
-    moved = change(
-        conn,
+    moved = conn.execute(
         f"UPDATE batches SET {' = ?, '.join(['state', *columns])} = ? WHERE id = ? AND state = ? AND remote = ?"
         " AND submitted IS ?",
         (to, *columns.values(), batch.id, batch.state, batch.remote, batch.submitted),
     )
-    return moved == 1
+    return moved.rowcount == 1
 
 
 def _day(at: float) -> date:

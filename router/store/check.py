@@ -1,4 +1,7 @@
-"""What `doctor` looks at in the databases of a data folder, by connections of its own."""
+"""What `doctor` looks at in the databases of a data folder, by connections of its own.
+
+Every function raises StoreError where the file cannot be read.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,7 @@ SYNCHRONOUS = ("OFF", "NORMAL", "FULL", "EXTRA")
 
 
 def durability(path: Path) -> tuple[str, str]:
-    """The journal mode of a database and the synchronous level of our connections to it: `wal` and `FULL`, if sound.
-
-    Raises:
-        StoreError: the file cannot be read.
-    """
+    """The journal mode of a database and the synchronous level of our connections to it: `wal` and `FULL`, if sound."""
     with _opened(path) as conn:
         (mode,) = conn.execute("PRAGMA journal_mode").fetchone()
         (level,) = conn.execute("PRAGMA synchronous").fetchone()
@@ -26,24 +25,16 @@ def durability(path: Path) -> tuple[str, str]:
 
 
 def unbalanced(ledger: Path) -> list[Scope]:
-    """The balances that are not the sum of their entries, seen at one moment.
-
-    Raises:
-        StoreError: the file cannot be read.
-    """
+    """The balances that are not the sum of their entries, seen at one moment."""
     with _opened(ledger) as conn:
         conn.execute("BEGIN")
         kept, summed = balances(conn), fold(conn)
     nothing = (0, 0, 0)
-    return sorted(s for s in {*kept, *summed} if kept.get(s, nothing) != summed.get(s, nothing))
+    return sorted(s for s in kept.keys() | summed.keys() if kept.get(s, nothing) != summed.get(s, nothing))
 
 
 def damaged_vectors(path: Path) -> dict[str, int]:
-    """How many damaged vectors were ever found in a cache, and removed, by model.
-
-    Raises:
-        StoreError: the file cannot be read.
-    """
+    """How many damaged vectors were ever found in a cache, and removed, by model."""
     with closing(Cache(path)) as cache:
         return cache.damages()
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from router.store.database import Database
-from router.store.models import READY, Distinct, StoredChunk, marks, to_chunk
+from router.store.database import Database, in_parts, marks
+from router.store.models import READY, Distinct, StoredChunk, to_chunk
 
 PAGE = 2_000
 """Digests read at once."""
+_CHUNK = (
+    "SELECT c.id, d.name, c.label, c.position, c.digest, c.near_empty, c.tokens, c.text FROM chunks c"
+    " JOIN documents d ON d.id = c.document"
+)
+"""The fields of a `StoredChunk`."""
 
 
 class Chunks:
@@ -39,16 +44,8 @@ class Chunks:
             (collection, digest, *states, *(() if document is None else (document,)), limit),
         )
         return [
-            Distinct(
-                digest=r[0],
-                copies=r[1],
-                near_empty=bool(r[2]),
-                bytes=r[3],
-                cl100k=r[4],
-                tokens=r[5],
-                kind=r[6] or "english",
-            )
-            for r in rows
+            Distinct(digest, copies, bool(empty), size, cl100k, tokens, kind or "english")
+            for digest, copies, empty, size, cl100k, tokens, kind in rows
         ]
 
     def texts(
@@ -56,12 +53,9 @@ class Chunks:
     ) -> dict[bytes, StoredChunk]:
         """The first chunk of each of these texts that stands in a document of these states."""
         found: dict[bytes, StoredChunk] = {}
-        conn = self.database.reader()
-        for start in range(0, len(digests), 500):
-            part = digests[start : start + 500]
-            rows = conn.execute(
-                "SELECT c.id, d.name, c.label, c.position, c.digest, c.near_empty, c.tokens, c.text FROM chunks c"
-                " JOIN documents d ON d.id = c.document WHERE c.id IN (SELECT min(k.id) FROM chunks k"
+        for part in in_parts(digests):
+            rows = self.database.reader().execute(
+                f"{_CHUNK} WHERE c.id IN (SELECT min(k.id) FROM chunks k"
                 " INDEXED BY chunks_by_digest CROSS JOIN documents e ON e.id = k.document"
                 f" WHERE k.collection = ? AND k.digest IN ({marks(part)}) AND e.state IN ({marks(states)})"
                 " GROUP BY k.digest)",
@@ -70,21 +64,13 @@ class Chunks:
             found.update((row[4], to_chunk(row)) for row in rows)
         return found
 
-    def places(self, collection: int, digest: bytes, limit: int = 20) -> list[tuple[str, str, int]]:
-        """Where a text stands: (document, label, position)."""
-        rows = self.database.reader().execute(
-            "SELECT d.name, c.label, c.position FROM chunks c JOIN documents d ON d.id = c.document"
-            " WHERE c.collection = ? AND c.digest = ? AND d.state = 'ready' ORDER BY c.id LIMIT ?",
-            (collection, digest, limit),
-        )
-        return [(row[0], row[1], row[2]) for row in rows]
-
-    def all(
-        self, collection: int, *, states: Sequence[str] = READY, document: int | None = None, page: int = 1_000
-    ) -> Iterator[list[StoredChunk]]:
+    def all(self, collection: int, *, states: Sequence[str] = READY, page: int = 1_000) -> Iterator[list[StoredChunk]]:
         """Chunks in pages, document by document, in their order there."""
-        which = [document] if document is not None else self._documents(collection, states)
-        for number in which:
+        documents = self.database.reader().execute(
+            f"SELECT id FROM documents WHERE collection = ? AND state IN ({marks(states)}) ORDER BY name, id",
+            (collection, *states),
+        )
+        for (number,) in documents.fetchall():
             after = -1
             while found := self.of(number, after, page):
                 yield found
@@ -93,42 +79,19 @@ class Chunks:
     def of(self, document: int, after: int, limit: int) -> list[StoredChunk]:
         """The chunks of a document from behind a position on."""
         rows = self.database.reader().execute(
-            "SELECT c.id, d.name, c.label, c.position, c.digest, c.near_empty, c.tokens, c.text FROM chunks c"
-            " JOIN documents d ON d.id = c.document WHERE c.document = ? AND c.position > ?"
-            " ORDER BY c.position LIMIT ?",
-            (document, after, limit),
+            f"{_CHUNK} WHERE c.document = ? AND c.position > ? ORDER BY c.position LIMIT ?", (document, after, limit)
         )
         return [to_chunk(row) for row in rows]
 
     def only_here(self, collection: int, digests: Sequence[bytes], *, but: Sequence[int] = ()) -> list[bytes]:
         """Those of the texts that no other collection has, nor any document of this one but these."""
         conn = self.database.reader()
-        others = [row[0] for row in conn.execute("SELECT id FROM collections WHERE id <> ?", (collection,))]
         needed: set[bytes] = set()
-        for start in range(0, len(digests), 500):
-            part = digests[start : start + 500]
-            for other in others:
-                needed.update(
-                    row[0]
-                    for row in conn.execute(
-                        f"SELECT DISTINCT digest FROM chunks WHERE collection = ? AND digest IN ({marks(part)})",
-                        (other, *part),
-                    )
-                )
+        for part in in_parts(digests):
+            here = f"SELECT DISTINCT digest FROM chunks WHERE digest IN ({marks(part)}) AND collection"
+            for (other,) in conn.execute("SELECT id FROM collections WHERE id <> ?", (collection,)):
+                needed.update(digest for (digest,) in conn.execute(f"{here} = ?", (*part, other)))
             if but:
-                needed.update(
-                    row[0]
-                    for row in conn.execute(
-                        f"SELECT DISTINCT digest FROM chunks WHERE collection = ? AND digest IN ({marks(part)})"
-                        f" AND document NOT IN ({marks(but)})",
-                        (collection, *part, *but),
-                    )
-                )
+                rows = conn.execute(f"{here} = ? AND document NOT IN ({marks(but)})", (*part, collection, *but))
+                needed.update(digest for (digest,) in rows)
         return [d for d in digests if d not in needed]
-
-    def _documents(self, collection: int, states: Sequence[str]) -> list[int]:
-        rows = self.database.reader().execute(
-            f"SELECT id FROM documents WHERE collection = ? AND state IN ({marks(states)}) ORDER BY name, id",
-            (collection, *states),
-        )
-        return [row[0] for row in rows]

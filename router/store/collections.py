@@ -16,11 +16,8 @@ from router.domain.errors import BadInput
 from router.domain.kinds import TextKind, kind_of_text
 from router.domain.values import Tokenizer
 from router.store.chunks import Chunks
-from router.store.database import Connection, Database
+from router.store.database import Connection, Database, insert, marks, select
 from router.store.models import (
-    COLLECTION,
-    DOCUMENT,
-    GENERATION,
     NAMES,
     READY,
     TAKEN,
@@ -30,12 +27,8 @@ from router.store.models import (
     GenerationState,
     NewChunk,
     Replaced,
-    marks,
     migrations,
     pack,
-    to_collection,
-    to_document,
-    to_generation,
 )
 
 STALE_S = 600.0
@@ -66,73 +59,54 @@ class Corpora:
     async def create(
         self, name: str, *, policy: str, tokenizer: Tokenizer, chunk_tokens: int, overlap: int
     ) -> Collection:
-        """A new collection.
-
-        Raises:
-            BadInput: the name is taken, empty, too long or not printable.
-        """
+        """A new collection; BadInput where the name is taken, empty, too long or not printable."""
         if not name.strip() or name != name.strip() or len(name) > _MOST_NAME or not name.isprintable():
             raise BadInput(
                 f"A collection cannot be called {name[:_MOST_NAME]!r}.",
                 f"Use 1 to {_MOST_NAME} printable characters, without blanks at the ends.",
             )
-        now = self.clock()
+        row = {
+            "name": name, "created": self.clock(), "policy": policy, "tokenizer": tokenizer,
+            "chunk_tokens": chunk_tokens, "overlap": overlap,
+        }  # fmt: skip
 
         def write(conn: Connection) -> None:
             if conn.execute("SELECT 1 FROM collections WHERE name = ?", (name,)).fetchone():
                 raise BadInput(f"There is a collection '{name}' already.", "Choose another name, or add to it.")
-            conn.execute(
-                "INSERT INTO collections (name, created, policy, tokenizer, chunk_tokens, overlap)"
-                " VALUES (?, ?, ?, ?, ?, ?)",
-                (name, now, policy, tokenizer, chunk_tokens, overlap),
-            )
+            insert(conn, "collections", row)
 
         await self.database.write(write)
         return await asyncio.to_thread(self.get, name)
 
     def all(self) -> list[Collection]:
         """Every collection, by name."""
-        rows = self.database.reader().execute(f"SELECT {COLLECTION} FROM collections ORDER BY name")
-        return [to_collection(row) for row in rows]
+        return select(self.database.reader(), Collection, "FROM collections ORDER BY name")
 
     def get(self, name: str) -> Collection:
-        """The collection of this name.
-
-        Raises:
-            BadInput: there is none; names those that there are.
-        """
-        row = self.database.reader().execute(f"SELECT {COLLECTION} FROM collections WHERE name = ?", (name,)).fetchone()
-        if row is None:
+        """The collection of this name; BadInput where there is none, which names those that there are."""
+        found = select(self.database.reader(), Collection, "FROM collections WHERE name = ?", (name,))
+        if not found:
             names = ", ".join(c.name for c in self.all()[:10])
             raise BadInput(f"There is no collection '{name}'.", f"There are: {names}." if names else "Create it first.")
-        return to_collection(row)
+        return found[0]
 
     async def set_policy(self, collection: int, policy: str) -> None:
         """Let another policy pay for a collection from now on."""
-        await self.database.write(
-            lambda conn: conn.execute("UPDATE collections SET policy = ? WHERE id = ?", (policy, collection)) and None
-        )
+        await self.database.execute("UPDATE collections SET policy = ? WHERE id = ?", policy, collection)
 
     async def delete(self, collection: int) -> None:
         """Delete a collection with its documents, chunks and generations."""
-
-        def write(conn: Connection) -> None:
-            conn.execute("DELETE FROM collections WHERE id = ?", (collection,))
-
-        await self.database.write(write, patience_s=PATIENCE_S)
+        await self.database.execute("DELETE FROM collections WHERE id = ?", collection, patience_s=PATIENCE_S)
 
     def generations(self, collection: int) -> list[Generation]:
         """A collection's generations, oldest first."""
-        rows = self.database.reader().execute(
-            f"SELECT {GENERATION} FROM generations WHERE collection = ? ORDER BY id", (collection,)
-        )
-        return [to_generation(row) for row in rows]
+        rest = "FROM generations WHERE collection = ? ORDER BY id"
+        return select(self.database.reader(), Generation, rest, (collection,))
 
     def generation(self, number: int) -> Generation | None:
         """One generation; None if it was dropped."""
-        row = self.database.reader().execute(f"SELECT {GENERATION} FROM generations WHERE id = ?", (number,))
-        found = row.fetchone()
-        return None if found is None else to_generation(found)
+        found = select(self.database.reader(), Generation, "FROM generations WHERE id = ?", (number,))
+        return found[0] if found else None
 
     def active(self, collection: int) -> Generation | None:
         """The generation that is searched; None before the first confirmation."""
@@ -143,28 +117,24 @@ class Corpora:
     ) -> Generation:
         """Pin a collection to a space (`active`), or begin its next generation (`building`).
 
-        Raises:
-            BadInput: there is one in that state already.
+        Raises BadInput where there is one in that state already.
         """
         now = self.clock()
+        row = {
+            "collection": collection, "model": model, "space": space, "dimensions": dimensions, "state": state,
+            "created": now, "switched": now if state == "active" else None,
+        }  # fmt: skip
 
-        def write(conn: Connection) -> int:
+        def write(conn: Connection) -> Generation:
             if conn.execute(
                 "SELECT 1 FROM generations WHERE collection = ? AND state = ?", (collection, state)
             ).fetchone():
                 what = "is pinned to a space" if state == "active" else "is being re-embedded"
                 raise BadInput(f"The collection {what} already.", "Wait for it, or drop it first.")
-            cursor = conn.execute(
-                "INSERT INTO generations (collection, model, space, dimensions, state, created, switched)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (collection, model, space, dimensions, state, now, now if state == "active" else None),
-            )
-            return int(cursor.lastrowid or 0)
+            number = insert(conn, "generations", row)
+            return select(conn, Generation, "FROM generations WHERE id = ?", (number,))[0]
 
-        number = await self.database.write(write)
-        found = await asyncio.to_thread(self.generation, number)
-        assert found is not None
-        return found
+        return await self.database.write(write)
 
     async def switch(self, number: int) -> bool:
         """Make a generation that was building the active one, in one step. False: it was not building."""
@@ -184,12 +154,8 @@ class Corpora:
 
     async def drop(self, number: int) -> bool:
         """Forget a generation that is not searched. Its vectors stay in the cache."""
-
-        def write(conn: Connection) -> bool:
-            cursor = conn.execute("DELETE FROM generations WHERE id = ? AND state <> 'active'", (number,))
-            return int(cursor.rowcount) == 1
-
-        return await self.database.write(write)
+        gone = "DELETE FROM generations WHERE id = ? AND state <> 'active'"
+        return await self.database.execute(gone, number) == 1
 
     # ---- documents ----
 
@@ -198,45 +164,32 @@ class Corpora:
     ) -> list[DocumentRow]:
         """Documents by name; those in some states, or all."""
         wanted = f" AND state IN ({marks(states)})" if states else ""
-        rows = self.database.reader().execute(
-            f"SELECT {DOCUMENT} FROM documents WHERE collection = ?{wanted} ORDER BY name, id LIMIT ? OFFSET ?",
-            (collection, *states, limit, offset),
-        )
-        return [to_document(row) for row in rows]
+        rest = f"FROM documents WHERE collection = ?{wanted} ORDER BY name, id LIMIT ? OFFSET ?"
+        return select(self.database.reader(), DocumentRow, rest, (collection, *states, limit, offset))
 
     def document(self, collection: int, name: str, states: Sequence[str] = TAKEN) -> DocumentRow | None:
         """The newest document of this name in one of these states, or None."""
-        row = (
-            self.database.reader()
-            .execute(
-                f"SELECT {DOCUMENT} FROM documents WHERE collection = ? AND name = ? AND state IN ({marks(states)})"
-                " ORDER BY id DESC LIMIT 1",
-                (collection, name, *states),
-            )
-            .fetchone()
+        rest = (
+            f"FROM documents WHERE collection = ? AND name = ? AND state IN ({marks(states)}) ORDER BY id DESC LIMIT 1"
         )
-        return None if row is None else to_document(row)
+        found = select(self.database.reader(), DocumentRow, rest, (collection, name, *states))
+        return found[0] if found else None
 
     def counts(self, collection: int, states: Sequence[str] = TAKEN) -> tuple[int, int]:
         """Documents, and their chunks."""
-        row = self.database.reader().execute(
-            f"SELECT count(*), coalesce(sum(chunks), 0) FROM documents"
+        documents, chunks = self.database.row(
+            "SELECT count(*), coalesce(sum(chunks), 0) FROM documents"
             f" WHERE collection = ? AND state IN ({marks(states)})",
-            (collection, *states),
-        )
-        documents, chunks = row.fetchone()
+            collection, *states,
+        )  # fmt: skip
         return documents, chunks
 
     def stamp(self, collection: int) -> tuple[int | None, ...]:
         """Numbers that change whenever the texts that are searched do, whoever changes them."""
-        row: tuple[int | None, ...] = (
-            self.database.reader()
-            .execute(
-                "SELECT count(*), max(id), sum(id), sum(chunks), sum(id * chunks) FROM documents"
-                " WHERE collection = ? AND state = 'ready'",
-                (collection,),
-            )
-            .fetchone()
+        row: tuple[int | None, ...] = self.database.row(
+            "SELECT count(*), max(id), sum(id), sum(chunks), sum(id * chunks) FROM documents"
+            " WHERE collection = ? AND state = 'ready'",
+            collection,
         )
         return row
 
@@ -246,22 +199,18 @@ class Corpora:
         new = self.document(collection, name, ("added",))
         if old is None or new is None:
             return None
-        row = self.database.reader().execute(
+        texts, unknown = self.database.row(
             "SELECT count(*), coalesce(sum(NOT EXISTS (SELECT 1 FROM chunks o WHERE o.collection = ? AND"
             " o.digest = n.digest AND o.document = ?)), 0)"
             " FROM (SELECT DISTINCT digest FROM chunks WHERE document = ? AND near_empty = 0) n",
-            (collection, old.id, new.id),
-        )
-        texts, unknown = row.fetchone()
+            collection, old.id, new.id,
+        )  # fmt: skip
         return Replaced(added=old.added, source=old.source, texts=texts, new=unknown)
 
     async def set_source(self, document: int, source: str) -> None:
         """Note where a document that is there already was found again."""
-
-        def write(conn: Connection) -> None:
-            conn.execute("UPDATE documents SET source = ? WHERE id = ?", (source, document))
-
-        await self.database.write(write, patience_s=PATIENCE_S)
+        sql = "UPDATE documents SET source = ? WHERE id = ?"
+        await self.database.execute(sql, source, document, patience_s=PATIENCE_S)
 
     async def begin_document(
         self, collection: int, *, name: str, digest: str, kind: str, size: int, source: str = ""
@@ -326,10 +275,9 @@ class Corpora:
                 " (SELECT name FROM documents WHERE collection = ? AND state = 'added')",
                 (collection, collection),
             )
-            changed = conn.execute(
+            return conn.execute(
                 "UPDATE documents SET state = 'ready' WHERE collection = ? AND state = 'added'", (collection,)
-            )
-            return int(changed.rowcount)
+            ).rowcount
 
         return await self.database.write(write, patience_s=PATIENCE_S)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 from router.domain.errors import StoreError
@@ -12,15 +12,8 @@ from router.store.database import Error, open_readonly
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
 LEDGER = "router.db"
 OWN = (
-    "*.db",
-    "*.db-wal",
-    "*.db-shm",
-    "precision.json",
-    "*.npz",
-    "uploads",
-    "uploads/**/*",
-    "batches",
-    "batches/**/*",
+    *("*.db", "*.db-wal", "*.db-shm", "precision.json", "*.npz"),
+    *("uploads", "uploads/**/*", "batches", "batches/**/*"),
 )
 """What this program writes into the folder; other files there are left alone."""
 _CONTENTS = {"vectors.db": "vectors", "corpora.db": "collections"}
@@ -60,11 +53,8 @@ def _has_rows(path: Path, table: str) -> bool:
     if not path.exists():
         return False
     try:
-        conn = open_readonly(path)
-        try:
+        with closing(open_readonly(path)) as conn:
             return conn.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() is not None
-        finally:
-            conn.close()
     except Error as error:
         return "no such table" not in str(error)
 
@@ -72,11 +62,8 @@ def _has_rows(path: Path, table: str) -> bool:
 def damage(path: Path) -> str:
     """What SQLite finds wrong with a database file, in its words; "" where it is sound."""
     try:
-        conn = open_readonly(path)
-        try:
+        with closing(open_readonly(path)) as conn:
             found = str(conn.execute("PRAGMA quick_check(1)").fetchone()[0])
-        finally:
-            conn.close()
     except Error as error:
         return str(error)
     return "" if found == "ok" else found.replace("\n", " ")

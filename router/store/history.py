@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from router.store.balances import ACCOUNT, zone_of
+from router.store.balances import ACCOUNT, SIGNED, zone_of
 from router.store.database import Database
-
-_SIGNED = "CASE kind WHEN 'struck' THEN -amount ELSE amount END"
 
 
 class History:
@@ -44,17 +42,14 @@ class History:
     def charged(self, since: float) -> dict[int, int]:
         """What each request was charged from a time on."""
         rows = self._conn.execute(
-            f"SELECT request, sum({_SIGNED}) FROM charges WHERE policy = ? AND at >= ? GROUP BY request",
+            f"SELECT request, sum({SIGNED}) FROM charges WHERE policy = ? AND at >= ? GROUP BY request",
             (self._policy, since),
         )
         return dict(rows.fetchall())
 
     def charges(self, since: float) -> tuple[int, list[tuple[float, int]]]:
         """The sum of the charges before a time, and each from then on, in order."""
-        (before,) = self._conn.execute(
-            f"SELECT coalesce(sum({_SIGNED}), 0) FROM charges WHERE policy = ? AND at < ?", (self._policy, since)
-        ).fetchone()
-        rows = self._conn.execute(
-            f"SELECT at, {_SIGNED} FROM charges WHERE policy = ? AND at >= ? ORDER BY at", (self._policy, since)
-        )
-        return before, rows.fetchall()
+        older = f"SELECT coalesce(sum({SIGNED}), 0) FROM charges WHERE policy = ? AND at < ?"
+        newer = f"SELECT at, {SIGNED} FROM charges WHERE policy = ? AND at >= ? ORDER BY at"
+        (before,) = self._conn.execute(older, (self._policy, since)).fetchone()
+        return before, self._conn.execute(newer, (self._policy, since)).fetchall()

@@ -14,7 +14,7 @@ from typing import Literal
 
 from router.domain.errors import BadInput
 from router.store.batches import close_settled
-from router.store.database import Connection, Database
+from router.store.database import Connection, Database, insert, marks, select
 
 JobState = Literal["queued", "running", "paused", "waiting", "done", "failed", "cancelled"]
 JobRoute = Literal["local", "api", "batch"]
@@ -26,10 +26,7 @@ MOST_TRIES = 3
 """Tries of a text that fails in a way that may have been billed; then it is failed until `retry`."""
 PATIENCE_S = 600.0
 _UNDER_WAY = "SELECT 1 FROM batches b WHERE b.job = jobs.id AND b.state IN ('intended', 'uploaded', 'submitted')"
-_COLUMNS = (
-    "id, collection_id, collection, generation, kind, state, reason, wake, revision, total, done, failed, spent, rate,"
-    " policy, model, route, price_checked, created, started, finished, lease_owner, lease_until"
-)
+_IS_OPEN = "state IN ('queued', 'running', 'paused', 'waiting')"
 # Each charge counts for the latest job of its collection and model that was there when it was booked. Queries, which
 # are charged to the collection too, do not count.
 _SPENT = (
@@ -43,14 +40,13 @@ _SPENT = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A job as it is stored. Times in epoch seconds, money in nanodollars.
+    """A job as it is stored. Times in epoch seconds, money in nanodollars, progress in distinct texts.
 
     Attributes:
         collection: the collection's name; `collection_id` its number in corpora.db, `generation` what is made.
         reason: why it is paused, waiting or failed, in words.
         wake: when a waiting job goes on by itself.
         revision: counts up with every confirmed addition.
-        total, done, failed: distinct texts.
         spent: charged, and charged without the provider's word.
         rate: texts a second, lately.
         price_checked: USD per million tokens when the price was last confirmed.
@@ -102,12 +98,8 @@ class JobStore:
     # ---- reading ----
 
     def get(self, number: int) -> Job:
-        """A job, with what it has spent by now.
-
-        Raises:
-            BadInput: there is none.
-        """
-        found = self._select("WHERE id = ?", (number,), _COLUMNS.replace("spent", _SPENT))
+        """A job, with what it has spent by now; BadInput where there is none."""
+        found = select(self.database.reader(), Job, "FROM jobs WHERE id = ?", (number,), spent=_SPENT)
         if not found:
             raise BadInput(f"There is no job {number}.", "`python -m router jobs list` shows them.")
         return found[0]
@@ -118,14 +110,9 @@ class JobStore:
 
     def all(self, *, collection: int | None = None, open_only: bool = False, limit: int = 200) -> list[Job]:
         """Jobs, newest first."""
-        where: list[str] = ["1 = 1"]
-        values: list[object] = []
-        if collection is not None:
-            where.append("collection_id = ?")
-            values.append(collection)
-        if open_only:
-            where.append("state IN ('queued', 'running', 'paused', 'waiting')")
-        return self._select(f"WHERE {' AND '.join(where)} ORDER BY id DESC LIMIT ?", (*values, limit))
+        where = "? IS NULL" if collection is None else "collection_id = ?"
+        rest = f"FROM jobs WHERE {where}{f' AND {_IS_OPEN}' * open_only} ORDER BY id DESC LIMIT ?"
+        return select(self.database.reader(), Job, rest, (collection, limit))
 
     def failures(self, job: int, *, limit: int = 1_000) -> dict[bytes, str]:
         """Why texts of a job failed and are not tried again, by digest."""
@@ -138,11 +125,6 @@ class JobStore:
         """The texts of a job that are not tried again."""
         rows = self.database.reader().execute("SELECT digest FROM failures WHERE job = ? AND final = 1", (job,))
         return {digest for (digest,) in rows}
-
-    def _select(self, tail: str, values: Sequence[object], columns: str = _COLUMNS) -> list[Job]:
-        rows = self.database.reader().execute(f"SELECT {columns} FROM jobs {tail}", tuple(values))
-        names = [name.strip() for name in _COLUMNS.split(",")]
-        return [Job(**dict(zip(names, row, strict=True))) for row in rows]
 
     # ---- what people ask ----
 
@@ -160,13 +142,14 @@ class JobStore:
         done: int,
     ) -> Job:
         """Queue a job for a generation; if one is open already, it takes on what was added."""
-        now = self.clock()
+        job = {
+            "collection_id": collection_id, "collection": collection, "generation": generation, "policy": policy,
+            "model": model, "route": route, "price_checked": price, "total": total, "done": done,
+            "created": self.clock(),
+        }  # fmt: skip
 
         def write(conn: Connection) -> int:
-            row = conn.execute(
-                "SELECT id FROM jobs WHERE generation = ? AND state IN ('queued', 'running', 'paused', 'waiting')",
-                (generation,),
-            ).fetchone()
+            row = conn.execute(f"SELECT id FROM jobs WHERE generation = ? AND {_IS_OPEN}", (generation,)).fetchone()
             if row is not None:
                 conn.execute(
                     "UPDATE jobs SET revision = revision + 1, total = ?, done = ?, policy = ?, route = ?,"
@@ -175,53 +158,35 @@ class JobStore:
                     (total, done, policy, route, price, row[0]),
                 )
                 return int(row[0])
-            cursor = conn.execute(
-                "INSERT INTO jobs (collection_id, collection, generation, policy, model, route, price_checked, total,"
-                " done, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (collection_id, collection, generation, policy, model, route, price, total, done, now),
-            )
-            return int(cursor.lastrowid or 0)
+            return insert(conn, "jobs", job)
 
         return await self._current(await self.database.write(write))
 
     async def pause(self, number: int) -> Job:
         """Pause a job until it is resumed. Calls under way are still answered and charged.
 
-        Raises:
-            BadInput: it has ended, or there is none.
+        As `resume` and `cancel`, raises BadInput where it has ended, or there is none.
         """
         return await self._move(number, ("queued", "running", "waiting"), "paused", "paused by hand")
 
     async def resume(self, number: int, *, price: str | None = None) -> Job:
-        """Go on with a job that is paused or waits; `price` is what is agreed to now, if it changed.
-
-        Raises:
-            BadInput: it has ended, or there is none.
-        """
+        """Go on with a job that is paused or waits; `price` is what is agreed to now, if it changed."""
         return await self._move(number, ("paused", "waiting"), "queued", "", price=price)
 
     async def cancel(self, number: int) -> Job:
-        """End a job. What it made stays.
-
-        Raises:
-            BadInput: it has ended, or there is none.
-        """
+        """End a job. What it made stays."""
         return await self._move(number, OPEN, "cancelled", "cancelled by hand")
 
     async def retry(self, number: int) -> Job:
         """Try the texts that failed again.
 
-        Raises:
-            BadInput: another job works on the same generation, or there is none of this number.
+        Raises BadInput where another job works on the same generation, or there is none of this number.
         """
         job = await self._current(number)
 
         def write(conn: Connection) -> None:
-            taken = conn.execute(
-                "SELECT id FROM jobs WHERE generation = ? AND id <> ? AND state IN ('queued', 'running', 'paused',"
-                " 'waiting')",
-                (job.generation, number),
-            ).fetchone()
+            others = f"SELECT id FROM jobs WHERE generation = ? AND id <> ? AND {_IS_OPEN}"
+            taken = conn.execute(others, (job.generation, number)).fetchone()
             if taken:
                 raise BadInput(f"Job {taken[0]} works on the same collection.", "Wait for it, or cancel it.")
             conn.execute("DELETE FROM failures WHERE job = ?", (number,))
@@ -241,22 +206,15 @@ class JobStore:
         job = await self._current(number)
         if job.state == to:
             return job
-        now = self.clock()
-
-        def write(conn: Connection) -> int:
-            marks = ",".join("?" * len(allowed))
-            cursor = conn.execute(
-                "UPDATE jobs SET state = ?, reason = ?, wake = NULL, price_checked = coalesce(?, price_checked),"
-                f" finished = ? WHERE id = ? AND state IN ({marks})",
-                (to, reason, price, now if to == "cancelled" else None, number, *allowed),
-            )
-            return int(cursor.rowcount)
-
-        if await self.database.write(write) != 1:
-            state = (await self._current(number)).state
-            if state != to:
-                raise BadInput(f"Job {number} is {state}.", "That cannot be done with it now.")
-        return await self._current(number)
+        moved = await self.database.execute(
+            "UPDATE jobs SET state = ?, reason = ?, wake = NULL, price_checked = coalesce(?, price_checked),"
+            f" finished = ? WHERE id = ? AND state IN ({marks(allowed)})",
+            to, reason, price, self.clock() if to == "cancelled" else None, number, *allowed,
+        )  # fmt: skip
+        job = await self._current(number)
+        if moved != 1 and job.state != to:
+            raise BadInput(f"Job {number} is {job.state}.", "That cannot be done with it now.")
+        return job
 
     # ---- what runners do ----
 
@@ -268,97 +226,64 @@ class JobStore:
         batch are; with `only`, no other one is.
         """
         now, owner = self.clock(), self.owner
-
-        def any_ready() -> bool:
-            return bool(self._ready(self.database.reader(), busy, now, batch_only, only))
-
-        if not await asyncio.to_thread(any_ready):
+        batch = " AND route = 'batch'" if batch_only else ""
+        ready = (
+            f"SELECT id FROM jobs WHERE id NOT IN ({marks(busy)}){batch} AND id = coalesce(?, id) AND lease_until < ?"
+            f" AND (state IN ('queued', 'running') OR state = 'waiting' AND wake <= ?"
+            f" OR state IN ('waiting', 'paused', 'cancelled', 'failed') AND route = 'batch' AND EXISTS ({_UNDER_WAY}))"
+            " ORDER BY id LIMIT 1"
+        )
+        values = (*busy, only, now, now)
+        if await asyncio.to_thread(self.database.row, ready, *values) is None:
             return None
 
         def write(conn: Connection) -> int | None:
-            ready = self._ready(conn, busy, now, batch_only, only)
-            if not ready:
+            row = conn.execute(ready, values).fetchone()
+            if row is None:
                 return None
-            due = "(state = 'queued' OR state = 'waiting' AND wake <= ?)"
+            number = int(row[0])
             conn.execute(
                 "UPDATE jobs SET lease_owner = ?, lease_until = ?, started = coalesce(started, ?) WHERE id = ?",
-                (owner, now + LEASE_S, now, ready[0]),
+                (owner, now + LEASE_S, now, number),
             )
             conn.execute(
-                f"UPDATE jobs SET state = 'running', reason = '', wake = NULL WHERE id = ? AND {due}", (ready[0], now)
+                "UPDATE jobs SET state = 'running', reason = '', wake = NULL WHERE id = ?"
+                " AND (state = 'queued' OR state = 'waiting' AND wake <= ?)",
+                (number, now),
             )
-            return ready[0]
+            return number
 
         number = await self.database.write(write)
         return None if number is None else await self._current(number)
 
-    def _ready(
-        self, conn: Connection, busy: Sequence[int], now: float, batch_only: bool, only: int | None
-    ) -> list[int]:
-        marks = ",".join("?" * len(busy))
-        batch = " AND route = 'batch'" if batch_only else ""
-        rows = conn.execute(
-            f"SELECT id FROM jobs WHERE id NOT IN ({marks}){batch} AND id = coalesce(?, id) AND lease_until < ?"
-            f" AND (state IN ('queued', 'running') OR state = 'waiting' AND wake <= ?"
-            f" OR state IN ('waiting', 'paused', 'cancelled', 'failed') AND route = 'batch' AND EXISTS ({_UNDER_WAY}))"
-            " ORDER BY id LIMIT 1",
-            (*busy, only, now, now),
-        )
-        return [number for (number,) in rows]
-
     async def renew(self, job: int, *, total: int, done: int, failed: int, rate: float) -> Job | None:
         """Say that the runner lives and how far it is. None: the lease is lost, and it must stop."""
-        now, owner = self.clock(), self.owner
-
-        def write(conn: Connection) -> bool:
-            cursor = conn.execute(
-                f"UPDATE jobs SET lease_until = ?, total = ?, done = ?, failed = ?, rate = ?, spent = {_SPENT}"
-                " WHERE id = ? AND lease_owner = ? AND lease_until > 0",
-                (now + LEASE_S, total, done, failed, rate, job, owner),
-            )
-            return int(cursor.rowcount) == 1
-
-        return await self._current(job) if await self.database.write(write, patience_s=LEASE_S / 2) else None
+        renewed = await self.database.execute(
+            f"UPDATE jobs SET lease_until = ?, total = ?, done = ?, failed = ?, rate = ?, spent = {_SPENT}"
+            " WHERE id = ? AND lease_owner = ? AND lease_until > 0",
+            self.clock() + LEASE_S, total, done, failed, rate, job, self.owner, patience_s=LEASE_S / 2,
+        )  # fmt: skip
+        return await self._current(job) if renewed == 1 else None
 
     async def end(
-        self,
-        job: int,
-        state: JobState,
-        reason: str = "",
-        *,
-        wake: float | None = None,
-        revision: int | None = None,
+        self, job: int, state: JobState, reason: str = "", *, wake: float | None = None, revision: int | None = None
     ) -> bool:
         """Give up the lease and, if the job is still running, leave it in this state.
 
         False: its state was changed meanwhile, or (with `revision`) more was added: then the lease is kept.
         """
-        now, owner = self.clock(), self.owner
-
-        def write(conn: Connection) -> bool:
-            mine = " WHERE id = ? AND lease_owner = ? AND state = 'running'"
-            cursor = conn.execute(
-                "UPDATE jobs SET state = ?, reason = ?, wake = ?, finished = ?, lease_until = 0"
-                + mine
-                + ("" if revision is None else " AND revision = ?"),
-                (
-                    *(state, reason, wake, now if state in ("done", "failed") else None, job, owner),
-                    *(() if revision is None else (revision,)),
-                ),
-            )
-            if cursor.rowcount == 1:
-                conn.execute(f"UPDATE jobs SET spent = {_SPENT} WHERE id = ?", (job,))
-            return int(cursor.rowcount) == 1
-
-        return await self.database.write(write, patience_s=PATIENCE_S)
+        finished = self.clock() if state in ("done", "failed") else None
+        ended = await self.database.execute(
+            f"UPDATE jobs SET state = ?, reason = ?, wake = ?, finished = ?, lease_until = 0, spent = {_SPENT}"
+            " WHERE id = ? AND lease_owner = ? AND state = 'running' AND revision = coalesce(?, revision)",
+            state, reason, wake, finished, job, self.owner, revision, patience_s=PATIENCE_S,
+        )  # fmt: skip
+        return ended == 1
 
     async def let_go(self, job: int) -> None:
         """Give up the lease and leave the job as it is, for the next runner."""
-
-        def write(conn: Connection) -> None:
-            conn.execute("UPDATE jobs SET lease_until = 0 WHERE id = ? AND lease_owner = ?", (job, self.owner))
-
-        await self.database.write(write, patience_s=PATIENCE_S)
+        sql = "UPDATE jobs SET lease_until = 0 WHERE id = ? AND lease_owner = ?"
+        await self.database.execute(sql, job, self.owner, patience_s=PATIENCE_S)
 
     async def note_failures(self, job: int, reasons: Mapping[bytes, tuple[str, bool]]) -> None:
         """Note texts that failed: why, and whether for good. Others are tried again, up to `MOST_TRIES` times."""

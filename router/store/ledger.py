@@ -9,6 +9,7 @@ equals the fold of the holds and charges (`fold`).
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import secrets
 import socket
@@ -29,8 +30,8 @@ from router.store.balances import (
     scopes_of,
     unjudged,
 )
-from router.store.database import Connection, Database
-from router.store.entries import Hold, Opened, Purpose, append_charge, change, claimed, insert_hold
+from router.store.database import Connection, Database, insert
+from router.store.entries import Hold, Opened, Purpose, append_charge, claimed
 from router.store.learned import learn_from
 from router.store.reconcile import Unconfirmed, reconcile_in, unconfirmed
 
@@ -41,15 +42,9 @@ SETTLE_PATIENCE_S = 600.0
 """A charge that must be written waits this long for the write lock."""
 Clock = Callable[[], float]
 T = TypeVar("T")
-
-
 Stored = Callable[[Sequence[bytes]], set[bytes]]
 Price = Callable[[int], int]
 Weigh = Callable[[Sequence[Unit]], int]
-
-
-def _by_sum(price: Price) -> Weigh:
-    return lambda units: price(sum(u.tokens for u in units))
 
 
 class Ledger:
@@ -67,11 +62,11 @@ class Ledger:
     async def open(
         self, groups: Sequence[Sequence[Unit]], purpose: Purpose, *, price: Price, stored: Stored, sent: bool
     ) -> Opened:
-        """Hold the most that these calls can cost and claim their texts: all of it, or nothing.
+        """Hold the most that these calls, each a group of units, can cost and claim their texts: all of it, or nothing.
 
         Args:
-            groups: the calls, each a group of units.
-            purpose: what for.
+            groups: the calls.
+            purpose: what for; copied to the charges.
             price: nanodollars, rounded up, for a number of tokens.
             stored: which of some digests the cache has by now; asked under the write lock, because another
                 request may have stored them since we looked.
@@ -84,7 +79,9 @@ class Ledger:
         """
 
         def write(conn: Connection) -> Opened:
-            return self.open_in(conn, groups, purpose, _by_sum(price), stored=stored, sent=sent)
+            return self.open_in(
+                conn, groups, purpose, lambda units: price(sum(u.tokens for u in units)), stored=stored, sent=sent
+            )
 
         return await self.database.write(write)
 
@@ -104,7 +101,9 @@ class Ledger:
         A hold with an `owner` belongs to that (a batch at a provider, which outlives every process) and not to this
         process's lease: no sweeper touches it, and its owner must end it (`end_in`).
         """
-        self._register(conn)
+        now = self.clock()
+        # After a long sleep of the machine the lease of this process may have been swept.
+        conn.execute("INSERT OR IGNORE INTO processes VALUES (?, ?, ?)", (self.process, now + LEASE_S, now))
         require_permission(conn, purpose.policy, purpose.model)
         digests = [unit.digest for group in groups for unit in group]
         taken = claimed(conn, purpose.kind, digests)
@@ -135,7 +134,15 @@ class Ledger:
         sent: bool,
         owner: str | None = None,
     ) -> Hold:
-        number = insert_hold(conn, owner or self.process, units, amount, scopes, purpose, sent, self.clock())
+        tokens, likely = sum(u.tokens for u in units), sum(u.likely for u in units)
+        hold = {
+            "request": purpose.request, "process": owner or self.process, "state": "pending", "amount": amount,
+            "sent": int(sent), "scopes": json.dumps(scopes), "policy": purpose.policy,
+            "collection": purpose.collection, "model": purpose.model, "route": purpose.route, "texts": len(units),
+            "tokens": tokens, "at": self.clock(),
+            "expected": amount if likely >= tokens else -(-amount * likely // tokens),
+        }  # fmt: skip
+        number = insert(conn, "holds", hold)
         add_to_balances(conn, scopes, held=amount)
         conn.executemany(
             "INSERT INTO claims (digest, kind, hold) VALUES (?, ?, ?)",
@@ -143,37 +150,28 @@ class Ledger:
         )
         return Hold(id=number, amount=amount, units=tuple(units), purpose=purpose)
 
-    def _register(self, conn: Connection) -> None:
-        """Make sure that this process has a lease: after a long sleep of the machine it may have been swept."""
-        now = self.clock()
-        conn.execute("INSERT OR IGNORE INTO processes VALUES (?, ?, ?)", (self.process, now + LEASE_S, now))
-
     async def mark_sent(self, hold: Hold) -> bool:
-        """Note that the call is about to be sent. False: the hold was swept, so it must not be sent.
-
-        Raises:
-            Refused: as `may_leave` does; nothing is noted.
-        """
+        """Note that the call is about to be sent. False, or raises (nothing is noted then), as `may_leave` does."""
 
         def write(conn: Connection) -> bool:
-            may_leave(conn, hold)
-            return change(conn, "UPDATE holds SET sent = 1 WHERE id = ? AND state = 'pending'", (hold.id,)) == 1
+            if not may_leave(conn, hold):
+                return False
+            conn.execute("UPDATE holds SET sent = 1 WHERE id = ?", (hold.id,))
+            return True
 
         return await self.database.write(write, patience_s=SETTLE_PATIENCE_S)
 
     def may_leave(self, hold: Hold) -> bool:
-        """Whether a call that has waited for its turn may still be sent. False: its hold is gone.
+        """Whether a call that has waited for its turn may still be sent. False: its hold was swept.
 
-        Raises:
-            Refused, BudgetExceeded: its policy, a budget or the kill switch was changed while it waited.
+        Raises Refused or BudgetExceeded where its policy, a budget or the kill switch was changed while it waited.
         """
         return may_leave(self.database.reader(), hold)
 
     def require_permission(self, number: int) -> None:
         """Raise Refused where the kill switch, or the policy as it is now, forbids what this hold was taken for."""
-        conn = self.database.reader()
-        policy, model = conn.execute("SELECT policy, model FROM holds WHERE id = ?", (number,)).fetchone()
-        require_permission(conn, policy, model)
+        policy, model = self.database.row("SELECT policy, model FROM holds WHERE id = ?", number)
+        require_permission(self.database.reader(), policy, model)
 
     async def settle(
         self, hold: Hold, amount: int, tokens: int, *, confirmed: bool = False, unconfirmed: int = 0, doubt: str = ""
@@ -226,7 +224,7 @@ class Ledger:
             reason: why, for the charge.
             billed: nanodollars that the provider says it billed; 0 where it is known to be unbilled; None where
                 it may have been billed: the whole hold becomes an unconfirmed charge.
-            tokens: what was billed, in tokens.
+            tokens: those that were billed.
             unconfirmed: nanodollars that the provider claims in addition to `billed`, and that cannot be true.
             again: the calls to send instead; they take over the claims.
             price: nanodollars for a number of tokens.
@@ -302,9 +300,11 @@ class Ledger:
     ) -> bool:
         """End a hold; `note` goes with the settled charge, `reason` with the unconfirmed one. None: no such charge."""
         state = "settled" if settled is not None else "released" if unconfirmed is None else "unconfirmed"
-        if change(conn, "UPDATE holds SET state = ? WHERE id = ? AND state = 'pending'", (state, number)) != 1:
+        ended = "UPDATE holds SET state = ? WHERE id = ? AND state = 'pending' RETURNING amount, scopes"
+        row = conn.execute(ended, (state, number)).fetchone()
+        if row is None:
             return False
-        held, scopes = conn.execute("SELECT amount, scopes FROM holds WHERE id = ?", (number,)).fetchone()
+        held, scopes = row
         add_to_balances(conn, parse_scopes(scopes), held=-held, settled=settled or 0, unconfirmed=unconfirmed or 0)
         if settled is not None:
             append_charge(conn, number, "settled", settled, tokens, self.clock(), note, texts=texts)
@@ -369,23 +369,13 @@ class Ledger:
 
         Returns (unconfirmed, released). Each hold is ended once, whoever sweeps.
         """
-        now = self.clock()
-
-        def lapsed() -> bool:
-            conn = self.database.reader()
-            return conn.execute("SELECT 1 FROM processes WHERE lease_until < ? LIMIT 1", (now,)).fetchone() is not None
-
-        if not await asyncio.to_thread(lapsed):
+        lapsed, values = "SELECT id FROM processes WHERE lease_until < ? AND id <> ?", (self.clock(), self.process)
+        if await asyncio.to_thread(self.database.row, lapsed, *values) is None:
             return 0, 0
 
         def write(conn: Connection) -> tuple[int, int]:
-            dead = [
-                row[0]
-                for row in conn.execute("SELECT id FROM processes WHERE lease_until < ?", (now,))
-                if row[0] != self.process
-            ]
             ended = {True: 0, False: 0}
-            for process in dead:
+            for (process,) in conn.execute(lapsed, values).fetchall():
                 orphans = conn.execute(
                     "SELECT id, amount, sent FROM holds WHERE process = ? AND state = 'pending'", (process,)
                 ).fetchall()
@@ -399,15 +389,11 @@ class Ledger:
 
     async def leave(self) -> None:
         """Give up this process's lease, unless it still has holds."""
-
-        def write(conn: Connection) -> None:
-            conn.execute(
-                "DELETE FROM processes WHERE id = ? AND NOT EXISTS"
-                " (SELECT 1 FROM holds WHERE process = ? AND state = 'pending')",
-                (self.process, self.process),
-            )
-
-        await self.database.write(write)
+        await self.database.execute(
+            "DELETE FROM processes WHERE id = ? AND NOT EXISTS"
+            " (SELECT 1 FROM holds WHERE process = processes.id AND state = 'pending')",
+            self.process,
+        )
 
     # ---- balances ----
 
@@ -425,12 +411,9 @@ class Ledger:
 
     def totals(self) -> tuple[int, int, int]:
         """All money ever: (settled, unconfirmed, held), in nanodollars."""
-        row = (
-            self.database.reader()
-            .execute("SELECT settled, unconfirmed, held FROM balances WHERE owner = ? AND window = 'total'", (ACCOUNT,))
-            .fetchone()
-        )
-        return (row[0], row[1], row[2]) if row else (0, 0, 0)
+        sql = "SELECT settled, unconfirmed, held FROM balances WHERE owner = ? AND window = 'total'"
+        found: tuple[int, int, int] = self.database.row(sql, ACCOUNT) or (0, 0, 0)
+        return found
 
 
 def may_leave(conn: Connection, hold: Hold) -> bool:

@@ -10,8 +10,6 @@ from router.domain.kinds import TextKind
 from router.domain.values import Tokenizer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from sqlite_utils import Database, Migrations
 
 DocumentState = Literal["adding", "added", "ready", "failed"]
@@ -130,7 +128,7 @@ class DocumentRow:
     reason: str
     chunks: int
     skipped: int
-    source: str = ""
+    source: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +157,7 @@ class NewChunk:
     text: str = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class StoredChunk:
     """A chunk and where it stands. `position` counts the chunks of its document from 0."""
 
@@ -178,7 +176,7 @@ class StoredChunk:
         return f"{self.document}#{self.label or self.position + 1}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Distinct:
     """One text of a collection, however often it stands there. Tokens of one copy; `kind` is its document's."""
 
@@ -191,11 +189,6 @@ class Distinct:
     kind: TextKind
 
 
-COLLECTION = "id, name, created, policy, tokenizer, chunk_tokens, overlap"
-GENERATION = "id, collection, model, space, dimensions, state, created, switched"
-DOCUMENT = "id, name, digest, kind, bytes, added, state, reason, chunks, skipped, source"
-
-
 def pack(text: str) -> str | bytes:
     if len(text) < _LONG:
         return text
@@ -203,57 +196,8 @@ def pack(text: str) -> str | bytes:
     return packed if len(packed) < len(text) else text
 
 
-def unpack(kept: str | bytes) -> str:
-    return kept if isinstance(kept, str) else zlib.decompress(kept).decode()
-
-
-def marks(values: Sequence[object]) -> str:
-    return ",".join("?" * len(values))
-
-
-def to_collection(row: tuple[int, str, float, str, Tokenizer, int, int]) -> Collection:
-    return Collection(
-        id=row[0], name=row[1], created=row[2], policy=row[3], tokenizer=row[4], chunk_tokens=row[5], overlap=row[6]
-    )
-
-
-def to_generation(row: tuple[int, int, str, str, int, GenerationState, float, float | None]) -> Generation:
-    return Generation(
-        id=row[0],
-        collection=row[1],
-        model=row[2],
-        space=row[3],
-        dimensions=row[4],
-        state=row[5],
-        created=row[6],
-        switched=row[7],
-    )
-
-
-def to_document(row: tuple[int, str, str, str, int, float, DocumentState, str, int, int, str]) -> DocumentRow:
-    return DocumentRow(
-        id=row[0],
-        name=row[1],
-        digest=row[2],
-        kind=row[3],
-        bytes=row[4],
-        added=row[5],
-        state=row[6],
-        reason=row[7],
-        chunks=row[8],
-        skipped=row[9],
-        source=row[10],
-    )
-
-
 def to_chunk(row: tuple[int, str, str, int, bytes, int, int, str | bytes]) -> StoredChunk:
-    return StoredChunk(
-        id=row[0],
-        document=row[1],
-        label=row[2],
-        position=row[3],
-        digest=row[4],
-        near_empty=bool(row[5]),
-        tokens=row[6],
-        text=unpack(row[7]),
-    )
+    """A row of the fields of a `StoredChunk`, as they are kept."""
+    number, document, label, position, digest, near_empty, tokens, kept = row
+    text = kept if isinstance(kept, str) else zlib.decompress(kept).decode()
+    return StoredChunk(number, document, label, position, digest, bool(near_empty), tokens, text)

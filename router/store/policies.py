@@ -10,13 +10,20 @@ import asyncio
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
-from typing import Any
 
 from router.domain.errors import BadInput
-from router.domain.policy import ACCOUNT_BUDGET, BUILT_IN, from_dict, to_dict, validate, window_bounds
+from router.domain.policy import ACCOUNT_BUDGET, BUILT_IN, from_dict, to_dict, validate
 from router.domain.values import Budget, Policy
-from router.store.balances import ACCOUNT, STRETCHES, add_to_balances, paid_enabled, zone_of
+from router.store.balances import (
+    ACCOUNT,
+    Scope,
+    add_to_balances,
+    budgets_of,
+    paid_enabled,
+    parse_scopes,
+    window_starts,
+    zone_of,
+)
 from router.store.database import Connection, Database
 
 
@@ -30,14 +37,12 @@ class Policies:
     async def ensure_defaults(self) -> None:
         """On first start, write the built-in policies and the account budget."""
 
-        def any_policy(conn: Connection) -> bool:
-            return conn.execute("SELECT 1 FROM policies LIMIT 1").fetchone() is not None
-
-        if await asyncio.to_thread(lambda: any_policy(self.database.reader())):
+        any_policy = "SELECT 1 FROM policies LIMIT 1"
+        if await asyncio.to_thread(self.database.row, any_policy):
             return
 
         def write(conn: Connection) -> None:
-            if any_policy(conn):
+            if conn.execute(any_policy).fetchone():
                 return
             for policy in BUILT_IN:
                 self._save(conn, policy)
@@ -46,17 +51,9 @@ class Policies:
         await self.database.write(write)
 
     def get(self, name: str) -> Policy:
-        """The policy in force.
-
-        Raises:
-            BadInput: there is none of that name; names those that there are.
-        """
-        row = (
-            self.database.reader()
-            .execute(
-                "SELECT version, body, deleted FROM policies WHERE name = ? ORDER BY version DESC LIMIT 1", (name,)
-            )
-            .fetchone()
+        """The policy in force; BadInput where there is none of that name, which names those that there are."""
+        row = self.database.row(
+            "SELECT version, body, deleted FROM policies WHERE name = ? ORDER BY version DESC LIMIT 1", name
         )
         if row is None or row[2]:
             names = ", ".join(p.name for p in self.all())
@@ -78,11 +75,7 @@ class Policies:
         return [(replace(from_dict(json.loads(b)), version=v), at, bool(gone)) for v, b, at, gone in rows]
 
     async def save(self, policy: Policy, model_ids: Iterable[str]) -> Policy:
-        """Write a new version; its budgets count from the next hold on.
-
-        Raises:
-            BadInput: the policy is not valid; nothing is written.
-        """
+        """Write a new version; its budgets count from the next hold on. BadInput, and nothing written, if not valid."""
         validate(policy, model_ids)
         return await self.database.write(lambda conn: self._save(conn, policy))
 
@@ -103,8 +96,7 @@ class Policies:
     async def delete(self, name: str) -> None:
         """End a policy. What it spent stays in the ledger, and counts again if the name comes back.
 
-        Raises:
-            BadInput: there is no such policy, or it is the last one.
+        Raises BadInput where there is no such policy, or it is the default.
         """
         await asyncio.to_thread(self.get, name)
         if name == "default":
@@ -124,10 +116,7 @@ class Policies:
 
     def account_budgets(self) -> tuple[Budget, ...]:
         """The budgets that stand over all policies together."""
-        rows = self.database.reader().execute(
-            "SELECT amount, window, hard FROM budgets WHERE owner = ? ORDER BY window, hard", (ACCOUNT,)
-        )
-        return tuple(Budget(amount=a, window=w, hard=bool(h)) for a, w, h in rows)
+        return budgets_of(self.database.reader(), ACCOUNT)
 
     def zone(self, name: str) -> str:
         """The time zone that a policy's days, weeks and months are counted in."""
@@ -140,10 +129,8 @@ class Policies:
     async def set_account_budgets(self, budgets: Sequence[Budget], timezone: str | None = None) -> None:
         """Replace the budgets over all policies; none means no limit but the policies' own.
 
-        `timezone`: whose windows they are from now on; None leaves it as it is.
-
-        Raises:
-            BadInput: a budget or the zone is not valid; nothing is written.
+        `timezone`: whose windows they are from now on; None leaves it as it is. Raises BadInput, and nothing is
+        written, where a budget or the zone is not valid.
         """
         validate(Policy(name=ACCOUNT, budgets=tuple(budgets), timezone=timezone or "UTC"), ["any/model"])
 
@@ -164,9 +151,7 @@ class Policies:
 
     async def set_setting(self, key: str, value: str) -> None:
         """Note a setting of the whole data folder."""
-        await self.database.write(
-            lambda conn: conn.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (key, value))
-        )
+        await self.database.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", key, value)
 
 
 def _set_budgets(conn: Connection, owner: str, budgets: Sequence[Budget]) -> None:
@@ -183,24 +168,18 @@ def _set_zone(conn: Connection, owner: str, timezone: str, now: float) -> None:
     Entries keep the windows they were booked in. For the new windows, each entry is added to the window of the
     new zone that its time falls in, and its scopes are extended, so that balances stay the fold of the entries.
     """
-    row = conn.execute("SELECT timezone FROM zones WHERE owner = ?", (owner,)).fetchone()
+    before = zone_of(conn, owner)
     conn.execute("INSERT OR REPLACE INTO zones VALUES (?, ?)", (owner, timezone))
-    if (row[0] if row else "UTC") == timezone:
+    if before == timezone:
         return
-    running = {w: int(window_bounds(w, datetime.fromtimestamp(now, UTC), timezone)[0].timestamp()) for w in STRETCHES}
-    for window, start in running.items():
-        if window == "total":
-            continue
-        _recount(conn, owner, window, start)
+    for window, start in window_starts(conn, owner, now).items():
+        if window != "total":
+            _recount(conn, (owner, window, start))
 
 
-def _recount(conn: Connection, owner: str, window: str, start: int) -> None:
-    scope = [owner, window, start]
+def _recount(conn: Connection, scope: Scope) -> None:
+    owner, _, start = scope
     places = {"settled": "settled", "unconfirmed": "unconfirmed", "struck": "unconfirmed", "pending": "held"}
-
-    def extend(table: str, number: int, scopes: list[Any]) -> None:
-        conn.execute(f"UPDATE {table} SET scopes = ? WHERE id = ?", (json.dumps([*scopes, scope]), number))
-
     held = "SELECT id, state, amount, scopes FROM holds h WHERE state = 'pending'"
     booked = "SELECT c.id, c.kind, c.amount, c.scopes FROM charges c JOIN holds h ON h.id = c.hold WHERE 1"
     whose, names = ("", ()) if owner == ACCOUNT else (" AND h.policy = ?", (owner.removeprefix("policy/"),))
@@ -208,9 +187,7 @@ def _recount(conn: Connection, owner: str, window: str, start: int) -> None:
         # By the time of the hold: all entries of one hold go the same way.
         rows = conn.execute(f"{select} AND h.at >= ?{whose}", (start, *names)).fetchall()
         for number, what, amount, body in rows:
-            scopes = json.loads(body)
-            if scope in scopes:
-                continue
-            sign = -1 if what == "struck" else 1
-            add_to_balances(conn, [(owner, window, start)], **{places[what]: sign * amount})
-            extend(table, number, scopes)
+            scopes = parse_scopes(body)
+            if scope not in scopes:
+                add_to_balances(conn, [scope], **{places[what]: -amount if what == "struck" else amount})
+                conn.execute(f"UPDATE {table} SET scopes = ? WHERE id = ?", (json.dumps([*scopes, scope]), number))

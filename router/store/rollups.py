@@ -9,10 +9,10 @@ caller's transaction.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
-from router.store.database import Connection
+from router.store.database import Connection, marks
 
 QUARTER_S = 900
 A_DAY: Literal[96] = 96
@@ -66,17 +66,12 @@ def add_latency(conn: Connection, key: Key, bucket: int) -> None:
     )
 
 
-def _rows(key: Key) -> Iterable[tuple[int, int, int, str, str, str, str]]:
-    quarter, policy, collection, model, route = key
+def _rows(key: Key) -> Iterator[tuple[int | str, ...]]:
+    quarter, *names = key
     for grain, told in GRAINS.items():
-        names = (
-            policy if "policy" in told else "",
-            collection if "collection" in told else "",
-            model if "model" in told else "",
-            route if "route" in told else "",
-        )
+        known = [name if dimension in told else "" for dimension, name in zip(DIMENSIONS, names, strict=True)]
         for span in SPANS:
-            yield span, grain, quarter // span, *names
+            yield span, grain, quarter // span, *known
 
 
 # ---- reading -----------------------------------------------------------------------------------
@@ -134,10 +129,8 @@ def _where(span: Span, grain: int, start: int, stop: int, filters: Mapping[str, 
     """The condition for a range. A few rows of one policy are looked up one by one, past those of all others."""
     rest = "".join(f" AND {name} = ?" for name in filters)
     if filters and stop - start <= A_DAY:
-        marks = ", ".join("?" * (stop - start))
-        return f"span = ? AND grain = ? AND start IN ({marks}){rest}", (
-            span, grain, *range(start, stop), *filters.values(),
-        )  # fmt: skip
+        starts = range(start, stop)
+        return f"span = ? AND grain = ? AND start IN ({marks(starts)}){rest}", (span, grain, *starts, *filters.values())
     return f"span = ? AND grain = ? AND start >= ? AND start < ?{rest}", (span, grain, start, stop, *filters.values())
 
 
@@ -147,7 +140,8 @@ def _ranges(conn: Connection, first: int, end: int) -> list[Range]:
         return []
     day, last = first // A_DAY, -(-end // A_DAY)  # days touched: from `day` up to `last`
     before, after = first - day * A_DAY, last * A_DAY - end  # quarter-hours of them that are not asked
-    if after and not _any_from(conn, end, last * A_DAY):
+    later = "SELECT 1 FROM rollups WHERE span = 1 AND grain = 1 AND start >= ? AND start < ? LIMIT 1"
+    if after and conn.execute(later, (end, last * A_DAY)).fetchone() is None:
         after = 0  # the usual end is now, and nothing comes after it
     if last - day == 1 and (after or before > A_DAY // 2):
         return [_edge(1, first, end)]
@@ -170,10 +164,3 @@ def _ranges(conn: Connection, first: int, end: int) -> list[Range]:
 def _edge(sign: int, first: int, end: int) -> Range:
     """A part of a day: in hours where these are whole, as in nearly every time zone."""
     return (sign, 1, first, end) if first % 4 or end % 4 else (sign, 4, first // 4, end // 4)
-
-
-def _any_from(conn: Connection, first: int, end: int) -> bool:
-    row = conn.execute(
-        "SELECT 1 FROM rollups WHERE span = 1 AND grain = 1 AND start >= ? AND start < ? LIMIT 1", (first, end)
-    ).fetchone()
-    return row is not None

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from router.domain.values import Avoided, Route, RouteCounts
 from router.store import drilldown, rollups
-from router.store.database import Connection, Database
+from router.store.database import Connection, Database, insert, marks
 
 QUARTER_S = rollups.QUARTER_S
 REPLAY_DAYS = 35
@@ -74,13 +74,8 @@ class Slice:
     @property
     def avoided(self) -> int:
         """Avoided money, all causes together."""
-        return (
-            self.avoided_cache
-            + self.avoided_repeats
-            + self.avoided_dimensions
-            + self.avoided_local
-            + self.avoided_batch
-        )
+        made = self.avoided_cache + self.avoided_repeats + self.avoided_dimensions
+        return made + self.avoided_local + self.avoided_batch
 
     def plus(self, other: Slice) -> Slice:
         """Both together, under this one's key."""
@@ -117,26 +112,21 @@ class Usage:
         """Close a request: its row, its share of the rollups, its digests for replay, in one commit.
 
         `replay` is its digests (32 bytes each), tokens and copies (u32) of the distinct texts; `facts` is what its
-        decision knew (pipeline/trace.py). Charges are not added here: `add_charge` did, in the settlement's own
-        transaction.
+        decision knew (pipeline/trace.py). Charges are not added here: the settlement did, in a transaction of its own.
         """
         now = self.clock()
 
         def write(conn: Connection) -> int:
             number = request if request is not None else insert_request(conn, now, policy, version, collection, role)
-            close_request(conn, number, now, policy, collection, outcome, replay, facts=facts)
+            close_request(conn, number, now, outcome, replay, facts=facts)
             return number
 
         return await self.database.write(write, patience_s=SETTLE_PATIENCE_S)
 
     async def forget(self) -> None:
         """Delete the digests of requests older than `REPLAY_DAYS`."""
-        horizon = self.clock() - REPLAY_DAYS * 86_400
-
-        def write(conn: Connection) -> None:
-            conn.execute("DELETE FROM replay WHERE request IN (SELECT id FROM requests WHERE at < ?)", (horizon,))
-
-        await self.database.write(write)
+        old = "DELETE FROM replay WHERE request IN (SELECT id FROM requests WHERE at < ?)"
+        await self.database.execute(old, self.clock() - REPLAY_DAYS * 86_400)
 
     def sums(
         self, *, since: float, until: float, by: Sequence[str] = (), where: Mapping[str, str] | None = None
@@ -160,9 +150,7 @@ class Usage:
 
     def began(self) -> float | None:
         """The quarter-hour of the first request, in epoch seconds; None before it."""
-        (quarter,) = (
-            self.database.reader().execute("SELECT min(start) FROM rollups WHERE span = 1 AND grain = 1").fetchone()
-        )
+        (quarter,) = self.database.row("SELECT min(start) FROM rollups WHERE span = 1 AND grain = 1")
         return None if quarter is None else float(quarter * QUARTER_S)
 
     def latency(self, *, since: float, until: float, share: float, where: Mapping[str, str] | None = None) -> float:
@@ -201,14 +189,13 @@ class Usage:
         walk = (
             f"SELECT id FROM requests{index} WHERE at >= ? AND at < ?"
             + "".join(f" AND {c} = ?" for c in filters)
-            + (f" AND ({', '.join(names)}) < ({', '.join('?' * len(names))})" if before else "")
+            + (f" AND ({', '.join(names)}) < ({marks(names)})" if before else "")
             + f" ORDER BY {' DESC, '.join(names)} DESC LIMIT ?"
         )
         conn = self.database.reader()
         values = (since, until, *filters.values(), *(before or ()), min(limit, MOST_ROWS))
         numbers = [number for (number,) in conn.execute(walk, values)]
-        cursor = conn.execute(f"SELECT * FROM requests WHERE id IN ({', '.join('?' * len(numbers))})", numbers)
-        rows = {row[0]: _as_dict(cursor.description, row, order) for row in cursor}
+        rows = self._rows(numbers, order)
         return [rows[number] for number in numbers if number in rows]
 
     def behind(
@@ -226,12 +213,9 @@ class Usage:
         Dicts of the table's columns, with `paid` and `unsure`, the nanodollars that count there, and `place`. The
         bounds are whole quarter-hours.
         """
-        conn = self.database.reader()
-        read = drilldown.most_expensive if order == "cost" else drilldown.shares
-        shares = read(conn, since, until, where, min(limit, MOST_ROWS), before)
-        marks = ", ".join("?" * len(shares))
-        cursor = conn.execute(f"SELECT * FROM requests WHERE id IN ({marks})", [s["request"] for s in shares])
-        rows = {row[0]: _as_dict(cursor.description, row) for row in cursor}
+        read = drilldown.most_expensive if order == "cost" else drilldown.newest
+        shares = read(self.database.reader(), (since, until), where, min(limit, MOST_ROWS), before)
+        rows = self._rows([share["request"] for share in shares])
         return [rows[share["request"]] | share for share in shares if share["request"] in rows]
 
     def remarks(self, number: int) -> list[tuple[str, str, int, int]]:
@@ -239,51 +223,28 @@ class Usage:
 
         Charges at the provider's own figure, which have no reason, are left out.
         """
-        rows: list[tuple[str, str, int, int]] = (
-            self.database.reader()
-            .execute(
-                "SELECT kind, reason, count(*), sum(amount) FROM charges WHERE request = ? AND reason <> ''"
-                " GROUP BY kind, reason ORDER BY min(id)",
-                (number,),
-            )
-            .fetchall()
-        )
+        rows: list[tuple[str, str, int, int]] = self.database.reader().execute(
+            "SELECT kind, reason, count(*), sum(amount) FROM charges WHERE request = ? AND reason <> ''"
+            " GROUP BY kind, reason ORDER BY min(id)",
+            (number,),
+        ).fetchall()  # fmt: skip
         return rows
 
     def request(self, number: int) -> dict[str, Any] | None:
         """One request's row with its candidates, or None."""
-        cursor = self.database.reader().execute("SELECT * FROM requests WHERE id = ?", (number,))
-        row = cursor.fetchone()
-        return None if row is None else _as_dict(cursor.description, row)
+        return self._rows([number]).get(number)
 
-
-def _as_dict(description: Sequence[Any], row: Sequence[Any], order: Order = "newest") -> dict[str, Any]:
-    record = {column[0]: value for column, value in zip(description, row, strict=True)}
-    record["candidates"] = json.loads(record["candidates"])
-    cost = (record["charged"] + record["unconfirmed"],) if order == "cost" else ()
-    record["place"] = (*cost, record["at"], record["id"])
-    return record
-
-
-def add_charge(
-    conn: Connection,
-    *,
-    at: float,
-    policy: str,
-    collection: str,
-    model: str,
-    route: Route,
-    texts: int = 0,
-    tokens: int = 0,
-    charged: int = 0,
-    unconfirmed: int = 0,
-) -> None:
-    """Add a charge to the rollups; runs inside the settlement's transaction."""
-    rollups.add(
-        conn,
-        (int(at) // QUARTER_S, policy, collection, model, route),
-        {"texts": texts, "tokens": tokens, "charged": charged, "unconfirmed": unconfirmed},
-    )
+    def _rows(self, numbers: Sequence[int], order: Order = "newest") -> dict[int, dict[str, Any]]:
+        """Requests by number, as dicts of the table's columns with the `place` that they have in this order."""
+        sql = f"SELECT * FROM requests WHERE id IN ({marks(numbers)})"
+        cursor = self.database.reader().execute(sql, tuple(numbers))
+        names = [column[0] for column in cursor.description]
+        rows = {row[0]: dict(zip(names, row, strict=True)) for row in cursor}
+        for row in rows.values():
+            row["candidates"] = json.loads(row["candidates"])
+            cost = (row["charged"] + row["unconfirmed"],) if order == "cost" else ()
+            row["place"] = (*cost, row["at"], row["id"])
+        return rows
 
 
 def _within(rows: Sequence[tuple[int, int]], share: float) -> float:
@@ -306,22 +267,14 @@ def _filters(where: Mapping[str, str] | None) -> dict[str, str]:
 
 def insert_request(conn: Connection, now: float, policy: str, version: int, collection: str, role: str) -> int:
     """A new request's row, in the caller's transaction; returns its number."""
-    cursor = conn.execute(
-        "INSERT INTO requests (at, status, policy, policy_version, collection, role, model, space, dimensions,"
-        " texts, distinct_texts, repeated, cache, local, api, batch, refused, tokens, charged, unconfirmed,"
-        " avoided, latency_ms, decision, candidates, error) VALUES"
-        " (?, 'open', ?, ?, ?, ?, '', '', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, '', '[]', '')",
-        (now, policy, version, collection, role),
-    )
-    return int(cursor.lastrowid or 0)
+    about = {"at": now, "policy": policy, "policy_version": version, "collection": collection, "role": role}
+    return insert(conn, "requests", about | _columns(Outcome(status="open")))
 
 
 def close_request(
     conn: Connection,
     number: int,
     now: float,
-    policy: str,
-    collection: str,
     outcome: Outcome,
     replay: tuple[bytes, bytes, bytes] | None,
     *,
@@ -332,7 +285,11 @@ def close_request(
 
     `route`: what it counts under; otherwise the one that did most of the work.
     """
-    _close(conn, number, outcome)
+    values = _columns(outcome)
+    policy, collection = conn.execute(
+        f"UPDATE requests SET {' = ?, '.join(values)} = ? WHERE id = ? RETURNING policy, collection",
+        (*values.values(), number),
+    ).fetchone()
     if replay is not None:
         conn.execute(
             "INSERT OR REPLACE INTO replay (request, digests, tokens, counts, facts) VALUES (?, ?, ?, ?, ?)",
@@ -341,47 +298,27 @@ def close_request(
     _add_outcome(conn, int(now) // QUARTER_S, policy, collection, outcome, route)
 
 
-def _close(conn: Connection, number: int, outcome: Outcome) -> None:
-    values = {
-        "status": outcome.status,
-        "model": outcome.model,
-        "space": outcome.space,
-        "dimensions": outcome.dimensions,
-        "texts": outcome.texts,
-        "distinct_texts": outcome.distinct,
-        "repeated": outcome.repeated,
-        **asdict(outcome.routes),
-        "refused": outcome.refused,
-        "tokens": outcome.tokens,
-        "charged": outcome.charged,
-        "unconfirmed": outcome.unconfirmed,
-        "avoided": outcome.avoided.total,
-        "latency_ms": outcome.latency_ms,
-        "decision": outcome.decision,
-        "candidates": json.dumps(list(outcome.candidates)),
-        "error": outcome.error,
-    }
-    conn.execute(
-        "UPDATE requests SET " + ", ".join(f"{c} = ?" for c in values) + " WHERE id = ?", (*values.values(), number)
-    )
+def _columns(outcome: Outcome) -> dict[str, Any]:
+    """An outcome as columns of the table."""
+    values = {name: getattr(outcome, name) for name in Outcome.__dataclass_fields__}
+    values |= asdict(values.pop("routes"))
+    values["distinct_texts"] = values.pop("distinct")
+    values["avoided"] = outcome.avoided.total
+    values["candidates"] = json.dumps(list(outcome.candidates))
+    return values
 
 
 def _add_outcome(
     conn: Connection, quarter: int, policy: str, collection: str, outcome: Outcome, route: Route | None
 ) -> None:
     """The request's share of the rollups: what was answered free, what was avoided, and its latency."""
-    avoided = outcome.avoided
-    routes = outcome.routes
+    avoided, routes = outcome.avoided, outcome.routes
     # The request itself, its repeats and its failure count under the route that did most of the work.
     main = route or ("batch" if routes.batch else "api" if routes.api else "local" if routes.local else "cache")
 
+    failed = int(outcome.status not in ("done", "partial"))
     parts: dict[str, dict[str, int]] = {
-        main: {
-            "requests": 1,
-            "repeated": outcome.repeated,
-            "avoided_repeats": avoided.repeats,
-            "errors": int(outcome.status not in ("done", "partial")),
-        }
+        main: {"requests": 1, "repeated": outcome.repeated, "avoided_repeats": avoided.repeats, "errors": failed}
     }
     if routes.cache:
         cached = {"avoided_cache": avoided.cache, "avoided_dimensions": avoided.dimensions}

@@ -18,9 +18,9 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,7 @@ from xxhash import xxh3_64_intdigest
 
 from router.domain.errors import StoreFull
 from router.domain.values import Model, Role, Variant
-from router.store.database import Connection, Database, Error
+from router.store.database import Connection, Database, Error, in_parts, marks
 
 if TYPE_CHECKING:
     from sqlite_utils import Database as UtilsDatabase
@@ -38,8 +38,6 @@ Floats = NDArray[np.float32]
 logger = logging.getLogger("router")
 
 KEY_VERSION = 1
-PROBE = 500
-"""Keys a query; more is no faster (measured: 500 keys a query reads 206,000 BLOBs a second)."""
 PAGE_SIZE = 8192
 """A vector of 1,536 float32 (6 KiB) fits one page; on 4 KiB pages it overflows."""
 STORE_PATIENCE_S = 600.0
@@ -83,7 +81,7 @@ def _migrations() -> Migrations:
     return migrations
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Kind:
     """What shaped a vector besides its text. `role` is that of `Model.role_key`: a prefix has a mark in it."""
 
@@ -108,13 +106,7 @@ class Damaged(LookupError):
 
 def kind_of(model: Model, role: Role, variant: Variant) -> Kind:
     """The kind of the vectors that `model` makes for `role`."""
-    return Kind(
-        space=model.space,
-        model=model.id,
-        role=model.role_key(role),
-        variant=variant,
-        dimensions=model.dimensions,
-    )
+    return Kind(model.space, model.id, model.role_key(role), variant, model.dimensions)
 
 
 class Cache:
@@ -122,7 +114,6 @@ class Cache:
 
     def __init__(self, path: Path) -> None:
         self.database = Database(path, _migrations, _NAMES, page_size=PAGE_SIZE)
-        self._ids: dict[Kind, int] = {}
         self._kinds: dict[int, Kind] = {}
         self._full = False
         self._salts: dict[int, int] = {}
@@ -142,11 +133,9 @@ class Cache:
         asked = set(digests)
         with self.database.errors():
             conn = self.database.reader(mapped=False)
-            for start in range(0, len(digests), PROBE):
-                part = digests[start : start + PROBE]
-                marks = ",".join("?" * len(part))
+            for part in in_parts(digests):
                 for digest, kind, tokens, row in conn.execute(
-                    f"SELECT digest, kind, tokens, id FROM vectors WHERE digest IN ({marks})", part
+                    f"SELECT digest, kind, tokens, id FROM vectors WHERE digest IN ({marks(part)})", part
                 ):
                     if row in self._bad or digest not in asked:  # a damaged index may say another than was asked
                         continue
@@ -164,26 +153,19 @@ class Cache:
             return self._read_kinds()
 
     def _read_kinds(self) -> Mapping[int, Kind]:
-        conn = self.database.reader()
-        (count,) = conn.execute("SELECT count(*) FROM kinds WHERE key_version = ?", (KEY_VERSION,)).fetchone()
+        (count,) = self.database.row("SELECT count(*) FROM kinds WHERE key_version = ?", KEY_VERSION)
         if count != len(self._kinds):
-            self._kinds = {
-                row[0]: Kind(space=row[1], model=row[2], role=row[3], variant=row[4], dimensions=row[5])
-                for row in conn.execute(
-                    "SELECT id, space, model, role, variant, dimensions FROM kinds WHERE key_version = ?",
-                    (KEY_VERSION,),
-                )
-            }
-            self._ids = {kind: number for number, kind in self._kinds.items()}
+            rows = self.database.reader().execute(
+                "SELECT id, space, model, role, variant, dimensions FROM kinds WHERE key_version = ?", (KEY_VERSION,)
+            )
+            self._kinds = {number: Kind(*about) for number, *about in rows}
             self._salts = {number: salt_of(kind) for number, kind in self._kinds.items()}
         return self._kinds
 
     def fetch(self, rows: Sequence[Row], dimensions: int) -> Floats:
         """The vectors of these rows, `(len(rows), dimensions)` float32, in the order asked, each as it was stored.
 
-        Raises:
-            Damaged: some are gone, or are not what was stored.
-            StoreError: the file cannot be read.
+        Raises Damaged where some are gone, or are not what was stored, and StoreError where the file cannot be read.
         """
         out = np.empty((len(rows), dimensions), dtype="<f4")
         bad: list[Row] = []
@@ -193,10 +175,9 @@ class Cache:
                 self._read_kinds()
             order = sorted(range(len(rows)), key=lambda i: rows[i][0])
             sealed = seals(rows, self._salts)
-            for start in range(0, len(order), PROBE):
-                part = order[start : start + PROBE]
+            for part in in_parts(order):
                 found = conn.execute(
-                    f"SELECT vector, checksum FROM vectors WHERE id IN ({','.join('?' * len(part))}) ORDER BY id",
+                    f"SELECT vector, checksum FROM vectors WHERE id IN ({marks(part)}) ORDER BY id",
                     [rows[i][0] for i in part],
                 ).fetchall()
                 blobs = [blob for blob, _ in found]
@@ -272,18 +253,14 @@ class Cache:
         Rows that are visibly not what was stored (of another size, or not of unit length) are removed.
         """
 
-        def left() -> tuple[int, int] | None:
+        def look() -> tuple[Any, Mapping[int, Kind]]:
             with self.database.errors():
-                found: tuple[int, int] | None = (
-                    self.database.reader().execute("SELECT next, last FROM unchecked WHERE next < last").fetchone()
-                )
-            return found
+                return self.database.row("SELECT next, last FROM unchecked WHERE next < last"), self._read_kinds()
 
-        row = await asyncio.to_thread(left)
-        if row is None:
+        left, kinds = await asyncio.to_thread(look)
+        if left is None:
             return False
-        kinds = await asyncio.to_thread(self.kinds)
-        start, end = row[0], min(row[1], row[0] + most)
+        start, end = left[0], min(left[1], left[0] + most)
 
         def write(conn: Connection) -> list[Row]:
             good, bad = [], []
@@ -309,9 +286,7 @@ class Cache:
     async def store(self, kind: Kind, digests: Sequence[bytes], tokens: Sequence[int], vectors: Floats) -> None:
         """Commit vectors `(n, kind.dimensions)` float32. A text that is there already is left as it is.
 
-        Raises:
-            ValueError: the vectors are not of the kind's size.
-            StoreError: the file could not be written.
+        Raises ValueError where the vectors are of another size, and StoreError where the file could not be written.
         """
         if vectors.shape != (len(digests), kind.dimensions) or len(tokens) != len(digests):
             raise ValueError(f"{vectors.shape} vectors for {len(digests)} texts of {kind.dimensions} dimensions")
@@ -334,11 +309,7 @@ class Cache:
             raise
 
     async def require_room(self) -> None:
-        """Once the disk was full: try a write again before anything more is paid for.
-
-        Raises:
-            StoreFull: it still is.
-        """
+        """Once the disk was full: try a write again before anything more is paid for; StoreFull where it still is."""
         if self._full:
 
             def write(conn: Connection) -> None:
@@ -346,7 +317,7 @@ class Cache:
                 conn.execute("CREATE TABLE probe AS SELECT zeroblob(1000000) AS x")
 
             await self.database.write(write)
-            await self.database.write(lambda conn: conn.execute("DROP TABLE IF EXISTS probe"))
+            await self.database.execute("DROP TABLE IF EXISTS probe")
             self._full = False
 
     async def erase(self, digests: Iterable[bytes]) -> int:
@@ -354,20 +325,19 @@ class Cache:
         keys = [(d,) for d in digests]
 
         def write(conn: Connection) -> int:
-            return int(conn.executemany("DELETE FROM vectors WHERE digest = ?", keys).rowcount)
+            return conn.executemany("DELETE FROM vectors WHERE digest = ?", keys).rowcount
 
         return await self.database.write(write, patience_s=STORE_PATIENCE_S)
 
     def size(self) -> tuple[int, int]:
         """Vectors, and bytes on disk."""
-        (rows,) = self.database.reader().execute("SELECT count(*) FROM vectors").fetchone()
+        (rows,) = self.database.row("SELECT count(*) FROM vectors")
         return rows, self.database.path.stat().st_size
 
 
 def salt_of(kind: Kind) -> int:
     """What a kind adds to the checksums of its vectors: 64 bits of all that it says."""
-    words = "\0".join((kind.space, kind.model, kind.role, kind.variant, str(kind.dimensions)))
-    return int(xxh3_64_intdigest(words.encode()))
+    return xxh3_64_intdigest("\0".join(map(str, astuple(kind))).encode())
 
 
 def seals(rows: Sequence[Row], salts: Mapping[int, int]) -> NDArray[np.uint64]:
@@ -393,16 +363,16 @@ def _unit(blob: bytes) -> bool:
 
 
 def _number(conn: Connection, kind: Kind) -> int:
-    key = (kind.space, kind.model, kind.role, kind.variant, KEY_VERSION)
+    *key, dimensions = astuple(kind)
     conn.execute(
-        "INSERT OR IGNORE INTO kinds (space, model, role, variant, key_version, dimensions) VALUES (?, ?, ?, ?, ?, ?)",
-        (*key, kind.dimensions),
+        "INSERT OR IGNORE INTO kinds (space, model, role, variant, dimensions, key_version) VALUES (?, ?, ?, ?, ?, ?)",
+        (*key, dimensions, KEY_VERSION),
     )
-    number, dimensions = conn.execute(
+    number, stored = conn.execute(
         "SELECT id, dimensions FROM kinds WHERE space = ? AND model = ? AND role = ? AND variant = ?"
         " AND key_version = ?",
-        key,
+        (*key, KEY_VERSION),
     ).fetchone()
-    if dimensions != kind.dimensions:
-        raise ValueError(f"{kind.model} is stored at {dimensions} dimensions, not {kind.dimensions}")
+    if stored != dimensions:
+        raise ValueError(f"{kind.model} is stored at {stored} dimensions, not {dimensions}")
     return int(number)

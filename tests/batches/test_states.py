@@ -289,7 +289,7 @@ async def test_a_refused_submission_releases_everything(
 
 async def test_without_a_key_nothing_is_held(tmp_path: Path, sandbox: Sandbox) -> None:
     """The error says which key is missing."""
-    async with opened(tmp_path, sandbox, env={"OPENAI_BASE_URL": sandbox.openai_url}) as (router, tier):
+    async with opened(tmp_path, sandbox, env={"OPENAI_BASE_URL": f"{sandbox.url}/openai/v1"}) as (router, tier):
         progress = await tier.step(SomeJob(), misses_of(router, TEXTS))
         assert isinstance(progress.error, NotConfigured)
         assert router.ledger.totals() == (0, 0, 0)

@@ -69,5 +69,5 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
 def openai(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
     """The provider; OpenAI, and nobody else, is reached there."""
     monkeypatch.setenv("OPENAI_API_KEY", "a-secret-key")
-    monkeypatch.setenv("OPENAI_BASE_URL", sandbox.openai_url)
+    monkeypatch.setenv("OPENAI_BASE_URL", f"{sandbox.url}/openai/v1")
     return sandbox

@@ -60,7 +60,7 @@ def test_nothing_is_unconfirmed_and_doctor_says_the_same(
     assert says in wrong[0]
     monkeypatch.delenv(variable)
     if variable == "OPENAI_BASE_URL":
-        monkeypatch.setenv(variable, openai.openai_url)
+        monkeypatch.setenv(variable, f"{openai.url}/openai/v1")
     assert shell("embed", file, "--model", SMALL, "--policy", "quality").code == 0
     assert shell("doctor", "--json").code == 0
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from router.sandbox import Sandbox, SandboxConfig
+from router.sandbox import Sandbox
 from tests.tokenizers import COUNTING
 
 QUERIES = Path(__file__).resolve().parents[2] / "samples" / "queries.jsonl"
@@ -56,7 +56,7 @@ def test_doctor_says_how_far_the_expected_cost_was_off(shell, monkeypatch: pytes
     """By model, over the calls that were learned from, each judged before; nothing before there is one."""
     names = {check["name"] for check in shell("doctor", "--json").json["checks"]}
     assert "expected cost" in names
-    with Sandbox(SandboxConfig(), counting=COUNTING) as provider:
+    with Sandbox(counting=COUNTING) as provider:
         for name, value in provider.environment.items():
             monkeypatch.setenv(name, value)
         for at in range(3):
@@ -73,7 +73,7 @@ def test_a_family_with_twice_the_true_cost_embeds_a_whole_file(
 ) -> None:
     """Under the policy's own defaults, where not one model fits at its most: the likely cheapest, call by call."""
     texts = [f"{at}. The keeper of the lighthouse mended the barometer before the snow came. " * 4 for at in range(60)]
-    with Sandbox(SandboxConfig(), counting=COUNTING) as provider:
+    with Sandbox(counting=COUNTING) as provider:
         for name, value in provider.environment.items():
             monkeypatch.setenv(name, value)
         file = shell.jsonl(texts)

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from router.dispatch.limiter import BREAK_AFTER, BREAK_S, WIDEN_S
 from router.domain.errors import (
     BadReply,
-    BilledUsage,
     KeyRejected,
     OutcomeUnknown,
     Overloaded,
@@ -150,7 +149,7 @@ def test_a_wait_beyond_the_deadline_is_told_at_once() -> None:
 
 outcomes = st.sampled_from([
     None, None, None, RateLimited("429", retry_after=0.5), RateLimited("429"), Overloaded("503"), OutcomeUnknown("x"),
-    KeyRejected("401"), BadReply("bad", usage=BilledUsage(tokens=1)), Unreachable("no"),
+    KeyRejected("401"), BadReply("bad", tokens=1), Unreachable("no"),
 ])  # fmt: skip
 
 

@@ -10,7 +10,6 @@ from router.config import Endpoint
 from router.dispatch.limiter import BREAK_AFTER, BREAK_S, Limiter, Ticket
 from router.domain.errors import (
     BadReply,
-    BilledUsage,
     KeyRejected,
     OutcomeUnknown,
     Overloaded,
@@ -25,7 +24,7 @@ from tests.dispatch.limiters import World, break_it, play
     "error",
     [
         Overloaded("503"), OutcomeUnknown("reset"), Unreachable("refused"), BadReply("half a JSON"),
-        BadReply("one vector short", usage=BilledUsage(tokens=1)),
+        BadReply("one vector short", tokens=1),
     ],
     ids=["5xx", "unknown", "unreachable", "unreadable", "billed and wrong"],
 )  # fmt: skip
@@ -113,7 +112,7 @@ def test_half_open_and_failed_again_it_stays_away_for_as_long_again() -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [RateLimited("429", retry_after=0.5), KeyRejected("401"), BadReply("short", usage=BilledUsage(tokens=1)), None],
+    [RateLimited("429", retry_after=0.5), KeyRejected("401"), BadReply("short", tokens=1), None],
     ids=["429", "key", "billed and wrong", "cancelled"],
 )
 def test_a_trial_that_ends_in_any_way_lets_the_next_one_try(error: ProviderError | None) -> None:

@@ -9,7 +9,6 @@ import pytest
 from router.domain import errors
 from router.domain.errors import (
     BadReply,
-    BilledUsage,
     BudgetExceeded,
     CallRejected,
     ProviderError,
@@ -26,7 +25,7 @@ def tree(root: type[RouterError] = RouterError) -> list[type[RouterError]]:
 EXAMPLES: dict[type[RouterError], RouterError] = {
     BudgetExceeded: BudgetExceeded("too dear", "raise it", shortfall=7, left=3),
     RateLimited: RateLimited("429", "later", retry_after=2.5, headers={"retry-after": "2.5"}),
-    BadReply: BadReply("another size", "look", usage=BilledUsage(tokens=9), action="stop"),
+    BadReply: BadReply("another size", "look", tokens=9, action="stop"),
 }
 
 
@@ -55,7 +54,7 @@ def test_the_table_is_true(error: type[RouterError]) -> None:
 def test_an_action_that_is_given_stands() -> None:
     """It stops the job where it says so; a reply that names its tokens was billed."""
     assert CallRejected("all of it", action="stop").stops_job
-    reply = BadReply("another size", usage=BilledUsage(tokens=9), action="stop")
+    reply = BadReply("another size", tokens=9, action="stop")
     assert (reply.billed, reply.stops_job) == ("yes", True)
     assert not BadReply("half a body").stops_job
 

@@ -96,7 +96,7 @@ def test_a_plan_is_told_with_route_share_goal_and_money_left():
         ),
         (Ask(), {}, facts(texts=1, cached=1), "The text is in the cache in the space openai/small, so nothing"),
         (Ask(), {}, facts(texts=2, cached=1), "1 of 2 texts is in the cache; the other 1 goes to openai/small over"),
-        (Ask(), {"goal": "economy"}, facts(cached=0), "240 texts go to local/mini on this machine, for nothing."),
+        (Ask(), {"goal": "economy"}, facts(cached=0), "240 texts go to local/mini on this machine, at no cost."),
         (Ask(partial=True), {"deadline": "24h"}, facts(cached=0), "240 texts go to openai/small as a batch, answered"),
     ],
 )
@@ -116,7 +116,7 @@ def test_the_pace_is_told_in_the_designed_sentence():
 def test_a_fall_back_names_its_space():
     """Spent money is told once, and the answer's space is named as what it is."""
     assert told(found=facts(left=0)) == (
-        "240 texts go to local/mini on this machine, for nothing. "
+        "240 texts go to local/mini on this machine, at no cost. "
         "The goal is quality: this month's $5.00 is spent, too little for openai/small; "
         "using the local model local/mini. "
         "These vectors are in the space local/mini and compare with no other."

@@ -120,7 +120,7 @@ async def test_it_ends_at_the_deadline(
 
 
 @every_provider
-@pytest.mark.parametrize("asked", ["absurd", "1e300"])
+@pytest.mark.parametrize("asked", ["864000", "1e300"])
 async def test_an_absurd_wait_is_told_at_once(sandbox: Sandbox, tmp_path: Path, name: str, asked: str) -> None:
     """Ten days are not waited for: the request ends at once, and later ones do not go earlier than asked."""
     sandbox.faults.add(Fault("rate_limited", retry_after=asked))

@@ -30,7 +30,7 @@ async def test_bad_numbers_are_paid_for_and_not_kept(
     quick_retries(monkeypatch)
     monkeypatch.setattr("router.dispatch.limiter.BREAK_AFTER", 10**6)
     texts = some_texts(5)
-    async with open_router(tmp_path, sandbox, MIRROR.format(url=sandbox.openai_url)) as router:
+    async with open_router(tmp_path, sandbox, MIRROR.format(url=f"{sandbox.url}/openai/v1")) as router:
         for sort in KINDS:
             sandbox.faults.add(Fault(sort, times=None))
             with pytest.raises(BadReply, match=WHAT.get(sort, "vectors that cannot be read|not finite")):

@@ -33,7 +33,7 @@ VISIBLE = "a policy that must be found"
 
 FAULTS = [
     Fault("quota"), Fault("key_revoked"), Fault("poison"), Fault("status", status=500), Fault("status", status=404),
-    Fault("status", status=403), Fault("rate_limited", retry_after="absurd"), Fault("reset"), Fault("half_json"),
+    Fault("status", status=403), Fault("rate_limited", retry_after=864_000), Fault("reset"), Fault("half_json"),
     Fault("html"), Fault("refuse"), Fault("hang", seconds=30), Fault("drip", seconds=0.2), Fault("one_short"),
     Fault("missing_index"), Fault("nan"), Fault("null"), Fault("wrong_size"), Fault("broken_base64"),
     Fault("wrong_model"), Fault("sleep", seconds=0),

@@ -106,7 +106,7 @@ def read(path: Path, into: Path) -> str:
     reasons = []
     for verdict in expand([path], into):
         try:
-            if not verdict.ok or verdict.path is None:
+            if verdict.path is None:
                 raise BadInput(verdict.reason)
             if kind_of(verdict.path) == "rows" and verdict.path.suffix != ".txt":
                 for _ in read_rows(verdict.path):

@@ -13,7 +13,7 @@ import pytest
 
 from router.domain.errors import BadInput
 from router.ingest import splitter
-from router.ingest.chunking import chunk_text
+from router.ingest.chunking import split_texts
 from router.ingest.extract import read_document
 from tests.libraries import opened
 
@@ -79,29 +79,27 @@ def test_a_splitting_that_is_stopped_leaves_the_next_in_peace(monkeypatch: pytes
     monkeypatch.setattr(splitter, "SECONDS", 0)
     with splitter.Splitter() as split:
         with pytest.raises(BadInput, match=r"cannot be split: that takes more than 0 seconds or 448 MB"):
-            list(split.chunks(long, tokenizer="wordpiece", limit=256, markdown=True))
+            list(split.pieces(long, tokenizer="wordpiece", limit=256, markdown=True))
         monkeypatch.setattr(splitter, "SECONDS", 20)
         for tokenizer in ("wordpiece", "bytes"):
-            found = list(split.chunks(words, tokenizer=tokenizer, limit=128, overlap=8))
-            assert found == list(chunk_text(words, tokenizer=tokenizer, limit=128, overlap=8))
+            found = list(split.pieces(words, tokenizer=tokenizer, limit=128, overlap=8))
+            assert [found] == split_texts([words], tokenizer=tokenizer, limit=128, overlap=8)
         with pytest.raises(BadInput, match="half a surrogate pair"):
-            list(split.chunks(words + "\ud800", tokenizer="wordpiece", limit=128))
-        monkeypatch.setattr(splitter, "_start", None)
-        assert list(split.chunks("short", tokenizer="bytes", limit=64))
-        assert list(split.chunks(words, tokenizer="bytes", limit=512))  # by the process that there is
+            list(split.pieces(words + "\ud800", tokenizer="wordpiece", limit=128))
+        monkeypatch.setattr(splitter, "Guarded", None)
+        assert list(split.pieces("short", tokenizer="bytes", limit=64))
+        assert list(split.pieces(words, tokenizer="bytes", limit=512))  # by the process that there is
 
 
 def test_a_text_too_long_for_the_memory_is_split_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cut at blank lines: no word is lost, places and numbers go on, all but the chunks at the cuts are the same."""
+    """Cut at blank lines: no word is lost, places go on, all but the chunks at the cuts are the same."""
     text = "\n\n".join(f"Paragraph {n} says what has to be said of the number {n}." for n in range(2_000))
     monkeypatch.setattr(splitter, "PART", 40_000)
     with splitter.Splitter() as split:
-        found = list(split.chunks(text, tokenizer="wordpiece", limit=64))
-    assert [chunk.index for chunk in found] == list(range(len(found)))
-    assert all(text[chunk.start : chunk.end] == chunk.text for chunk in found)
-    assert " ".join(chunk.text for chunk in found).split() == text.split()
-    whole = {chunk.digest for chunk in chunk_text(text, tokenizer="wordpiece", limit=64)}
-    assert len({chunk.digest for chunk in found} - whole) < len(whole) // 10
+        found = [text[p.start : p.end] for p in split.pieces(text, tokenizer="wordpiece", limit=64)]
+    assert " ".join(found).split() == text.split()
+    whole = {text[p.start : p.end] for p in split_texts([text], tokenizer="wordpiece", limit=64)[0]}
+    assert len(set(found) - whole) < len(whole) // 10
 
 
 def test_blanks_without_end_cost_the_reader_nothing(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from functools import cache
-from hashlib import blake2b
 from itertools import pairwise
 from statistics import median
 
@@ -15,7 +14,8 @@ from hypothesis import strategies as st
 from router.domain.errors import BadInput
 from router.domain.values import Tokenizer
 from router.ingest import chunking
-from router.ingest.chunking import chunk_text
+from router.ingest.chunking import is_near_empty, split_texts
+from router.splitting import Piece
 from router.tokens import count
 
 WORDS = ["wing", "flow", "shear", "layer", "plate", "boundary", "heat", "speed", "pressure", "shock", "angle", "drag"]
@@ -33,17 +33,26 @@ def prose(paragraphs: int, seed: int = 7, *, markdown: bool = False) -> str:
     return "\n\n".join(parts)
 
 
+def pieces(text: str, tokenizer: Tokenizer, limit: int, *, overlap: int = 0, markdown: bool = False) -> list[Piece]:
+    """Of one text."""
+    return split_texts([text], tokenizer=tokenizer, limit=limit, overlap=overlap, markdown=markdown)[0]
+
+
+def chunks(text: str, tokenizer: Tokenizer, limit: int, *, overlap: int = 0, markdown: bool = False) -> list[str]:
+    """Their words."""
+    return [text[p.start : p.end] for p in pieces(text, tokenizer, limit, overlap=overlap, markdown=markdown)]
+
+
 @pytest.mark.parametrize("markdown", [False, True])
 @pytest.mark.parametrize(("tokenizer", "limit"), [("cl100k_base", 64), ("wordpiece", 64), ("bytes", 300)])
 def test_chunks_keep_to_the_limit_and_lose_no_word(tokenizer: Tokenizer, limit: int, markdown: bool) -> None:
     """No chunk has more tokens than the limit, all words are there in order, most chunks are well filled."""
     text = prose(60, markdown=markdown)
-    chunks = list(chunk_text(text, tokenizer=tokenizer, limit=limit, markdown=markdown))
-    sizes = count(tokenizer, [chunk.text for chunk in chunks])
+    found = chunks(text, tokenizer, limit, markdown=markdown)
+    sizes = count(tokenizer, found)
     assert max(sizes) <= limit
     assert sum(sizes) / len(sizes) > limit / 2
-    assert "".join("".join(chunk.text.split()) for chunk in chunks) == "".join(text.split())
-    assert [chunk.index for chunk in chunks] == list(range(len(chunks)))
+    assert "".join("".join(chunk.split()) for chunk in found) == "".join(text.split())
 
 
 @settings(max_examples=60, deadline=None)
@@ -53,33 +62,27 @@ def test_chunks_keep_to_the_limit_and_lose_no_word(tokenizer: Tokenizer, limit: 
     overlap=st.sampled_from([0, 8]),
 )
 def test_chunks_of_any_text(text: str, markdown: bool, overlap: int) -> None:
-    """Offsets point at the chunk's text, digests are of it, limits hold, and nothing but white space lies between."""
-    chunks = list(chunk_text(text, tokenizer="bytes", limit=24, overlap=overlap, markdown=markdown))
-    for chunk in chunks:
-        assert text[chunk.start : chunk.end] == chunk.text
-        assert chunk.digest == blake2b(chunk.text.encode(), digest_size=32).digest()
-        assert count("bytes", [chunk.text])[0] <= 24
-        assert chunk.near_empty == (sum(character.isalnum() for character in chunk.text) < 3)
-    edges = [0, *(edge for chunk in chunks for edge in (chunk.start, chunk.end)), len(text)]
+    """Limits hold, tokens are counted, and nothing but white space lies between."""
+    found = pieces(text, "bytes", 24, overlap=overlap, markdown=markdown)
+    for piece in found:
+        words = text[piece.start : piece.end]
+        assert count("bytes", [words])[0] == piece.tokens <= 24
+        assert is_near_empty(words) == (sum(character.isalnum() for character in words) < 3)
+    edges = [0, *(edge for piece in found for edge in (piece.start, piece.end)), len(text)]
     assert all(not text[end:start].strip() for end, start in zip(edges[::2], edges[1::2], strict=True))
 
 
-def digests(text: str, markdown: bool) -> list[bytes]:
-    """Of its chunks."""
-    return [chunk.digest for chunk in chunk_text(text, tokenizer="cl100k_base", limit=64, markdown=markdown)]
-
-
 @cache
-def known(text: str, markdown: bool, cut: object) -> frozenset[bytes]:
-    """`digests` of a text that several edits begin with; `cut` is what cuts it just now."""
-    return frozenset(digests(text, markdown))
+def known(text: str, markdown: bool, cut: object) -> frozenset[str]:
+    """The chunks of a text that several edits begin with; `cut` is what cuts it just now."""
+    return frozenset(chunks(text, "cl100k_base", 64, markdown=markdown))
 
 
 def changed(before: str, after: str, *, markdown: bool) -> tuple[int, int]:
-    """(chunks of `after` whose digest `before` does not have, all chunks of `after`)."""
+    """(chunks of `after` that `before` does not have, all chunks of `after`)."""
     old = known(before, markdown, chunking._sections)
-    new = digests(after, markdown)
-    return sum(digest not in old for digest in new), len(new)
+    new = chunks(after, "cl100k_base", 64, markdown=markdown)
+    return sum(chunk not in old for chunk in new), len(new)
 
 
 @pytest.mark.parametrize("markdown", [False, True])
@@ -134,40 +137,37 @@ def test_a_new_line_on_top_does_not_move_every_boundary(monkeypatch: pytest.Monk
 def test_overlap_repeats_the_end_of_the_neighbour() -> None:
     """With an overlap, chunks share words; without, they do not."""
     text = " ".join(f"word{number}" for number in range(200))
-    apart = list(chunk_text(text, tokenizer="cl100k_base", limit=32))
-    shared = list(chunk_text(text, tokenizer="cl100k_base", limit=32, overlap=8))
+    apart = pieces(text, "cl100k_base", 32)
+    shared = pieces(text, "cl100k_base", 32, overlap=8)
     assert all(first.end <= second.start for first, second in pairwise(apart))
     assert sum(first.end > second.start for first, second in pairwise(shared)) > len(shared) / 2
-    assert max(count("cl100k_base", [chunk.text for chunk in shared])) <= 32
+    assert max(count("cl100k_base", chunks(text, "cl100k_base", 32, overlap=8))) <= 32
 
 
 def test_near_empty_chunks_are_flagged() -> None:
     """A rule or a page number is flagged, a short word is not; white space alone makes no chunk."""
-    assert [chunk.near_empty for chunk in chunk_text("-- 7 --", tokenizer="bytes", limit=64)] == [True]
-    assert [chunk.near_empty for chunk in chunk_text("Yes.", tokenizer="bytes", limit=64)] == [False]
-    assert list(chunk_text(" \n\n ", tokenizer="bytes", limit=64)) == []
+    assert is_near_empty("-- 7 --")
+    assert not is_near_empty("Yes.")
+    assert chunks(" \n\n ", "bytes", 64) == []
 
 
 def test_a_heading_stays_with_its_paragraph_and_code_stays_whole() -> None:
     """No section begins between a heading and what it is over, nor inside of a fence."""
     text = "\n\n".join(f"# Heading {n}\n\n{'plain words here ' * 6}\n\n```\nx = {n}\n\ny = {n}\n```" for n in range(60))
-    chunks = list(chunk_text(text, tokenizer="cl100k_base", limit=64, markdown=True))
-    assert all(not chunk.text.splitlines()[-1].startswith("#") for chunk in chunks)
-    assert all(chunk.text.count("```") % 2 == 0 for chunk in chunks)
+    found = chunks(text, "cl100k_base", 64, markdown=True)
+    assert all(not chunk.splitlines()[-1].startswith("#") for chunk in found)
+    assert all(chunk.count("```") % 2 == 0 for chunk in found)
 
 
 @pytest.mark.parametrize("text", ["x" * 60_000, "words " * 10_000, "a line\n" * 10_000], ids=["run", "words", "lines"])
 def test_long_texts_without_paragraphs_are_split_in_good_time(text: str) -> None:
     """No paragraph, no line or not even a space: still split, section by section."""
-    chunks = list(chunk_text(text, tokenizer="cl100k_base", limit=64))
-    assert "".join(chunk.text for chunk in chunks).replace(" ", "").replace("\n", "") == "".join(text.split())
+    assert "".join(chunks(text, "cl100k_base", 64)).replace(" ", "").replace("\n", "") == "".join(text.split())
 
 
 def test_what_cannot_be_split_is_refused_at_once() -> None:
-    """Limits that are too small, overlaps that are too large, half a surrogate pair."""
-    with pytest.raises(BadInput, match="limit of 8 tokens is too small"):
-        chunk_text("x", tokenizer="bytes", limit=8)
-    with pytest.raises(BadInput, match="overlap of 33 tokens"):
-        chunk_text("x", tokenizer="bytes", limit=64, overlap=33)
+    """A limit below a single character, half a surrogate pair."""
+    with pytest.raises(BadInput, match="cannot be split into pieces of 8 tokens"):
+        chunks("x", "bytes", 8)
     with pytest.raises(BadInput, match="surrogate"):
-        list(chunk_text("a\ud800b", tokenizer="bytes", limit=64))
+        chunks("a\ud800b", "bytes", 64)

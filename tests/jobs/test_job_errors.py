@@ -10,7 +10,6 @@ import pytest
 from router.domain.errors import (
     BadInput,
     BadReply,
-    BilledUsage,
     CallRejected,
     CallTooLarge,
     KeyRejected,
@@ -55,7 +54,7 @@ TABLE: list[tuple[RouterError, str]] = [
     (Overloaded("500"), "counted"),
     (OutcomeUnknown("time-out"), "counted"),
     (BadReply("half a body"), "counted"),
-    (BadReply("NaN", usage=BilledUsage(tokens=3), action="resend_then_divide"), "counted"),
+    (BadReply("NaN", tokens=3, action="resend_then_divide"), "counted"),
     # What is wrong with the text itself is for good.
     (BadInput("too long"), "for good"),
     (CallTooLarge("413"), "for good"),

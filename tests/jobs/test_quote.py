@@ -80,7 +80,7 @@ async def test_the_engine_and_the_collection_quote_alike(tmp_path: Path, provide
             assert candidate.verdict.cached == line.verdict.cached
             assert candidate.now_cost == line.verdict.cost
         assert isinstance(ours.outcome, Plan)
-        assert ours.outcome.model.id == theirs.chosen
+        assert ours.outcome.model.id == theirs.model
 
 
 async def test_batch_year_and_budgets(tmp_path: Path, provider: Sandbox, file: Path) -> None:

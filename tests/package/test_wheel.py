@@ -170,13 +170,14 @@ def test_the_command_runs(python: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_readmes_example_runs(python: Path, tmp_path: Path) -> None:
-    """With the packaged local model, its vocabulary and its catalog."""
-    (example,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
-    assert run([python, "-c", example], tmp_path).splitlines()[:2] == [
+def test_the_readmes_examples_run(python: Path, tmp_path: Path) -> None:
+    """With the packaged local model, its vocabulary and its catalog; and with a provider of one's own, at its price."""
+    local, own = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+    assert run([python, "-c", local], tmp_path).splitlines()[:2] == [
         "local/all-MiniLM-L6-v2 2",
         "(3, 384) ('local', 'local', 'repeated') 0",
     ]
+    assert run([python, "-c", own], tmp_path).split() == ["mine/one", "20"]  # two tokens of $0.01 a million
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import time
+from collections import Counter
 from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -18,7 +19,7 @@ from pages.components import charts, spend_view, tables
 from pages.components.format import md
 from pages.components.replay import sentence
 from router.domain.money import show
-from router.domain.values import Budget, RouteCounts
+from router.domain.values import Budget
 from router.host import host
 from router.reporting import figures
 from router.reporting.figures import Day
@@ -225,8 +226,8 @@ def test_causes_have_their_amounts_beside_the_bars() -> None:
 
 def test_a_replay_is_a_sentence() -> None:
     """As ui.md has it; what was really refused is said where it differs, estimates carry their sign."""
-    draft = Side(cost=2_100_000_000, routes=RouteCounts(cache=71, local=22, api=7), models={"a/b": 100})
-    real = Side(cost=3_120_000_000, routes=RouteCounts(cache=71, api=29), models={"a/b": 100}, refused=2)
+    draft = Side(cost=2_100_000_000, routes=Counter(cache=71, local=22, api=7), models=Counter({"a/b": 100}))
+    real = Side(cost=3_120_000_000, routes=Counter(cache=71, api=29), models=Counter({"a/b": 100}), refused=2)
     found = Replay(requests=9, changed=3, estimated=0, draft=draft, real=real, left_out={})
     assert sentence(found) == "$2.10 instead of $3.12; 71 % cache, 22 % local, 7 % API; 0 refused (really 2)."
     about = Replay(requests=9, changed=3, estimated=1, draft=draft, real=draft, left_out={})

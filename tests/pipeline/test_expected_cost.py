@@ -13,7 +13,7 @@ import pytest
 
 from router.domain.values import Policy, Unit
 from router.engine import Router
-from router.sandbox import Sandbox, SandboxConfig
+from router.sandbox import Sandbox
 from router.tokens import count as count_tokens
 from tests.libraries import opened
 from tests.tokenizers import COUNTING, LANGUAGES, PROGRAMMING, files
@@ -25,7 +25,7 @@ MODELS = ["voyage/voyage-4-lite", "voyage/voyage-4-large", "cohere/embed-v4.0"]
 @pytest.fixture(scope="module")
 def counting() -> Iterator[Sandbox]:
     """The provider on loopback, with tokenizers of its own for Voyage and Cohere."""
-    with Sandbox(SandboxConfig(), counting=COUNTING) as found:
+    with Sandbox(counting=COUNTING) as found:
         yield found
 
 

@@ -79,7 +79,7 @@ async def test_a_failing_endpoint_is_stepped_around(
 ) -> None:
     """Within one request, the mirror answers in the same space what the first endpoint would not; paid once."""
     with Sandbox() as second:
-        (tmp_path / "router.toml").write_text(ENDPOINT.format(url=second.openai_url, price="0.03"))
+        (tmp_path / "router.toml").write_text(ENDPOINT.format(url=f"{second.url}/openai/v1", price="0.03"))
         env = dict(sandbox.environment)
         fail(sandbox, env)
         async with opened(tmp_path, env, SMALL, MIRROR) as router:
@@ -108,7 +108,7 @@ async def test_a_failing_endpoint_is_stepped_around(
 async def test_what_one_way_paid_for_serves_the_other(tmp_path: Path, sandbox: Sandbox) -> None:
     """Vectors that the mirror made are found for the original and back, since both have the same quality."""
     with Sandbox() as second:
-        (tmp_path / "router.toml").write_text(ENDPOINT.format(url=second.openai_url, price="0.03"))
+        (tmp_path / "router.toml").write_text(ENDPOINT.format(url=f"{second.url}/openai/v1", price="0.03"))
         async with opened(tmp_path, sandbox.environment, SMALL, MIRROR) as router:
             await router.embed(TEXTS[:2], policy="p", model=MIRROR)
             result = await router.embed(TEXTS, policy="p", model=SMALL)
@@ -122,7 +122,7 @@ async def test_what_one_way_paid_for_serves_the_other(tmp_path: Path, sandbox: S
 async def test_the_cheaper_way_is_taken(tmp_path: Path, sandbox: Sandbox) -> None:
     """With both healthy, the price decides; one that costs nothing is paid nothing and holds nothing."""
     with Sandbox() as second:
-        (tmp_path / "router.toml").write_text(ENDPOINT.format(url=second.openai_url, price="0"))
+        (tmp_path / "router.toml").write_text(ENDPOINT.format(url=f"{second.url}/openai/v1", price="0"))
         async with opened(tmp_path, sandbox.environment, SMALL, MIRROR) as router:
             result = await router.embed(TEXTS, policy="p")
             assert (result.model, result.cost) == (MIRROR, 0)
@@ -132,7 +132,8 @@ async def test_the_cheaper_way_is_taken(tmp_path: Path, sandbox: Sandbox) -> Non
 
 async def test_an_endpoint_without_its_key_is_not_used(tmp_path: Path, sandbox: Sandbox) -> None:
     """An endpoint whose variable is not set is passed over, and works once the key is typed in."""
-    text = ENDPOINT.format(url=sandbox.openai_url, price="0").replace("\n\n[[", '\nkey_variable = "MIRROR_KEY"\n\n[[')
+    text = ENDPOINT.format(url=f"{sandbox.url}/openai/v1", price="0")
+    text = text.replace("\n\n[[", '\nkey_variable = "MIRROR_KEY"\n\n[[')
     (tmp_path / "router.toml").write_text(text)
     async with opened(tmp_path, {}, MIRROR) as router:
         assert not router.configured(router.catalog.get(MIRROR))
@@ -179,7 +180,7 @@ async def test_voyage_3_models_share_with_nobody(tmp_path: Path, sandbox: Sandbo
         found = await router.embed(TEXTS, policy="p", model=model)
         assert (found.space, found.counts.api) == (model, len(TEXTS))
         close(found.vectors, model, TEXTS, role="document", dimensions=1024)
-        assert [m.id for m in router.catalog.in_space(model)] == [model]
+        assert [m.id for m in router.catalog.models if m.space == model] == [model]
 
 
 async def test_families_under_a_policy(tmp_path: Path, sandbox: Sandbox) -> None:

@@ -25,7 +25,7 @@ from router.domain.errors import (
     QuotaExhausted,
 )
 from router.engine import PROVIDERS
-from router.providers.base import error_for_status, read_list, refusal, retry_after, tokens_billed
+from router.providers.base import error_for_status, read_json, refusal, retry_after, to_reply, tokens_billed
 from router.providers.local import LocalProvider, weights_of
 from tests.providers.test_check import call_of
 
@@ -177,7 +177,7 @@ def test_any_json_is_a_reply_or_a_bad_reply(data: Any) -> None:
     from router.providers.base import check
 
     try:
-        reply = read_list("acme", orjson.dumps(data), {})
+        reply = to_reply("acme", read_json("acme", orjson.dumps(data)), {})
         check(call_of(2), reply)
     except BadReply:
         return
@@ -188,7 +188,7 @@ def test_any_json_is_a_reply_or_a_bad_reply(data: Any) -> None:
 def test_what_is_not_a_list_of_embeddings_is_a_bad_reply(body: bytes) -> None:
     """Half a JSON, bytes, a flood of brackets."""
     with pytest.raises(BadReply):
-        read_list("acme", body, {})
+        to_reply("acme", read_json("acme", body), {})
 
 
 @pytest.mark.parametrize(

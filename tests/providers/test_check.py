@@ -138,8 +138,8 @@ def test_one_broken_vector_sinks_the_reply(what: str, form: str, at: int) -> Non
     with pytest.raises(BadReply) as caught:
         check(call_of(3), Reply(vectors=sent, indices=[0, 1, 2], tokens=9, model=None))
     assert caught.value.billed == "yes"
-    assert caught.value.usage is not None
-    assert caught.value.usage.tokens == 9
+    assert caught.value.tokens is not None
+    assert caught.value.tokens == 9
 
 
 @given(cut=st.integers(0, SIZE), more=st.integers(0, SIZE))

@@ -123,7 +123,7 @@ async def test_it_takes_the_place_of_a_built_in_one(tmp_path: Path, sandbox: San
         async def embed(self, call: EmbedCall) -> Reply:
             return Reply(vectors=np.eye(len(call.texts), 1536, dtype=np.float32), tokens=1)
 
-    env = {"OPENAI_BASE_URL": sandbox.openai_url}
+    env = {"OPENAI_BASE_URL": f"{sandbox.url}/openai/v1"}
     async with Router.open(tmp_path, env=env, providers={"openai": Fixed()}) as router:
         model = router.catalog.get(SMALL)
         assert router.configured(model)

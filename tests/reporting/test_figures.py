@@ -60,10 +60,10 @@ async def test_days_have_no_gaps_and_agree_with_the_figures(router: Router) -> N
     assert [d.hit_rate for d in report] == [None, 3 / 8, None, 1.0]
     whole = figures.totals(router.usage, since=figures.bounds_of(first, "UTC")[0], until=NOW)
     assert (whole.requests, whole.errors) == (2, 0)
-    assert (whole.asked, whole.distinct, whole.cached) == (16, 12, 7)
+    assert (whole.asked, whole.texts, whole.cached) == (16, 12, 7)
     assert whole.hit_rate == 7 / 12
-    assert whole.avoided == Avoided(cache=700, repeats=14)
-    assert whole.avoided.total == sum(d.avoided for d in report)
+    assert whole.causes == Avoided(cache=700, repeats=14)
+    assert whole.avoided == sum(d.avoided for d in report)
     assert whole.p95_ms >= 40
 
 
@@ -85,7 +85,7 @@ async def test_a_filter_and_a_group_are_passed_on(router: Router) -> None:
     (by_policy,) = figures.days(router.usage, first=today, last=today, zone="UTC", by="policy")
     assert {name: s.texts for name, s in by_policy.groups.items()} == {"a": 1, "b": 2}
     only = figures.totals(router.usage, since=NOW - 86_400, until=NOW, where={"policy": "b"})
-    assert only.distinct == 2
+    assert only.texts == 2
     assert figures.totals(router.usage, since=0, until=1).hit_rate is None
 
 
@@ -211,4 +211,3 @@ def test_groups_come_with_the_most_money_first() -> None:
         "free": Slice(key="", **ZERO | {"avoided_cache": 9}), "paid": Slice(key="", **ZERO | {"charged": 1}),
     }  # fmt: skip
     assert figures.group_names([Day(day=date(2026, 11, 1), groups=slices)]) == ["paid", "free", "a", "b"]
-    assert figures.running_total([1, 0, 4]) == [1, 1, 5]

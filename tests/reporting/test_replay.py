@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -15,7 +16,7 @@ import pytest
 from router import Router
 from router.domain.errors import RouterError
 from router.domain.money import NANO, price_tokens
-from router.domain.values import Budget, Policy, RouteCounts
+from router.domain.values import Budget, Policy
 from router.providers.base import EmbedCall, Reply
 from router.reporting.replay import NO_DIGESTS, NO_FACTS
 from router.sandbox import Fault, Sandbox
@@ -134,10 +135,8 @@ async def test_the_policy_in_force_replays_to_what_was_recorded(tmp_path: Path) 
                 assert same.requests == len(rows)
                 assert same.real.refused == sum(r["status"] in ("refused", "failed") for r in rows)
                 assert same.real.avoided == sum(r["avoided"] for r in rows)
-                assert same.real.routes == RouteCounts(
-                    **{k: sum(r[k] for r in rows) for k in ("cache", "local", "api")}
-                )
-                assert sum(same.draft.models.values()) == same.draft.answered
+                assert same.real.routes == Counter(**{k: sum(r[k] for r in rows) for k in ("cache", "local", "api")})
+                assert sum(same.draft.models.values()) == same.draft.routes.total()
                 spent += same.draft.cost
                 refused += same.draft.refused
                 cut_short += same.draft.cut_short
@@ -185,7 +184,7 @@ async def test_another_model_costs_its_own_price_and_its_cache_fills_by_itself(t
             paid = (sum(counts[:3]), counts[3])  # the first request pays for three, the second for one
             assert better.real.cost == sum(price_tokens(n, prices[SMALL]) for n in paid)  # type: ignore[arg-type]  # known
             assert better.draft.cost == sum(price_tokens(n, prices[LARGE]) for n in paid)  # type: ignore[arg-type]  # known
-            assert better.draft.routes == better.real.routes == RouteCounts(cache=4, api=4)
+            assert better.draft.routes == better.real.routes == Counter(cache=4, api=4)
             assert (better.draft.models, better.real.models) == ({LARGE: 8}, {SMALL: 8})
             assert (better.requests, better.changed, better.estimated) == (3, 3, 0)
             assert better.draft.share(LARGE) == 1.0
@@ -201,8 +200,8 @@ async def test_texts_that_were_cached_before_are_cached_in_the_replay(tmp_path: 
             since = clock.now
             saved = await simple(router, clock, PAID, texts(1, 2, 3))
             found = await router.replay(replace(saved, goal="quality"), since=since, until=clock.now)
-            assert found.real.routes == RouteCounts(api=3)
-            assert found.draft.routes == RouteCounts(cache=2, api=1)
+            assert found.real.routes == Counter(api=3)
+            assert found.draft.routes == Counter(cache=2, api=1)
 
 
 async def test_a_larger_budget_refuses_less_and_a_smaller_one_more(tmp_path: Path) -> None:
@@ -218,7 +217,7 @@ async def test_a_larger_budget_refuses_less_and_a_smaller_one_more(tmp_path: Pat
             for amount, answered in ((0, 0), (1, 2), (3, 6), (99, 30)):
                 draft = replace(saved, budgets=(replace(day, amount=amount * cost),))
                 found = await router.replay(draft, since=0, until=clock.now)
-                assert (found.draft.routes.api, found.draft.refused) == (answered, 30 - answered)
+                assert (found.draft.routes["api"], found.draft.refused) == (answered, 30 - answered)
                 assert found.draft.cost == answered * cost
             month = await router.replay(replace(saved, budgets=(millionths(0, "month"),)), since=0, until=clock.now)
             assert (month.draft.cost, month.draft.refused) == (0, 30)
@@ -235,7 +234,7 @@ async def test_a_window_that_no_decision_looked_at_is_summed_from_the_charges(tm
             since = START + 5 * 3_600
             draft = replace(saved, budgets=(Budget(amount=7 * cost, window="month"),))
             found = await router.replay(draft, since=since, until=clock.now)
-            assert (found.requests, found.draft.routes.api, found.draft.refused) == (5, 2, 3)
+            assert (found.requests, found.draft.routes["api"], found.draft.refused) == (5, 2, 3)
             longer = replace(saved, budgets=(Budget(amount=7 * cost, window="total"),))
             assert (await router.replay(longer, since=since, until=clock.now)).draft.cost == 2 * cost
 
@@ -250,7 +249,7 @@ async def test_money_that_ends_half_way_through_a_file_is_told(tmp_path: Path) -
             draft = replace(saved, budgets=(Budget(amount=spent // 2, window="day"),))
             found = await router.replay(draft, since=0, until=clock.now + 1)
             assert (found.draft.cost, found.draft.cut_short, found.draft.refused) == (spent // 2, 1, 0)
-            assert 0 < found.draft.routes.api <= 10
+            assert 0 < found.draft.routes["api"] <= 10
 
 
 async def test_a_tokenizer_that_was_not_counted_makes_an_estimate(tmp_path: Path) -> None:
@@ -285,7 +284,7 @@ async def test_a_tokenizer_that_is_not_at_hand_replays_to_the_bill(tmp_path: Pat
             now, then = (router.catalog.get(one).prices[-1].now for one in (name, other))
             truth = bill * then / now
             assert abs(moved.draft.cost - truth) < truth * 3 / 10
-            assert moved.draft.routes == moved.real.routes == RouteCounts(cache=3, api=29)
+            assert moved.draft.routes == moved.real.routes == Counter(cache=3, api=29)
 
 
 async def test_what_cannot_be_replayed_is_left_out_and_said(tmp_path: Path) -> None:
@@ -312,7 +311,7 @@ async def test_a_request_that_was_refused_can_be_answered_by_the_draft(tmp_path:
             saved = await simple(router, clock, replace(PAID, min_quality=99.0), texts(1, 2))
             found = await router.replay(replace(saved, min_quality=None), since=0, until=clock.now)
             assert (found.real.refused, found.draft.refused) == (1, 0)
-            assert found.draft.routes == RouteCounts(api=2)
+            assert found.draft.routes == Counter(api=2)
             assert found.draft.cost > 0
 
 

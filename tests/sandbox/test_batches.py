@@ -20,7 +20,7 @@ HALF_PRICE = 4 * 10
 
 @pytest.fixture
 async def client(sandbox: Sandbox) -> AsyncIterator[openai.AsyncOpenAI]:
-    async with openai.AsyncOpenAI(base_url=sandbox.openai_url, api_key="any", max_retries=0) as found:
+    async with openai.AsyncOpenAI(base_url=f"{sandbox.url}/openai/v1", api_key="any", max_retries=0) as found:
         yield found
 
 
@@ -275,7 +275,7 @@ async def test_voyage_batches_cost_two_thirds(sandbox: Sandbox, shared: bool) ->
         json.dumps({"custom_id": f"id-{i}", "body": {"input": [text]} | ({} if shared else parameters)}).encode()
         for i, text in enumerate(TEXTS)
     )
-    async with openai.AsyncOpenAI(base_url=sandbox.voyage_url, api_key="any", max_retries=0) as client:
+    async with openai.AsyncOpenAI(base_url=f"{sandbox.url}/voyage/v1", api_key="any", max_retries=0) as client:
         with pytest.raises(openai.BadRequestError):
             await submit(client, data)
         batch = await submit(client, data, "12h", extra_body={"request_params": parameters} if shared else None)

@@ -22,7 +22,7 @@ def test_bill_survives_the_end_and_hanging_calls_do_not_hold_it_up() -> None:
         sandbox.faults.add(Fault("hang", seconds=3600))
         with pytest.raises(httpx.ReadTimeout):
             httpx.post(
-                f"{sandbox.openai_url}/embeddings", json={"model": "text-embedding-ada-002", "input": "a"},
+                f"{sandbox.url}/openai/v1/embeddings", json={"model": "text-embedding-ada-002", "input": "a"},
                 headers={"authorization": "Bearer any"}, timeout=httpx.Timeout(60, read=0.1),
             )  # fmt: skip
         asyncio.run(until(lambda: sandbox.bill().calls))
@@ -69,7 +69,7 @@ def test_run_prints_where_it_is_and_what_to_set() -> None:
 def test_a_call_of_many_texts_is_cheaper_than_as_many_calls(sandbox: Sandbox) -> None:
     """200 texts in one call take less of the processor than 200 calls, and each text has its own vector."""
     texts = [f"text number {i}" for i in range(200)]
-    url = f"{sandbox.openai_url}/embeddings"
+    url = f"{sandbox.url}/openai/v1/embeddings"
     body = {"model": "text-embedding-3-small", "encoding_format": "float"}
     with httpx.Client(headers={"authorization": "Bearer any"}) as client:
         start = time.process_time()
@@ -99,7 +99,7 @@ def test_model_vectors_keep_the_local_models_cosines() -> None:
     assert (np.argsort(documents @ query) == np.argsort(local @ local[0])).all()
     with Sandbox(vectors="model") as sandbox:
         answer = httpx.post(
-            f"{sandbox.openai_url}/embeddings", json={"model": "text-embedding-3-small", "input": texts},
+            f"{sandbox.url}/openai/v1/embeddings", json={"model": "text-embedding-3-small", "input": texts},
             headers={"authorization": "Bearer any"}, timeout=60,
         )  # fmt: skip
     rows = np.array([item["embedding"] for item in answer.json()["data"]])

@@ -25,11 +25,11 @@ TEXTS = ["Lift of a thin wing.", "Boundary layers, again.", "naïve café 東京
 
 
 def openai_client(sandbox: Sandbox, key: str = "any") -> openai.AsyncOpenAI:
-    return openai.AsyncOpenAI(base_url=sandbox.openai_url, api_key=key, max_retries=0)
+    return openai.AsyncOpenAI(base_url=f"{sandbox.url}/openai/v1", api_key=key, max_retries=0)
 
 
 def cohere_client(sandbox: Sandbox, key: str = "any") -> cohere.AsyncClientV2:
-    return cohere.AsyncClientV2(base_url=sandbox.cohere_url, api_key=key, max_retries=0)
+    return cohere.AsyncClientV2(base_url=f"{sandbox.url}/cohere", api_key=key, max_retries=0)
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ async def client(sandbox: Sandbox) -> AsyncIterator[cohere.AsyncClientV2]:
 
 
 def voyage_client(sandbox: Sandbox, key: str = "any") -> voyageai.AsyncClient:
-    return voyageai.AsyncClient(base_url=sandbox.voyage_url, api_key=key, max_retries=1)
+    return voyageai.AsyncClient(base_url=f"{sandbox.url}/voyage/v1", api_key=key, max_retries=1)
 
 
 def cl100k(texts: list[str]) -> int:
@@ -144,7 +144,7 @@ async def test_keys_are_checked(sandbox: Sandbox) -> None:
     with pytest.raises(voyageai.error.AuthenticationError):
         await voyage_client(sandbox, "wrong").embed(["a"], model="voyage-4")
     body = {"model": "text-embedding-3-small", "input": "a"}
-    assert httpx.post(f"{sandbox.openai_url}/embeddings", json=body).status_code == 401
+    assert httpx.post(f"{sandbox.url}/openai/v1/embeddings", json=body).status_code == 401
     assert sandbox.bill().nanodollars == 0
     assert sandbox.bill().requests == 4
     async with openai_client(sandbox, "right") as one:
@@ -233,7 +233,7 @@ async def test_cohere_refuses_in_its_own_words(sandbox: Sandbox, client: cohere.
         assert caught.value.status_code == status
         assert caught.value.body["message"]
     bare = httpx.post(
-        f"{sandbox.cohere_url}/v2/embed",
+        f"{sandbox.url}/cohere/v2/embed",
         json={"model": "embed-v4.0", "texts": ["a"]},
         headers={"authorization": "Bearer any"},
     )

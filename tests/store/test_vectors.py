@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from router.config import CATALOG_FILE
 from router.domain.catalog import parse_catalog
-from router.store.vectors import PROBE, Cache, Floats, Kind, kind_of
+from router.store.database import PART
+from router.store.vectors import Cache, Floats, Kind, kind_of
 
 SMALL = Kind(space="s", model="s/m", role="", variant="whole", dimensions=4)
 
@@ -45,7 +46,7 @@ def held(cache: Cache, kind: Kind, digests: list[bytes]) -> dict[bytes, tuple[in
 
 async def test_a_vector_comes_back_bit_for_bit_with_its_tokens(cache: Cache) -> None:
     """What is stored is what is fetched, in any order asked, and as often as asked in one list."""
-    numbers = list(range(3 * PROBE + 7))
+    numbers = list(range(3 * PART + 7))
     await cache.store(SMALL, [key(n) for n in numbers], numbers, some(numbers))
     rows = held(cache, SMALL, [key(n) for n in numbers])
     assert {d: row[1] for d, row in rows.items()} == {key(n): n for n in numbers}
