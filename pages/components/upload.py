@@ -69,16 +69,18 @@ def add(host: Host, info: CollectionInfo) -> None:
 
 def _estimate(found: list[CorpusEstimate | str], info: CollectionInfo) -> bool:
     """The cost of the files being read, estimated from a sample; False while there is none yet."""
-    for one in found:
-        if isinstance(one, str):
-            st.caption(md(one))
-            continue
-        st.markdown(f":gray-badge[estimate] {md(one.words.removeprefix('estimate, '))}\\. The exact quote follows\\.")
-        space = info.active.space if info.active else None
-        shown = [c for c in one.candidates if space in (None, c.likely.model.space)]
-        widgets.candidates(tables.estimated(shown), alt="The likely cost of each model, estimated from a sample")
-        st.caption(md(" ".join(one.notes)))
-    return bool(found)
+    if not found:
+        return False
+    (one,) = found
+    if isinstance(one, str):
+        st.caption(md(one))
+        return True
+    st.markdown(f":gray-badge[estimate] {md(one.words.removeprefix('estimate, '))}\\. The exact quote follows\\.")
+    space = info.active.space if info.active else None
+    shown = [c for c in one.candidates if space in (None, c.likely.model.space)]
+    widgets.candidates(tables.estimated(shown), alt="The likely cost of each model, estimated from a sample")
+    st.caption(md(" ".join(one.notes)))
+    return True
 
 
 def _relative(names: list[str]) -> list[str]:
