@@ -49,7 +49,7 @@ def _figures(found: Replay) -> None:
     if found.requests:
         cost, _, rest = sentence(found).partition(" instead of ")
         st.markdown(f"**{md(cost)}** instead of {md(rest)}")
-        st.html(bars.parts(route_shares(asdict(found.draft.routes)), height=12))
+        st.html(bars.parts(route_shares(found.draft.routes), height=12))
         changed = f"{found.changed:,} of {plural(found.requests, 'request')} would have been answered differently."
         about = f" {found.estimated:,} use estimated token counts." if found.estimated else ""
         st.caption(md(changed + about))
@@ -62,7 +62,7 @@ def _figures(found: Replay) -> None:
 
 def sentence(found: Replay) -> str:
     """`likely $2.10 instead of $3.12; 71 % cache, 22 % local, 7 % API; 0 refused.`"""
-    mix = ", ".join(f"{percent(share)} {word}" for word, _, share in route_shares(asdict(found.draft.routes)) if share)
+    mix = ", ".join(f"{percent(share)} {word}" for word, _, share in route_shares(found.draft.routes) if share)
     about = "likely " if found.estimated and found.draft.cost else ""
     cut = f", {found.draft.cut_short:,} cut short" if found.draft.cut_short else ""
     real = f" (really {found.real.refused:,})" if found.real.refused != found.draft.refused else ""
