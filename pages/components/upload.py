@@ -14,7 +14,7 @@ import streamlit as st
 from pages.components import access, bars, tables, ticks, widgets
 from pages.components.background import Task, kept, wait_for
 from pages.components.columns import chooser
-from pages.components.format import count, estimate, exact_usd, md, plural, seconds, tokens, unbroken, usd, when
+from pages.components.format import PER, count, estimate, exact_usd, md, plural, seconds, tokens, unbroken, usd, when
 from router.domain.values import Refusal
 from router.host import Host
 from router.ingest.extract import UPLOADS
