@@ -283,7 +283,7 @@ def check(conn: Connection, shown: Any) -> None:
     ).fetchone()
     assert scanned == (
         figures.requests, figures.errors, figures.asked, figures.texts, figures.cached, figures.tokens,
-        figures.charged, figures.unconfirmed, figures.avoided,
+        figures.charged, figures.unconfirmed, figures.saved,
     ), (scanned, figures)  # fmt: skip
     (n,) = conn.execute(f"SELECT count(*) FROM requests WHERE {where} AND NOT batch", values).fetchone()
     (true,) = conn.execute(

@@ -46,7 +46,7 @@ else:
     widgets.figures(days, [
         ("Spent this month", usd(month.spent), limit, [d.spent for d in history], usd, "orange",
          md(exact_usd(month.spent)) if 0 < month.spent < 1_000 else ""),
-        ("Saved", usd(month.avoided), "not spent", [d.avoided for d in history], usd, "green",
+        ("Saved", usd(month.saved), "not spent", [d.saved for d in history], usd, "green",
          "Saved by cache, repeats, smaller vectors, local models and batch."),
         ("Hit rate", percent(month.hit_rate), f"{count(month.cached)} cached", [d.hit_rate or 0.0 for d in history],
          percent, "green", "The share of this month's distinct texts that the cache answered."),
@@ -67,8 +67,8 @@ else:
     with left:
         st.subheader("Spent and saved, by day")
         paid = tables.by_group(history, ROUTES, lambda s: s.charged + s.unconfirmed)
-        free = tables.by_group(history, ROUTES, lambda s: s.avoided)
-        spent, saved = sum(d.spent for d in history), sum(d.avoided for d in history)
+        free = tables.by_group(history, ROUTES, lambda s: s.saved)
+        spent, saved = sum(d.spent for d in history), sum(d.saved for d in history)
         finding = f"Nothing was spent or saved in {DAYS} days."
         if paid or free:
             finding = f"In {DAYS} days {usd(spent)} was spent and {usd(saved)} saved."

@@ -30,7 +30,7 @@ else:
     p95 = figures.p95s(router.usage, report, zone=view.zone, where=view.where)
     widgets.figures(dates, [
         ("Spent", usd(totals.spent), unsure, [d.spent for d in report], usd, "orange", spend_report.UNSURE),
-        ("Saved", usd(totals.avoided), "not spent", [d.avoided for d in report], usd, "green", ""),
+        ("Saved", usd(totals.saved), "not spent", [d.saved for d in report], usd, "green", ""),
         ("Hit rate", percent(totals.hit_rate), f"{count(totals.cached)} cached", [d.hit_rate for d in routes],
          percent, "green", ""),
         ("Texts", count(totals.asked), plural(totals.requests, "request"), [d.texts for d in report],

@@ -122,7 +122,7 @@ async def test_the_second_identical_request_is_free(sandbox: Sandbox, tmp_path: 
         for result in (second, third):
             assert (result.counts.cache, result.cost, result.routes) == (7, 0, ("cache",) * 7)
             assert np.array_equal(result.vectors, first.vectors)
-            assert result.avoided.cache > 0
+            assert result.saved.cache > 0
         assert sandbox.bill() == bill
         assert_books(router, sandbox)
 
@@ -198,7 +198,7 @@ async def test_identical_texts_of_one_request_are_billed_once(sandbox: Sandbox, 
         assert wrong(result.vectors, right(PAID[name], texts)) == 0
         assert result.routes == ("api", "api", "repeated", "repeated", "repeated", "api")
         assert (result.distinct, result.repeated, sandbox.bill().texts) == (3, 3, 3)
-        assert result.avoided.repeats > 0
+        assert result.saved.repeats > 0
 
 
 @pytest.mark.parametrize("partial", [False, True], ids=["request", "file"])

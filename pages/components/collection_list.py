@@ -63,7 +63,7 @@ def _card(info: CollectionInfo, used: Slice | None) -> None:
         st.caption(f":material/hourglass_top: {new} read, waiting for your confirmation.")
     if info.job is not None and info.job.open:
         jobs.bar(info.job)
-    spent, saved = (used.charged + used.unconfirmed, used.avoided) if used else (0, 0)
+    spent, saved = (used.charged + used.unconfirmed, used.saved) if used else (0, 0)
     st.caption(md(f"Spent {usd(spent)}, saved {usd(saved)} · policy {info.collection.policy}"))
 
 

@@ -143,7 +143,7 @@ def answer(work: Embedding, result: Result) -> None:
     """Routes, cost, decision, the vectors' first numbers, and how alike the texts are."""
     widgets.route_badges({name: result.routes.count(name) for name in ROUTES})
     st.markdown(
-        f"Cost **{md(charged(result.cost, result.unconfirmed))}** · saved **{md(usd(result.avoided.total))}** ·"
+        f"Cost **{md(charged(result.cost, result.unconfirmed))}** · saved **{md(usd(result.saved.total))}** ·"
         f" {tokens(result.tokens)} · {result.dimensions:,} dimensions · took {md(seconds(work.seconds))}"
     )
     st.text(unbroken(result.decision))

@@ -30,7 +30,7 @@ from pages.components.format import (
 )
 from router.domain.money import parse_usd
 from router.domain.values import ROUTES as ROUTE_NAMES
-from router.domain.values import Avoided, Verdict
+from router.domain.values import Saved, Verdict
 from router.jobs.estimate import EstimatedCandidate
 from router.jobs.quote import CorpusCandidate
 from router.pipeline.results import Quote, Result
@@ -237,7 +237,7 @@ def _sums(report: Iterable[Day]) -> Iterator[tuple[date, str, dict[str, int]]]:
     """(start, group, sums by the names of `SUMS`) of each day or hour and group; money in nanodollars."""
     for day in report:
         for group, s in day.groups.items():
-            sums = (s.requests, s.texts + s.repeated, s.tokens, s.charged, s.unconfirmed, s.avoided, s.errors)
+            sums = (s.requests, s.texts + s.repeated, s.tokens, s.charged, s.unconfirmed, s.saved, s.errors)
             yield day.day, group, dict(zip(SUMS, sums, strict=True))
 
 
@@ -248,12 +248,12 @@ def _names(unit: str) -> list[str]:
 
 def collections(groups: Mapping[str, Slice], most: int = 10) -> list[Record]:
     """The most expensive collections; those that cost nothing by what they saved."""
-    ordered = sorted(groups.items(), key=lambda item: (-item[1].charged - item[1].unconfirmed, -item[1].avoided))
+    ordered = sorted(groups.items(), key=lambda item: (-item[1].charged - item[1].unconfirmed, -item[1].saved))
     return [
         {
             "collection": name,
             "spent": charged(s.charged, s.unconfirmed),
-            "saved": usd(s.avoided),
+            "saved": usd(s.saved),
             "texts": count(s.texts + s.repeated),
             "requests": s.requests,
         }
@@ -288,7 +288,7 @@ def unconfirmed(rows: Iterable[Unconfirmed]) -> list[Record]:
     ]
 
 
-def causes(saved: Avoided) -> list[Record]:
+def causes(saved: Saved) -> list[Record]:
     """Saved money by cause, largest first, with its share."""
     return [
         {"cause": CAUSES[cause], "saved": usd(amount), "share": percent(amount / saved.total), "nanodollars": amount}

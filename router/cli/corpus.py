@@ -119,7 +119,7 @@ def embed_into(
     """`embed --collection`: add the files, embed what is missing, write all vectors to `out`; the exit code."""
 
     async def work(library: Library) -> tuple[list[FileReport], CorpusQuote, Job | None, dict[str, object]]:
-        before = _avoided(library, name)
+        before = _saved(library, name)
         reports = await fill(
             library, name, files, policy=policy, model=model, dimensions=dimensions, columns=columns, txt_lines=True
         )
@@ -144,7 +144,7 @@ def embed_into(
             "tokens": verdict.expected_tokens if verdict else 0,
             "expected_usd": usd_or_none(verdict.expected if verdict else None),
             "cost_usd": to_json(job.spent),
-            "avoided_usd": to_json(_avoided(library, name) - before),
+            "avoided_usd": to_json(_saved(library, name) - before),
             "out": str(out) if written else None,
         }  # fmt: skip
 
@@ -158,10 +158,10 @@ def embed_into(
     return exit_code(reports, quote, job, unreadable=WRONG_USE)
 
 
-def _avoided(library: Library, name: str) -> int:
+def _saved(library: Library, name: str) -> int:
     """Nanodollars that a collection did not cost so far."""
     router = library.router
-    return router.usage.total(since=0, until=router.clock() + 1, where={"collection": name}).avoided
+    return router.usage.total(since=0, until=router.clock() + 1, where={"collection": name}).saved
 
 
 def replaces(report: FileReport) -> str:

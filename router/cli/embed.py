@@ -116,7 +116,7 @@ def _as_json(rows: Texts, result: Result, out: Path | None) -> dict[str, object]
         "expected_usd": to_json(result.plan.expected),
         "cost_usd": to_json(result.cost),
         "unconfirmed_usd": to_json(result.unconfirmed),
-        "avoided_usd": to_json(result.avoided.total),
+        "avoided_usd": to_json(result.saved.total),
         "decision": result.decision,
         "out": None if out is None else str(out),
         "cut": len(result.cut),
@@ -135,7 +135,7 @@ def _tell(rows: Texts, result: Result, out: Path | None) -> None:
     say(f"routes    {', '.join(f'{count:,} {route}' for route, count in counts.items())}")
     say(f"model     {result.model}, space {result.space}, {result.dimensions:,} dimensions")
     unconfirmed = f", and {show(result.unconfirmed)} unconfirmed" if result.unconfirmed else ""
-    say(f"cost      {show(result.cost)}{unconfirmed}; {show(result.avoided.total)} avoided")
+    say(f"cost      {show(result.cost)}{unconfirmed}; {show(result.saved.total)} saved")
     say(f"decision  {result.decision}")
     if result.cut:
         say(f"cut       {len(result.cut):,} to the model's length: {named([rows.ids[at] for at in result.cut])}")

@@ -117,7 +117,7 @@ def spent_as_json(spent: Spent, by: str, timezone: str) -> dict[str, object]:
         "settled_usd": to_json(spent.total.charged),
         "unconfirmed_usd": to_json(spent.total.unconfirmed),
         "held_usd": to_json(spent.held),
-        "avoided_usd": to_json(spent.total.avoided),
+        "avoided_usd": to_json(spent.total.saved),
         "texts": spent.total.texts,
         "hit_rate": None if spent.total.hit_rate is None else round(spent.total.hit_rate, 6),
         "rows": [
@@ -126,7 +126,7 @@ def spent_as_json(spent: Spent, by: str, timezone: str) -> dict[str, object]:
                 **pick(part, "requests texts tokens"),
                 "settled_usd": to_json(part.charged),
                 "unconfirmed_usd": to_json(part.unconfirmed),
-                "avoided_usd": to_json(part.avoided),
+                "avoided_usd": to_json(part.saved),
                 **pick(part, "repeated errors"),
             }
             for part in spent.parts
@@ -146,10 +146,10 @@ def _tell(spent: Spent, by: str, timezone: str) -> None:
     say(f"settled      {show(spent.total.charged)}")
     say(f"unconfirmed  {show(spent.total.unconfirmed)}")
     say(f"held now     {show(spent.held)}")
-    say(f"saved        {show(spent.total.avoided)}")
+    say(f"saved        {show(spent.total.saved)}")
     say(f"texts        {spent.total.texts:,}, {rate} from the cache")
     rows = [
-        (p.key or "(none)", p.requests, p.texts, p.tokens, show(p.charged), show(p.unconfirmed), show(p.avoided))
+        (p.key or "(none)", p.requests, p.texts, p.tokens, show(p.charged), show(p.unconfirmed), show(p.saved))
         for p in spent.parts
     ]
     if rows:

@@ -188,7 +188,7 @@ class DemoUsage:
             refused=0,
             routes=RouteCounts(cache=len(request.digests) - misses, **({plan.route: misses} if misses else {})),
             tokens=int(counts.sum()),
-            avoided=saved(
+            saved=saved(
                 plan,
                 datetime.fromtimestamp(request.at, UTC).date(),
                 cached=int(request.tokens[cached].sum()),

@@ -387,7 +387,7 @@ class _Choice:
         return sentence(ways[0] if len(ways) == 1 else f"{', '.join(ways[:-1])}, or {ways[-1]}")
 
     def _reference(self, chosen: _Option) -> Model | None:
-        """The model at whose price avoided money is counted: the plan's own, else the cheapest paid one allowed."""
+        """The model at whose price saved money is counted: the plan's own, else the cheapest paid one allowed."""
         if not chosen.model.local and chosen.facts.price is not None:
             return chosen.model
         if self.policy.local_only:

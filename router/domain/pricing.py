@@ -6,7 +6,7 @@ from datetime import date
 from decimal import Decimal
 
 from router.domain.money import price_tokens
-from router.domain.values import Avoided, Model, Plan, Price
+from router.domain.values import Model, Plan, Price, Saved
 
 _FREE = Price(since=date.min, now=Decimal(0), source="made on this machine", checked=date.min)
 
@@ -31,7 +31,7 @@ def rate(model: Model, day: date, *, batch: bool = False) -> Decimal | None:
     return None if price is None else price.batch if batch else price.now
 
 
-def saved(plan: Plan, day: date, *, cached: int, repeated: int, made: int, billed: int = 0) -> Avoided:
+def saved(plan: Plan, day: date, *, cached: int, repeated: int, made: int, billed: int = 0) -> Saved:
     """What a plan did not spend, by cause, at its reference's normal price; nothing without a reference or a price.
 
     Args:
@@ -41,10 +41,10 @@ def saved(plan: Plan, day: date, *, cached: int, repeated: int, made: int, bille
     """
     usd = None if plan.reference is None else rate(plan.reference, day)
     if usd is None:
-        return Avoided()
+        return Saved()
     hits, rest = price_tokens(cached, usd), price_tokens(made, usd)
     smaller = plan.dimensions < plan.model.default_dimensions
-    return Avoided(
+    return Saved(
         cache=0 if smaller else hits,
         dimensions=hits if smaller else 0,
         repeats=price_tokens(repeated, usd),

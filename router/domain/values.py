@@ -364,7 +364,7 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Avoided:
+class Saved:
     """Money not spent, by cause, in nanodollars at the reference's normal price."""
 
     cache: int = 0

@@ -115,7 +115,7 @@ def to_result(planned: Planned, tally: Tally, vectors: Floats, done: Delivery, d
         tokens=int(tokens[served].sum()),
         cost=done.charged,
         unconfirmed=done.unconfirmed,
-        avoided=saved(
+        saved=saved(
             plan,
             day,
             cached=int(tokens[cached].sum()),
@@ -148,7 +148,7 @@ def outcome_of(request: Request, result: Result, error: RouterError | None) -> O
         tokens=result.tokens,
         charged=result.cost,
         unconfirmed=result.unconfirmed,
-        avoided=result.avoided,
+        saved=result.saved,
         latency_ms=request.milliseconds,
         decision=result.decision,
         candidates=to_candidates(result.plan.verdicts),

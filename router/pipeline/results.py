@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from router.domain.errors import BadInput, BudgetExceeded, Refused, RouterError
-from router.domain.values import Avoided, Plan, Refusal, RouteCounts, Verdict
+from router.domain.values import Plan, Refusal, RouteCounts, Saved, Verdict
 from router.providers.base import Floats
 
 TextRoute = Literal["cache", "local", "api", "batch", "repeated", "refused"]
@@ -45,7 +45,7 @@ class Result:
     tokens: int
     cost: int
     unconfirmed: int
-    avoided: Avoided
+    saved: Saved
     cut: tuple[int, ...]
     exhausted: bool
     decision: str

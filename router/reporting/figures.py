@@ -15,7 +15,7 @@ from functools import reduce
 from typing import Any
 
 from router.domain.policy import find_zone, window_bounds
-from router.domain.values import Avoided, Window
+from router.domain.values import Saved, Window
 from router.store.rollups import SUMS
 from router.store.usage import Order, Place, Slice, Usage
 
@@ -56,9 +56,9 @@ class Figures(Slice):
         return self.cached / self.texts if self.texts else None
 
     @property
-    def causes(self) -> Avoided:
+    def causes(self) -> Saved:
         """What was not spent, by cause."""
-        return Avoided(**{cause.name: getattr(self, f"avoided_{cause.name}") for cause in fields(Avoided)})
+        return Saved(**{cause.name: getattr(self, f"avoided_{cause.name}") for cause in fields(Saved)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,9 +77,9 @@ class Day:
         return sum(s.charged + s.unconfirmed for s in self.groups.values())
 
     @property
-    def avoided(self) -> int:
+    def saved(self) -> int:
         """Nanodollars not spent, in all groups."""
-        return sum(s.avoided for s in self.groups.values())
+        return sum(s.saved for s in self.groups.values())
 
     @property
     def texts(self) -> int:
@@ -253,7 +253,7 @@ def group_names(report: Iterable[Day]) -> list[str]:
     weights: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
     for day in report:
         for name, s in day.groups.items():
-            for n, amount in enumerate((s.charged + s.unconfirmed, s.avoided, s.texts)):
+            for n, amount in enumerate((s.charged + s.unconfirmed, s.saved, s.texts)):
                 weights[name][n] -= amount
     return sorted(weights, key=lambda name: (weights[name], name))
 

@@ -50,7 +50,7 @@ class Side:
         routes: distinct texts by who answered them.
         refused: requests refused or failed whole; cut_short: requests in which money ended half way.
         models: distinct texts answered by each model (cached ones count for the model whose vectors they are).
-        avoided: not spent, at the price of each request's reference.
+        saved: not spent, at the price of each request's reference.
     """
 
     cost: int = 0
@@ -58,14 +58,14 @@ class Side:
     refused: int = 0
     cut_short: int = 0
     models: Counter[str] = field(default_factory=Counter)
-    avoided: int = 0
+    saved: int = 0
 
     def add(self, one: _Ending) -> None:
         """Count one more request."""
         self.cost += one.cost
         self.refused += one.refused
         self.cut_short += one.cut_short
-        self.avoided += one.avoided
+        self.saved += one.saved
         self.routes.update(one.routes)
         if answered := sum(one.routes.values()):
             self.models[one.model] += answered
@@ -126,7 +126,7 @@ class _Ending:
 
     model: str = ""
     cost: int = 0
-    avoided: int = 0
+    saved: int = 0
     refused: bool = False
     cut_short: bool = False
     estimated: bool = False
@@ -201,7 +201,7 @@ class _Replaying:
         return _Ending(
             model=row["model"],
             cost=charged,
-            avoided=row["avoided"],
+            saved=row["avoided"],
             refused=row["status"] in ("refused", "failed"),
             cut_short=row["status"] == "partial" and row["error"].startswith(OUT_OF_MONEY),
             routes={route: row[route] for route in ROUTES},
@@ -287,7 +287,7 @@ class _Replaying:
         return _Ending(
             model=plan.model.id,
             cost=cost,
-            avoided=self._saved(request, plan, cached),
+            saved=self._saved(request, plan, cached),
             cut_short=cut_short,
             estimated=guessed and cost > 0,
             routes=routes,

@@ -20,7 +20,7 @@ import numpy as np
 from router.domain.money import price_tokens
 from router.domain.pricing import price_on
 from router.domain.ratios import features_of
-from router.domain.values import Avoided, Model, Policy, RouteCounts, Unit
+from router.domain.values import Model, Policy, RouteCounts, Saved, Unit
 from router.store.balances import SIGNED
 from router.store.database import Connection, Database, insert, marks, select
 from router.store.entries import Hold, Purpose, claim_kind
@@ -261,7 +261,7 @@ class BatchStore:
             model=batch.model, space=model.space, dimensions=model.dimensions,
             texts=batch.texts, distinct=batch.texts, refused=batch.texts - stored, routes=RouteCounts(batch=stored),
             tokens=result.tokens, charged=result.billed, unconfirmed=result.unconfirmed,
-            avoided=Avoided(batch=max(0, normal - result.billed)), latency_ms=(now - batch.created) * 1000,
+            saved=Saved(batch=max(0, normal - result.billed)), latency_ms=(now - batch.created) * 1000,
             decision=f"A batch at {batch.provider}: {result.reason}.",
             error="" if stored == batch.texts else result.reason,
         )  # fmt: skip

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from router.domain.values import Avoided, Route, RouteCounts
+from router.domain.values import Route, RouteCounts, Saved
 from router.store import drilldown, rollups
 from router.store.database import Connection, Database, insert, marks
 
@@ -46,7 +46,7 @@ class Outcome:
     tokens: int = 0
     charged: int = 0
     unconfirmed: int = 0
-    avoided: Avoided = field(default_factory=Avoided)
+    saved: Saved = field(default_factory=Saved)
     latency_ms: float = 0.0
     decision: str = ""
     candidates: Sequence[Mapping[str, object]] = ()
@@ -72,7 +72,7 @@ class Slice:
     errors: int
 
     @property
-    def avoided(self) -> int:
+    def saved(self) -> int:
         """Avoided money, all causes together."""
         made = self.avoided_cache + self.avoided_repeats + self.avoided_dimensions
         return made + self.avoided_local + self.avoided_batch
@@ -303,7 +303,7 @@ def _columns(outcome: Outcome) -> dict[str, Any]:
     values = {name: getattr(outcome, name) for name in Outcome.__dataclass_fields__}
     values |= asdict(values.pop("routes"))
     values["distinct_texts"] = values.pop("distinct")
-    values["avoided"] = outcome.avoided.total
+    values["avoided"] = outcome.saved.total
     values["candidates"] = json.dumps(list(outcome.candidates))
     return values
 
@@ -312,21 +312,21 @@ def _add_outcome(
     conn: Connection, quarter: int, policy: str, collection: str, outcome: Outcome, route: Route | None
 ) -> None:
     """The request's share of the rollups: what was answered free, what was avoided, and its latency."""
-    avoided, routes = outcome.avoided, outcome.routes
+    saved, routes = outcome.saved, outcome.routes
     # The request itself, its repeats and its failure count under the route that did most of the work.
     main = route or ("batch" if routes.batch else "api" if routes.api else "local" if routes.local else "cache")
 
     failed = int(outcome.status not in ("done", "partial"))
     parts: dict[str, dict[str, int]] = {
-        main: {"requests": 1, "repeated": outcome.repeated, "avoided_repeats": avoided.repeats, "errors": failed}
+        main: {"requests": 1, "repeated": outcome.repeated, "avoided_repeats": saved.repeats, "errors": failed}
     }
     if routes.cache:
-        cached = {"avoided_cache": avoided.cache, "avoided_dimensions": avoided.dimensions}
+        cached = {"avoided_cache": saved.cache, "avoided_dimensions": saved.dimensions}
         parts.setdefault("cache", {}).update(texts=routes.cache, **cached)
     if routes.local:
-        parts.setdefault("local", {}).update(texts=routes.local, avoided_local=avoided.local)
-    if avoided.batch:
-        parts.setdefault("batch", {}).update(avoided_batch=avoided.batch)
+        parts.setdefault("local", {}).update(texts=routes.local, avoided_local=saved.local)
+    if saved.batch:
+        parts.setdefault("batch", {}).update(avoided_batch=saved.batch)
     for name, sums in parts.items():
         rollups.add(conn, (quarter, policy, collection, outcome.model, name), sums)
     if main == "batch":

@@ -50,7 +50,7 @@ async def set_budget(router: Router, amount: int) -> None:
 async def test_a_job_costs_its_batch_price_to_the_nanodollar(
     tmp_path: Path, sandbox: Sandbox, model: str, share: float
 ) -> None:
-    """Charged is what the provider billed, which is the share of what the same texts cost now; the rest is avoided."""
+    """Charged is what the provider billed, which is the share of what the same texts cost now; the rest is saved."""
     job = SomeJob(model=model)
     async with opened(tmp_path, sandbox) as (router, tier):
         progress = await tier.step(job, misses_of(router, TEXTS, model))

@@ -11,7 +11,7 @@ import pytest
 from router import Router
 from router.cli.spend import start_of, sum_up
 from router.domain.errors import BadInput
-from router.domain.values import Avoided, RouteCounts
+from router.domain.values import RouteCounts, Saved
 from router.sandbox import Fault, Sandbox
 from router.store.usage import Outcome
 
@@ -55,13 +55,13 @@ async def test_days_are_those_of_the_zone_and_none_is_missing(tmp_path: Path) ->
     async with Router.open(tmp_path, env={}, clock=lambda: clock[-1]) as router:
         for moment, count in times.items():
             clock.append(moment.timestamp())
-            outcome = Outcome(status="done", routes=RouteCounts(cache=count), avoided=Avoided(cache=10 * count))
+            outcome = Outcome(status="done", routes=RouteCounts(cache=count), saved=Saved(cache=10 * count))
             await router.usage.record(outcome, policy="p", version=1, collection="", role="document")
 
         def texts(zone: str) -> dict[str, int]:
             spent = sum_up(router, start_of("4d", NOW, zone), NOW, "day", zone)
             assert spent.total.distinct == sum(row.texts for row in spent.parts)
-            assert spent.total.avoided.total == 10 * spent.total.distinct
+            assert spent.total.saved.total == 10 * spent.total.distinct
             return {row.key[-2:]: row.texts for row in spent.parts}
 
         assert texts("UTC") == {"18": 1, "19": 2, "20": 0, "21": 4}

@@ -53,7 +53,7 @@ async def test_rollups_requests_and_ledger_show_the_same(router: Router) -> None
         "SELECT count(*), sum(charged), sum(unconfirmed), sum(avoided), sum(cache), sum(cache + local + api + batch),"
         " sum(status NOT IN ('done', 'partial')) FROM requests"
     )
-    shown = (whole.requests, whole.charged, whole.unconfirmed, whole.avoided, whole.cached, whole.texts)
+    shown = (whole.requests, whole.charged, whole.unconfirmed, whole.saved, whole.cached, whole.texts)
     assert (*shown, whole.errors) == rows.fetchone()
     assert router.ledger.totals() == (whole.charged, whole.unconfirmed, 0)
     audit(router.database.reader())

@@ -12,7 +12,7 @@ from benchmarks import dashboard
 from router import Router
 from router.domain.money import price_tokens
 from router.domain.pricing import price_on
-from router.domain.values import Avoided, Budget, Policy, RouteCounts, Unit
+from router.domain.values import Budget, Policy, RouteCounts, Saved, Unit
 from router.library import Library
 from router.reporting.figures import today
 from router.store.entries import Purpose
@@ -84,7 +84,7 @@ async def _request(router: Router, clock: Turned, dice: random.Random, *, last: 
         distinct=distinct, repeated=repeated,
         routes=RouteCounts(cache=cached, **({"local": missed} if model.local else {"api": missed})),
         tokens=distinct * tokens_each, charged=charged, unconfirmed=unconfirmed,
-        avoided=Avoided(
+        saved=Saved(
             cache=worth * cached * 20, repeats=worth * repeated, local=worth * missed if model.local else 0
         ),
         latency_ms=dice.lognormvariate(4.5, 0.9), candidates=_candidates(model.id, charged + unconfirmed),

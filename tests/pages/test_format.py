@@ -29,7 +29,7 @@ from pages.components.format import (
     when,
 )
 from router.domain.values import ROUTES as ROUTE_NAMES
-from router.domain.values import Avoided
+from router.domain.values import Saved
 from router.reporting.figures import Day, Forecast
 from router.store.usage import Slice
 
@@ -180,7 +180,7 @@ def test_no_cell_of_the_csv_is_active() -> None:
 
 def test_causes_are_named_largest_first() -> None:
     """Causes without an amount are left out."""
-    rows = tables.causes(Avoided(cache=1_000_000_000, local=3_000_000_000))
+    rows = tables.causes(Saved(cache=1_000_000_000, local=3_000_000_000))
     assert [(r["cause"], r["saved"], r["share"]) for r in rows] == [
         ("Local model", "$3.00", "75 %"), ("Embedded before", "$1.00", "25 %"),
     ]  # fmt: skip

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router import Router
-from router.domain.values import Avoided, RouteCounts, Unit
+from router.domain.values import RouteCounts, Saved, Unit
 from router.reporting import figures
 from router.reporting.figures import Day, forecast
 from router.store.entries import Purpose
@@ -43,7 +43,7 @@ async def record(router: Router, at: datetime, *, cache: int, local: int = 0, po
     router.clock.now = at.timestamp()
     outcome = Outcome(
         status="done", model="local/all-MiniLM-L6-v2", texts=cache + local + 2, distinct=cache + local, repeated=2,
-        routes=RouteCounts(cache=cache, local=local), avoided=Avoided(cache=cache * 100, repeats=7), latency_ms=40,
+        routes=RouteCounts(cache=cache, local=local), saved=Saved(cache=cache * 100, repeats=7), latency_ms=40,
     )  # fmt: skip
     await router.usage.record(outcome, policy=policy, version=1, collection="", role="document")
     router.clock.now = NOW
@@ -62,8 +62,8 @@ async def test_days_have_no_gaps_and_agree_with_the_figures(router: Router) -> N
     assert (whole.requests, whole.errors) == (2, 0)
     assert (whole.asked, whole.texts, whole.cached) == (16, 12, 7)
     assert whole.hit_rate == 7 / 12
-    assert whole.causes == Avoided(cache=700, repeats=14)
-    assert whole.avoided == sum(d.avoided for d in report)
+    assert whole.causes == Saved(cache=700, repeats=14)
+    assert whole.saved == sum(d.saved for d in report)
     assert whole.p95_ms >= 40
 
 
@@ -205,7 +205,7 @@ def test_there_is_no_forecast_without_a_whole_day_or_an_end() -> None:
 
 
 def test_groups_come_with_the_most_money_first() -> None:
-    """Ties go by what was avoided, then by texts, then by name."""
+    """Ties go by what was saved, then by texts, then by name."""
     slices = {
         "b": Slice(key="", **ZERO | {"texts": 5}), "a": Slice(key="", **ZERO | {"texts": 5}),
         "free": Slice(key="", **ZERO | {"avoided_cache": 9}), "paid": Slice(key="", **ZERO | {"charged": 1}),

@@ -116,7 +116,7 @@ def ledger_sum(router: Router, policy: str) -> int:
 
 
 async def test_the_policy_in_force_replays_to_what_was_recorded(tmp_path: Path) -> None:
-    """Cost to the nanodollar, refusals, routes, models and avoided money, whatever kind of policy and request."""
+    """Cost to the nanodollar, refusals, routes, models and saved money, whatever kind of policy and request."""
     with Sandbox() as sandbox:
         async with opened(tmp_path, sandbox) as (router, clock):
             sandbox.faults.add(
@@ -134,7 +134,7 @@ async def test_the_policy_in_force_replays_to_what_was_recorded(tmp_path: Path) 
                 )
                 assert same.requests == len(rows)
                 assert same.real.refused == sum(r["status"] in ("refused", "failed") for r in rows)
-                assert same.real.avoided == sum(r["avoided"] for r in rows)
+                assert same.real.saved == sum(r["avoided"] for r in rows)
                 assert same.real.routes == Counter(**{k: sum(r[k] for r in rows) for k in ("cache", "local", "api")})
                 assert sum(same.draft.models.values()) == same.draft.routes.total()
                 spent += same.draft.cost
@@ -188,7 +188,7 @@ async def test_another_model_costs_its_own_price_and_its_cache_fills_by_itself(t
             assert (better.draft.models, better.real.models) == ({LARGE: 8}, {SMALL: 8})
             assert (better.requests, better.changed, better.estimated) == (3, 3, 0)
             assert better.draft.share(LARGE) == 1.0
-            assert better.draft.avoided > better.real.avoided > 0
+            assert better.draft.saved > better.real.saved > 0
 
 
 async def test_texts_that_were_cached_before_are_cached_in_the_replay(tmp_path: Path) -> None:

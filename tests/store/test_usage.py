@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from router.domain.values import Avoided, RouteCounts
+from router.domain.values import RouteCounts, Saved
 from router.store.database import Database
 from router.store.entries import Purpose
 from router.store.ledger import Ledger
@@ -29,7 +29,7 @@ def outcome(**changes: object) -> Outcome:
     """A request of ten texts: four cached, six paid for, two repeats."""
     usual: dict[str, object] = {
         "status": "done", "model": MODEL, "texts": 12, "distinct": 10, "repeated": 2, "charged": 120,
-        "routes": RouteCounts(cache=4, api=6), "tokens": 10, "avoided": Avoided(cache=40, repeats=20),
+        "routes": RouteCounts(cache=4, api=6), "tokens": 10, "saved": Saved(cache=40, repeats=20),
         "latency_ms": 5.0,
     }  # fmt: skip
     return Outcome(**{**usual, **changes})  # type: ignore[arg-type]  # its own fields
@@ -43,7 +43,7 @@ async def test_a_charge_and_its_request_are_counted_once(usage: Usage, ledger: L
     assert await usage.record(outcome(), request=number, **WHO) == number  # type: ignore[arg-type]  # the same
     total = usage.total(since=clock.now, until=clock.now + 1)
     assert (total.requests, total.texts, total.repeated, total.tokens, total.charged) == (1, 10, 2, 6, 120)
-    assert (total.avoided_cache, total.avoided_repeats, total.avoided, total.errors) == (40, 20, 60, 0)
+    assert (total.avoided_cache, total.avoided_repeats, total.saved, total.errors) == (40, 20, 60, 0)
     by_route = dict(usage.sums(since=clock.now, until=clock.now + 1, by=["route"]))
     assert {key: s.texts for key, s in by_route.items()} == {("api",): 6, ("cache",): 4}
     row = usage.request(number)
