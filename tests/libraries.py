@@ -111,7 +111,7 @@ def chunk(text: str, label: str = "") -> NewChunk:
 
 def vectors(router: Router, rows: Sequence[str], model: str = SMALL) -> Any:
     """Their vectors in the cache, (n, dimensions); every one must be there."""
-    kinds = {number for number, kind in router.cache.kinds().items() if kind.model == model}
+    kinds = {number for number, kind in router.cache.keys().items() if kind.model == model}
     found = router.cache.lookup([digest(text) for text in rows])
     at = {key: row for number in kinds for key, row in found.get(number, {}).items()}
     return router.cache.fetch([at[digest(text)] for text in rows], router.catalog.get(model).dimensions)

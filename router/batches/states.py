@@ -19,7 +19,7 @@ from typing import Any
 from router.batches.gone import GRACE_S as GONE_GRACE_S
 from router.batches.gone import KEPT_S, give_up, look, over, unknown
 from router.batches.results import Results
-from router.batches.texts import WHOLE, Limits, Misses, gather, write_file
+from router.batches.texts import WHOLE, BatchLimits, Misses, gather, write_file
 from router.config import Settings
 from router.domain.errors import (
     BadReply,
@@ -41,7 +41,7 @@ from router.providers.batch import WINDOWS, BatchClient, RemoteBatch, results_li
 from router.store.batches import UNDER_WAY, Batch, BatchStore, line_price
 from router.store.jobs import Job
 from router.store.policies import Policies
-from router.store.vectors import Cache, kind_of
+from router.store.vectors import Cache, vector_key
 
 FIRST_POLL_S = 2.0
 LONGEST_POLL_S = 60.0
@@ -94,7 +94,7 @@ class BatchTier:
         *,
         first_poll_s: float = FIRST_POLL_S,
         grace_s: float = GRACE_S,
-        limits: Limits = WHOLE,
+        limits: BatchLimits = WHOLE,
     ) -> None:
         self.store = store
         self._catalog = settings.catalog
@@ -285,7 +285,7 @@ class BatchTier:
     async def _read(self, batch: Batch, file: str, path: Path, results: Results, client: BatchClient) -> None:
         """Download one result file, and store its vectors group by group."""
         model = self._catalog.get(batch.model)
-        kind = kind_of(model, "document", "whole")
+        kind = vector_key(model, "document", "whole")
         try:
             try:
                 await client.download(file, path, results_limit(model, batch.texts))

@@ -25,19 +25,19 @@ end. Made anew for each step and called from a worker thread; those under way or
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class BatchLimits:
     """Of one batch."""
 
     lines: int = MOST_LINES
     bytes: int = MOST_BYTES
 
 
-WHOLE = Limits()
+WHOLE = BatchLimits()
 
 
 def gather(
     ledger: Ledger, estimates: Estimates, endpoint: Endpoint, model: Model, misses: Misses, *, policy: str,
-    tried: Mapping[bytes, int], limits: Limits,
+    tried: Mapping[bytes, int], limits: BatchLimits,
 ) -> tuple[list[Unit], int]:  # fmt: skip
     """Texts for one batch, at least one if there is any, and how many were passed over because others pay for them.
 

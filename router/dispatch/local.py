@@ -10,7 +10,7 @@ from router.dispatch.delivery import Delivery
 from router.domain.errors import Refused
 from router.domain.values import Model, Role, Unit
 from router.providers.base import EmbedCall, Provider, check
-from router.store.vectors import Cache, kind_of
+from router.store.vectors import Cache, vector_key
 
 GROUP = 64
 """Texts between two commits and two reports of progress."""
@@ -35,7 +35,7 @@ async def embed_locally(
         call = EmbedCall(model=model, texts=tuple(u.text for u in group), role=role)
         vectors = check(call, await provider.embed(call))
         keys = [u.digest for u in group]
-        await cache.store(kind_of(model, role, "whole"), keys, [u.tokens for u in group], vectors)
+        await cache.store(vector_key(model, role, "whole"), keys, [u.tokens for u in group], vectors)
         done.vectors.update(zip(keys, vectors, strict=True))
         done.tokens += sum(u.tokens for u in group)
         progress(len(done.vectors))

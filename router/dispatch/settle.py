@@ -12,7 +12,7 @@ from router.domain.values import Unit
 from router.providers.base import Floats
 from router.store.entries import Hold
 from router.store.ledger import Price
-from router.store.vectors import kind_of
+from router.store.vectors import vector_key
 
 
 async def store_and_settle(route: Route, out: Delivery, hold: Hold, vectors: Floats, said: int | None) -> None:
@@ -25,7 +25,7 @@ async def store_and_settle(route: Route, out: Delivery, hold: Hold, vectors: Flo
     units = hold.units
     try:
         await route.cache.store(
-            kind_of(route.model, route.role, "whole"), [u.digest for u in units], [u.likely for u in units], vectors
+            vector_key(route.model, route.role, "whole"), [u.digest for u in units], [u.likely for u in units], vectors
         )
     finally:
         believed = _believe(units, said)

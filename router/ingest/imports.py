@@ -25,7 +25,7 @@ from router.ingest.files import unusable
 from router.ingest.readers_rows import jsonl_items, parquet_errors
 from router.pipeline.validate import digest
 from router.providers.base import Floats
-from router.store.vectors import kind_of
+from router.store.vectors import vector_key
 
 BLOCK = 1_000
 TOLERANCE = 1e-2
@@ -90,7 +90,7 @@ async def _store(router: Router, model: Model, role: Role, rows: list[tuple[str,
     good = [(text, vector, n) for (text, vector), n in zip(rows, counts, strict=True) if limit is None or n <= limit]
     if good:
         await router.cache.store(
-            kind_of(model, role, "whole"),
+            vector_key(model, role, "whole"),
             [digest(text) for text, _, _ in good],
             [n for _, _, n in good],
             np.stack([vector for _, vector, _ in good]),

@@ -64,7 +64,7 @@ class Place:
 
 
 @dataclass(slots=True)
-class Kind:
+class Stratum:
     """The files of one kind: `size` of all its places, how many there are, those drawn and those looked at."""
 
     name: str
@@ -130,7 +130,7 @@ class Sampler:
             return "groups", ending
         return ("lines", "lines") if ending in _LINES and not _starts_wide(path) else ("heads", ending)
 
-    def _kind(self, way: Way, name: str, paths: list[Path]) -> Kind:
+    def _kind(self, way: Way, name: str, paths: list[Path]) -> Stratum:
         sizes = [path.stat().st_size for path in paths]
         counts = [-(-size // BLOCK) if way == "lines" else 1 for size in sizes]
         groups: list[list[int]] = []
@@ -145,11 +145,11 @@ class Sampler:
             at = bisect_right(ends, number)
             inside = number - ends[at] + counts[at]
             drawn.append((paths[at], inside, float(groups[at][inside] if groups else sizes[at])))
-        return Kind(name=name, way=way, size=float(sum(sizes)), places=ends[-1], drawn=drawn)
+        return Stratum(name=name, way=way, size=float(sum(sizes)), places=ends[-1], drawn=drawn)
 
     # ---- looking ----
 
-    def _look(self, kind: Kind, path: Path, number: int, size: float, folder: Path) -> None:
+    def _look(self, kind: Stratum, path: Path, number: int, size: float, folder: Path) -> None:
         name = self._names[path]
         share = 1.0
         chunks: list[NewChunk] = []
@@ -181,7 +181,7 @@ class Sampler:
             self._columns[path] = choose(name, there, self._reading.columns_of(path, name), complete=False)
         return self._columns[path]
 
-    def _first_rows(self, kind: Kind, path: Path, number: int, folder: Path) -> tuple[list[Row], float]:
+    def _first_rows(self, kind: Stratum, path: Path, number: int, folder: Path) -> tuple[list[Row], float]:
         """The first rows of a table, a list or a row group, and the share of it that they are."""
         columns = self._reading.columns_of(path, self._names[path])
         size = path.stat().st_size

@@ -23,7 +23,7 @@ from router.domain.values import Plan, Refusal
 from router.engine import Router
 from router.ingest.extract import FileVerdict
 from router.ingest.files import Ingest, Reading, size_of
-from router.ingest.sample import Kind, NotSampled, Sampler
+from router.ingest.sample import NotSampled, Sampler, Stratum
 from router.jobs.quote import Census, CorpusCandidate, CorpusQuote, looks_english, quote_of
 from router.store.collections import Corpora, kind_of_chunks
 from router.store.models import Collection, Distinct, Generation, NewChunk
@@ -183,14 +183,14 @@ def _never(write: object) -> None:
     raise AssertionError("an estimate writes nothing")
 
 
-def _names(kinds: Iterable[Kind]) -> str:
+def _names(kinds: Iterable[Stratum]) -> str:
     return ", ".join(sorted({kind.name for kind in kinds}))
 
 
 async def _estimate(
     router: Router,
     collection: Collection,
-    kinds: Sequence[Kind],
+    kinds: Sequence[Stratum],
     census: Census,
     pinned: Generation | None,
     share: float,
@@ -212,7 +212,7 @@ async def _estimate(
     )
 
 
-def count(census: Census, kinds: Sequence[Kind]) -> tuple[list[Figures], bool]:
+def count(census: Census, kinds: Sequence[Stratum]) -> tuple[list[Figures], bool]:
     """What each place has, (places, figures) for each kind, for the whole of the place; and whether it looks English.
 
     A text that was seen at a place before is a copy. The kind of text is that of its file, as in a quote.
@@ -255,7 +255,7 @@ def _add(census: Census, chunks: Sequence[NewChunk], kind: TextKind, seen: set[b
         census.add(page)
 
 
-def total(kinds: Sequence[Kind], counted: Sequence[Figures]) -> tuple[Figures, Figures | None]:
+def total(kinds: Sequence[Stratum], counted: Sequence[Figures]) -> tuple[Figures, Figures | None]:
     """The likely sums over all places, and half the width of their 95 % intervals; None where there can be none.
 
     Of each kind the ratio estimator of cluster sampling: with n of N places drawn, sizes x (X in all) and figures y,
@@ -308,7 +308,7 @@ def _otherwise(likely: Plan | Refusal, high: Plan | Refusal) -> str:
     return f"At the upper end it would be {high.model.name}."
 
 
-def _notes(kinds: Sequence[Kind], *, interval: bool, other: str) -> tuple[str, ...]:
+def _notes(kinds: Sequence[Stratum], *, interval: bool, other: str) -> tuple[str, ...]:
     parts = [kind for kind in kinds if any(place.share < 1 for place in kind.looked)]
     few = [k for k in kinds if len(k.looked) < LEAST_PLACES and (k in parts or len(k.looked) < k.places)]
     notes = ["Repeats of a text are seen only within the sample: with many of them it costs less."]

@@ -14,7 +14,7 @@ from router.pipeline.coverage import resize
 from router.pipeline.expand import Work, mean_of
 from router.pipeline.request import Planned
 from router.providers.base import Floats
-from router.store.vectors import Damaged, kind_of
+from router.store.vectors import Damaged, vector_key
 
 
 async def assemble(planned: Planned, work: Work, done: Delivery, tally: Tally) -> Floats:
@@ -74,7 +74,7 @@ async def _store_means(planned: Planned, work: Work, distinct: Floats, tally: Ta
     made = [i for i in work.parts if i not in tally.failed]
     if made:
         await lookup.coverage.cache.store(
-            kind_of(model, lookup.role, work.variant),
+            vector_key(model, lookup.role, work.variant),
             [lookup.valid.digests[i] for i in made],
             lookup.likely(model, made),
             distinct[made],

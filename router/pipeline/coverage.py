@@ -12,7 +12,7 @@ import numpy as np
 
 from router.domain.catalog import Catalog, quality
 from router.domain.values import LongTexts, Model, Role
-from router.store.vectors import Cache, Damaged, Floats, Kind, Row
+from router.store.vectors import Cache, Damaged, Floats, Row, VectorKey
 
 
 def may_stand_in(maker: Model, model: Model, scale: str) -> bool:
@@ -44,16 +44,18 @@ class Coverage:
         self._scale = catalog.scale
         self._makers = {model.id: model for model in catalog.models}
 
-    def keys(self, model: Model, *, whole: bool = False, among: Mapping[int, Kind] | None = None) -> tuple[int, ...]:
+    def keys(
+        self, model: Model, *, whole: bool = False, among: Mapping[int, VectorKey] | None = None
+    ) -> tuple[int, ...]:
         """The numbers of the vector keys that may answer for a model: those of uncut texts first, or only they."""
         fit = [
             (key.variant != "whole", number)
-            for number, key in (self.cache.kinds() if among is None else among).items()
+            for number, key in (self.cache.keys() if among is None else among).items()
             if (key.variant == "whole" or (key.variant == self.long_texts and not whole)) and self._fits(key, model)
         ]
         return tuple(number for _, number in sorted(fit))
 
-    def _fits(self, key: Kind, model: Model) -> bool:
+    def _fits(self, key: VectorKey, model: Model) -> bool:
         maker = self._makers.get(key.model)
         return (
             maker is not None
@@ -65,7 +67,7 @@ class Coverage:
     def find(self, digests: Sequence[bytes]) -> Found:
         """What there is of these texts for every model, by one look-up. Raises StoreError."""
         found = self.cache.lookup(digests)
-        return Found(self, found, self.cache.kinds())
+        return Found(self, found, self.cache.keys())
 
     def rows(self, model: Model, digests: Sequence[bytes]) -> Mapping[bytes, Row]:
         """Where the vectors of these texts for a model lie, for those that have one. Raises StoreError."""
@@ -101,7 +103,9 @@ class Coverage:
 class Found:
     """What one look-up found, for every model."""
 
-    def __init__(self, coverage: Coverage, found: Mapping[int, Mapping[bytes, Row]], keys: Mapping[int, Kind]) -> None:
+    def __init__(
+        self, coverage: Coverage, found: Mapping[int, Mapping[bytes, Row]], keys: Mapping[int, VectorKey]
+    ) -> None:
         self._coverage = coverage
         self._found = found
         self._keys = keys

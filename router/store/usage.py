@@ -303,7 +303,7 @@ def _columns(outcome: Outcome) -> dict[str, Any]:
     values = {name: getattr(outcome, name) for name in Outcome.__dataclass_fields__}
     values |= asdict(values.pop("routes"))
     values["distinct_texts"] = values.pop("distinct")
-    values["avoided"] = outcome.saved.total
+    values["avoided"] = values.pop("saved").total
     values["candidates"] = json.dumps(list(outcome.candidates))
     return values
 

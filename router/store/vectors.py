@@ -1,12 +1,12 @@
 """The cache: vectors already made, found by the exact text and by everything that shaped the vector.
 
-A row is found by the digest of the text and by its *kind*: the space, the model that made it, the role where
+A row is found by the digest of the text and by its *vector key*: the space, the model that made it, the role where
 the model tells roles apart, what was put before the text, and what was done with an over-long one. Keyed on less, a
 cache serves wrong vectors: a local one under a paid model's name, a query's for a document, a cut text's for a whole
 one.
 The vector is stored at the model's full dimensions; fewer are cut from it, so one paid vector serves every size.
 
-Every row has a checksum over the vector and over what it is found by (the digest, the kind as it reads, the tokens), so
+Every row has a checksum over the vector and over what it is found by (the digest, the vector key as it reads, the tokens), so
 that a bit that flips on the disk, wherever in the row or its index, makes the row a miss and never a wrong answer.
 """
 
@@ -82,7 +82,7 @@ def _migrations() -> Migrations:
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class VectorKey:
     """What shaped a vector besides its text. `role` is that of `Model.role_key`: a prefix has a mark in it."""
 
     space: str
@@ -104,9 +104,9 @@ class Damaged(LookupError):
         self.rows = rows
 
 
-def kind_of(model: Model, role: Role, variant: Variant) -> Kind:
+def vector_key(model: Model, role: Role, variant: Variant) -> VectorKey:
     """The kind of the vectors that `model` makes for `role`."""
-    return Kind(model.space, model.id, model.role_key(role), variant, model.dimensions)
+    return VectorKey(model.space, model.id, model.role_key(role), variant, model.dimensions)
 
 
 class Cache:
@@ -114,7 +114,7 @@ class Cache:
 
     def __init__(self, path: Path) -> None:
         self.database = Database(path, _migrations, _NAMES, page_size=PAGE_SIZE)
-        self._kinds: dict[int, Kind] = {}
+        self._keys: dict[int, VectorKey] = {}
         self._full = False
         self._salts: dict[int, int] = {}
         self._bad: set[int] = set()
@@ -147,20 +147,20 @@ class Cache:
                         found[kind] = {digest: (row, tokens, kind, digest)}
         return found
 
-    def kinds(self) -> Mapping[int, Kind]:
+    def keys(self) -> Mapping[int, VectorKey]:
         """Every kind by its number; re-read whenever a number is new."""
         with self.database.errors():
-            return self._read_kinds()
+            return self._read_keys()
 
-    def _read_kinds(self) -> Mapping[int, Kind]:
+    def _read_keys(self) -> Mapping[int, VectorKey]:
         (count,) = self.database.row("SELECT count(*) FROM kinds WHERE key_version = ?", KEY_VERSION)
-        if count != len(self._kinds):
+        if count != len(self._keys):
             rows = self.database.reader().execute(
                 "SELECT id, space, model, role, variant, dimensions FROM kinds WHERE key_version = ?", (KEY_VERSION,)
             )
-            self._kinds = {number: Kind(*about) for number, *about in rows}
-            self._salts = {number: salt_of(kind) for number, kind in self._kinds.items()}
-        return self._kinds
+            self._keys = {number: VectorKey(*about) for number, *about in rows}
+            self._salts = {number: salt_of(kind) for number, kind in self._keys.items()}
+        return self._keys
 
     def fetch(self, rows: Sequence[Row], dimensions: int) -> Floats:
         """The vectors of these rows, `(len(rows), dimensions)` float32, in the order asked, each as it was stored.
@@ -172,7 +172,7 @@ class Cache:
         with self.database.errors():
             conn = self.database.reader()
             if not {row[2] for row in rows} <= self._salts.keys():
-                self._read_kinds()
+                self._read_keys()
             order = sorted(range(len(rows)), key=lambda i: rows[i][0])
             sealed = seals(rows, self._salts)
             for part in in_parts(order):
@@ -234,7 +234,7 @@ class Cache:
             conn.executemany("DELETE FROM vectors WHERE id = ?", keys)
         damaged = [row for row in rows if row[0] in there | left]  # the others were erased by somebody
         if damaged:
-            names = Counter(kind.model if (kind := self._kinds.get(row[2])) else "" for row in damaged)
+            names = Counter(kind.model if (kind := self._keys.get(row[2])) else "" for row in damaged)
             conn.executemany("INSERT INTO damages VALUES (?, ?, ?)", [(time.time(), *item) for item in names.items()])
             logger.warning(
                 "%s: %d damaged vectors were found and removed; their texts are embedded again when asked for.",
@@ -253,9 +253,9 @@ class Cache:
         Rows that are visibly not what was stored (of another size, or not of unit length) are removed.
         """
 
-        def look() -> tuple[Any, Mapping[int, Kind]]:
+        def look() -> tuple[Any, Mapping[int, VectorKey]]:
             with self.database.errors():
-                return self.database.row("SELECT next, last FROM unchecked WHERE next < last"), self._read_kinds()
+                return self.database.row("SELECT next, last FROM unchecked WHERE next < last"), self._read_keys()
 
         left, kinds = await asyncio.to_thread(look)
         if left is None:
@@ -283,7 +283,7 @@ class Cache:
             await self.remove(bad)
         return True
 
-    async def store(self, kind: Kind, digests: Sequence[bytes], tokens: Sequence[int], vectors: Floats) -> None:
+    async def store(self, kind: VectorKey, digests: Sequence[bytes], tokens: Sequence[int], vectors: Floats) -> None:
         """Commit vectors `(n, kind.dimensions)` float32. A text that is there already is left as it is.
 
         Raises ValueError where the vectors are of another size, and StoreError where the file could not be written.
@@ -335,7 +335,7 @@ class Cache:
         return rows, self.database.path.stat().st_size
 
 
-def salt_of(kind: Kind) -> int:
+def salt_of(kind: VectorKey) -> int:
     """What a kind adds to the checksums of its vectors: 64 bits of all that it says."""
     return xxh3_64_intdigest("\0".join(map(str, astuple(kind))).encode())
 
@@ -362,7 +362,7 @@ def _unit(blob: bytes) -> bool:
         return bool(abs(float(np.linalg.norm(vector.astype(np.float64))) - 1.0) <= LENGTH_TOLERANCE)
 
 
-def _number(conn: Connection, kind: Kind) -> int:
+def _number(conn: Connection, kind: VectorKey) -> int:
     *key, dimensions = astuple(kind)
     conn.execute(
         "INSERT OR IGNORE INTO kinds (space, model, role, variant, dimensions, key_version) VALUES (?, ?, ?, ?, ?, ?)",

@@ -56,14 +56,14 @@ def misses_of(router: Router, texts: Sequence[str], model: str = SMALL) -> Calla
 def stored(router: Router, texts: Sequence[str], model: str = SMALL) -> set[str]:
     """Which of the texts have a vector of the model in the cache."""
     by_digest = {digest(text): text for text in texts}
-    kinds = {number for number, kind in router.cache.kinds().items() if kind.model == model}
+    kinds = {number for number, kind in router.cache.keys().items() if kind.model == model}
     found = router.cache.lookup(list(by_digest))
     return {by_digest[key] for number in kinds for key in found.get(number, ())}
 
 
 def vectors(router: Router, texts: Sequence[str], model: str = SMALL) -> Any:
     """Their vectors, (n, dimensions); every one must be there."""
-    kinds = {number for number, kind in router.cache.kinds().items() if kind.model == model}
+    kinds = {number for number, kind in router.cache.keys().items() if kind.model == model}
     found = router.cache.lookup([digest(text) for text in texts])
     rows = {key: row for number in kinds for key, row in found.get(number, {}).items()}
     return router.cache.fetch([rows[digest(text)] for text in texts], router.catalog.get(model).dimensions)

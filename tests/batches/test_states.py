@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from router.batches.states import LOOKS
-from router.batches.texts import Limits
+from router.batches.texts import BatchLimits
 from router.domain.errors import BudgetExceeded, KeyRejected, NotConfigured, QuotaExhausted, Refused
 from router.domain.values import Budget, BudgetState, Policy
 from router.engine import Router
@@ -115,7 +115,7 @@ async def test_a_restart_finds_the_batch_again(tmp_path: Path, sandbox: Sandbox)
 
 async def test_many_batches_of_limited_size(tmp_path: Path, sandbox: Sandbox) -> None:
     """Limits of lines and of bytes divide a job; every text is billed once; nothing is left at the provider."""
-    for limits in (Limits(lines=7), Limits(bytes=1_000)):
+    for limits in (BatchLimits(lines=7), BatchLimits(bytes=1_000)):
         sandbox.reset()
         async with opened(tmp_path / str(limits.lines), sandbox, limits=limits) as (router, tier):
             progress = await finish(router, tier, sandbox, TEXTS, SomeJob())
@@ -214,7 +214,7 @@ async def test_sqlite_is_not_read_on_the_loop(
             calls.append(threading.get_ident())
         return plain(self, **options)
 
-    async with opened(tmp_path, sandbox, limits=Limits(lines=20)) as (router, tier):
+    async with opened(tmp_path, sandbox, limits=BatchLimits(lines=20)) as (router, tier):
         misses = [misses_of(router, TEXTS) for _ in range(2)]
         monkeypatch.setattr(Database, "reader", reader)
         for more in misses:
@@ -239,7 +239,7 @@ async def test_a_budget_without_room_sends_nothing(tmp_path: Path, sandbox: Sand
 
 async def test_the_kill_switch_stops_submissions_and_not_results(tmp_path: Path, sandbox: Sandbox) -> None:
     """Nothing new is sent; what is under way is collected."""
-    async with opened(tmp_path, sandbox, limits=Limits(lines=20)) as (router, tier):
+    async with opened(tmp_path, sandbox, limits=BatchLimits(lines=20)) as (router, tier):
         await tier.step(SomeJob(), misses_of(router, TEXTS))
         await router.policies.set_paid(False)
         progress = await finish(router, tier, sandbox, TEXTS, SomeJob())
@@ -432,7 +432,7 @@ async def test_a_full_queue_is_waited_for(tmp_path: Path, sandbox: Sandbox) -> N
     """The provider's limit on what is queued fails a batch at validation; it is no fault of its texts."""
     from router.sandbox.batches import _flaw
 
-    async with opened(tmp_path, sandbox, limits=Limits(lines=20)) as (router, tier):
+    async with opened(tmp_path, sandbox, limits=BatchLimits(lines=20)) as (router, tier):
         await tier.step(SomeJob(), misses_of(router, TEXTS))
         await tier.step(SomeJob(), misses_of(router, TEXTS))
         for _ in range(4):

@@ -18,7 +18,7 @@ from typing import Any
 
 import router.batches.states as tier_module
 import router.store.database as database_module
-from router.batches.texts import Limits
+from router.batches.texts import BatchLimits
 from router.providers.batch import BatchClient
 from router.sandbox import Sandbox
 from router.store.batches import BatchStore
@@ -53,7 +53,9 @@ def killed_batch(*, folder: str, env: dict[str, str], texts: list[str], moment: 
         from router.engine import Router
 
         async with Router.open(folder, env=env) as router:
-            tier = tier_module.BatchTier.of(router, first_poll_s=0.001, grace_s=GRACE_S, limits=Limits(lines=LINES))
+            tier = tier_module.BatchTier.of(
+                router, first_poll_s=0.001, grace_s=GRACE_S, limits=BatchLimits(lines=LINES)
+            )
             for _ in range(50):
                 await tier.step(SomeJob(), misses_of(router, texts))
         raise Ended
@@ -151,7 +153,7 @@ class Recovery:
 async def recover(folder: Path, sandbox: Sandbox, texts: list[str]) -> Recovery:
     """Finish the job in a program of its own; check the ledger, the vectors and the provider's bill."""
     before = audit_folder(folder)
-    async with opened(folder, sandbox, grace_s=GRACE_S, limits=Limits(lines=LINES)) as (router, tier):
+    async with opened(folder, sandbox, grace_s=GRACE_S, limits=BatchLimits(lines=LINES)) as (router, tier):
         conn = router.database.reader()
         charges = conn.execute("SELECT id, amount FROM charges").fetchall()
         kept = stored(router, texts)

@@ -23,11 +23,11 @@ from router.library import Library
 from router.pipeline.validate import digest
 from router.sandbox import Sandbox
 from router.store.database import sqlite3
-from router.store.vectors import Cache, Damaged, Kind
+from router.store.vectors import Cache, Damaged, VectorKey
 from tests.faults.paid_helpers import right, wrong
 from tests.libraries import SMALL, jsonl, opened, texts
 
-TINY = Kind(space="s", model="openai/tiny", role="document", variant="whole", dimensions=16)
+TINY = VectorKey(space="s", model="openai/tiny", role="document", variant="whole", dimensions=16)
 KINDS = (TINY, replace(TINY, role="query"), replace(TINY, space="t", model="voyage/tiny"))
 
 
@@ -36,7 +36,7 @@ def unit(rng: np.random.Generator, n: int) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-async def written(path: Path, n: int) -> dict[tuple[Kind, bytes], np.ndarray]:
+async def written(path: Path, n: int) -> dict[tuple[VectorKey, bytes], np.ndarray]:
     """A cache of n texts in three kinds, closed; what it holds. Small vectors: a flip often hits other things."""
     cache, rng = Cache(path), np.random.default_rng(7)
     truth = {}
@@ -48,12 +48,12 @@ async def written(path: Path, n: int) -> dict[tuple[Kind, bytes], np.ndarray]:
     return truth
 
 
-def served(path: Path, keys: list[bytes]) -> dict[tuple[Kind, bytes], np.ndarray]:
+def served(path: Path, keys: list[bytes]) -> dict[tuple[VectorKey, bytes], np.ndarray]:
     """All that the cache gives for these texts, as a reader asks it: damaged vectors are removed, and asked again."""
     cache = Cache(path)
     try:
         while True:
-            kinds, found = cache.kinds(), cache.lookup(keys)
+            kinds, found = cache.keys(), cache.lookup(keys)
             rows = [(kinds[n], key, row) for n, of in found.items() if n in kinds for key, row in of.items()]
             try:
                 answers = {}

@@ -117,7 +117,7 @@ async def test_out_of_money_it_waits_or_stops_and_never_changes_space(
         assert 0 < job.done < job.total
         assert 0 < job.spent <= 40_000
         assert "month's" in job.reason
-        assert [k.space for k in here.router.cache.kinds().values()] == [SMALL]
+        assert [k.space for k in here.router.cache.keys().values()] == [SMALL]
         if rule == "wait":
             assert job.state == "waiting"
             assert job.wake == datetime(2026, 12, 1, tzinfo=UTC).timestamp()

@@ -13,7 +13,7 @@ import pytest
 from router.pipeline.coverage import Coverage
 from router.pipeline.validate import digest
 from router.sandbox import Sandbox, expected_vectors
-from router.store.vectors import kind_of
+from router.store.vectors import vector_key
 from tests.libraries import Opened, jsonl, opened, texts
 
 LARGE, LITE = "voyage/voyage-4-large", "voyage/voyage-4-lite"
@@ -89,7 +89,7 @@ async def test_the_uncut_text_comes_first(sandbox: Sandbox, tmp_path: Path) -> N
         key = digest("a text")
         for variant, vector in (("cut", cut), ("whole", whole)):
             rule = Coverage(router.cache, router.catalog, long_texts="cut")
-            await router.cache.store(kind_of(model, "document", variant), [key], [3], vector)
+            await router.cache.store(vector_key(model, "document", variant), [key], [3], vector)
             assert np.array_equal(rule.read(model, [key], model.dimensions)[1], vector)
             assert rule.stored(model, [key]) == ({key} if variant == "whole" else set())
             split = Coverage(router.cache, router.catalog, long_texts="split")

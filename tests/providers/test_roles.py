@@ -30,7 +30,7 @@ from router.providers.base import EmbedCall
 from router.providers.batch import request_line, shared_params
 from router.providers.local import LocalProvider, choose_device, weights_of
 from router.store.entries import claim_kind
-from router.store.vectors import Kind, kind_of
+from router.store.vectors import VectorKey, vector_key
 
 TEXTS = ["Lift of a thin wing.", "Boundary layers", "a third text, which is rather longer than the others are"]
 PROMPTS = {"query": "Represent this question: ", "document": "passage: "}
@@ -175,9 +175,9 @@ def test_keys_without_a_prefix_are_those_of_version_one(tmp_path: Path) -> None:
     """Vectors and claims that were written before there were prefixes are still found."""
     catalog = load_settings(tmp_path, env={}).catalog
     small, lite = catalog.get("openai/text-embedding-3-small"), catalog.get("voyage/voyage-4-lite")
-    key = Kind(space=small.space, model=small.id, role="", variant="whole", dimensions=1536)
-    assert kind_of(small, "query", "whole") == key
-    assert (kind_of(lite, "query", "whole").role, kind_of(lite, "document", "cut").role) == ("query", "document")
+    key = VectorKey(space=small.space, model=small.id, role="", variant="whole", dimensions=1536)
+    assert vector_key(small, "query", "whole") == key
+    assert (vector_key(lite, "query", "whole").role, vector_key(lite, "document", "cut").role) == ("query", "document")
     assert (claim_kind(small, "query"), claim_kind(lite, "query")) == (f"{small.space}|", "voyage-4|query")
     assert model_of(tmp_path, 'prefix = { query = "", document = "" }\n').role_key("query") == ""
 
@@ -186,7 +186,7 @@ def test_every_prefix_and_field_has_a_key_of_its_own(tmp_path: Path) -> None:
     """No two of them share vectors or claims, even where queries and documents get the same."""
     added = ["", NOMIC, EXTRA, NOMIC + EXTRA, 'prefix = { query = "a", document = "a" }\n']
     models = [model_of(tmp_path, more) for more in added]
-    assert len({kind_of(model, "document", "whole") for model in models}) == len(models)
+    assert len({vector_key(model, "document", "whole") for model in models}) == len(models)
     assert len({claim_kind(model, "document") for model in models}) == len(models)
     assert [model.roles for model in models] == [False, True, True, True, False]
 

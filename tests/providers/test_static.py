@@ -12,11 +12,11 @@ from router.domain.errors import BadInput, NotConfigured
 from router.engine import Router
 from router.pipeline.validate import digest
 from router.providers import static
-from router.store.vectors import Kind
+from router.store.vectors import VectorKey
 from tests.libraries import jsonl, opened
 
 NAME = "local/static-MiniLM"
-OLD = Kind(space=NAME, model=NAME, role="", variant="whole", dimensions=static.DIMENSIONS)
+OLD = VectorKey(space=NAME, model=NAME, role="", variant="whole", dimensions=static.DIMENSIONS)
 """What vectors of the recipe before model2vec's are kept under."""
 
 

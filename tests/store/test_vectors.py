@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from router.config import CATALOG_FILE
 from router.domain.catalog import parse_catalog
 from router.store.database import PART
-from router.store.vectors import Cache, Floats, Kind, kind_of
+from router.store.vectors import Cache, Floats, VectorKey, vector_key
 
-SMALL = Kind(space="s", model="s/m", role="", variant="whole", dimensions=4)
+SMALL = VectorKey(space="s", model="s/m", role="", variant="whole", dimensions=4)
 
 
 def key(n: int) -> bytes:
@@ -38,9 +38,9 @@ def cache(tmp_path: Path) -> Iterator[Cache]:
     cache.close()
 
 
-def held(cache: Cache, kind: Kind, digests: list[bytes]) -> dict[bytes, tuple[int, int]]:
+def held(cache: Cache, kind: VectorKey, digests: list[bytes]) -> dict[bytes, tuple[int, int]]:
     """What the cache has of one kind."""
-    numbers = [number for number, found in cache.kinds().items() if found == kind]
+    numbers = [number for number, found in cache.keys().items() if found == kind]
     return {d: row for number in numbers for d, row in cache.lookup(digests).get(number, {}).items()}
 
 
@@ -78,7 +78,7 @@ async def test_nothing_is_found_by_less_than_all_that_shaped_it(cache: Cache) ->
     kinds = [SMALL, *(replace(SMALL, **{field: "other"}) for field in ("space", "model", "role", "variant"))]
     for number, kind in enumerate(kinds):
         await cache.store(kind, [key(1)], [number], some([number]))
-    assert len(cache.kinds()) == len(kinds)
+    assert len(cache.keys()) == len(kinds)
     for number, kind in enumerate(kinds):
         row = held(cache, kind, [key(1)])[key(1)]
         assert row[1] == number
@@ -136,9 +136,9 @@ async def test_another_programs_kinds_and_vectors_are_seen(cache: Cache, tmp_pat
     """A second program on the file finds what the first stores, also of kinds that are new to it."""
     other = Cache(tmp_path / "vectors.db")
     try:
-        assert dict(other.kinds()) == {}
+        assert dict(other.keys()) == {}
         await cache.store(SMALL, [key(1)], [1], some([1]))
-        assert list(other.kinds().values()) == [SMALL]
+        assert list(other.keys().values()) == [SMALL]
         assert set(held(other, SMALL, [key(1)])) == {key(1)}
     finally:
         other.close()
@@ -148,7 +148,7 @@ def test_roles_share_vectors_only_where_the_model_does_not_tell_them_apart() -> 
     """`document` and `query` are one kind for OpenAI's models and two for Cohere's and Voyage's."""
     catalog = parse_catalog(CATALOG_FILE.read_text("utf-8"), origin="catalog")
     for model in catalog.models:
-        document, query = kind_of(model, "document", "whole"), kind_of(model, "query", "whole")
+        document, query = vector_key(model, "document", "whole"), vector_key(model, "query", "whole")
         assert (document == query) is not model.roles
         assert document.dimensions == model.dimensions
     assert any(m.roles for m in catalog.models)
