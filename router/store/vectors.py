@@ -6,8 +6,8 @@ cache serves wrong vectors: a local one under a paid model's name, a query's for
 one.
 The vector is stored at the model's full dimensions; fewer are cut from it, so one paid vector serves every size.
 
-Every row has a checksum over the vector and over what it is found by (the digest, the vector key as it reads, the tokens), so
-that a bit that flips on the disk, wherever in the row or its index, makes the row a miss and never a wrong answer.
+Every row has a checksum over the vector and over what it is found by (the digest, the vector key as it reads, the
+tokens), so that a bit that flips on the disk, in the row or its index, makes the row a miss and never a wrong answer.
 """
 
 from __future__ import annotations
