@@ -80,8 +80,8 @@ def test_amount_is_read(text: str, amount: int) -> None:
         ("-1", "cannot be negative"),
         ("-0.000000001", "cannot be negative"),
         ("0.0000000001", "finer than a nanodollar"),
-        ("1000000000.000000001", "more than this program"),
-        ("1e30", "more than this program"),
+        ("1000000000.000000001", "more than an amount of money"),
+        ("1e30", "more than an amount of money"),
     ],
 )
 def test_what_is_no_amount_is_refused(text: str, why: str) -> None:

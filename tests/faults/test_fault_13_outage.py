@@ -126,5 +126,5 @@ async def test_a_free_standing_request_is_answered_elsewhere_and_says_so(sandbox
         result = await router.embed(["c", "d"], policy="two")
         assert (result.model, result.space) == (PAID["cohere"], PAID["cohere"])
         assert wrong(result.vectors, right(PAID["cohere"], ["c", "d"])) == 0
-        assert "passed over" in " ".join(v.reason for v in result.plan.verdicts)
+        assert "temporarily unavailable" in " ".join(v.reason for v in result.plan.verdicts)
         assert_books(router, sandbox)
