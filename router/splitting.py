@@ -7,19 +7,16 @@ time is that of the tokenizer, whatever the text is made of.
 
 from __future__ import annotations
 
-import math
 import re
 import unicodedata
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 from router import tokens
 from router.domain.errors import BadInput
 from router.domain.values import Tokenizer
 
-T = TypeVar("T")
 _SLACK = 2
 """Tokens that a piece may count more alone than in its text for cl100k_base: its first word has lost its blank."""
 _AT_ONCE = 1 << 18
@@ -69,7 +66,7 @@ def split(
         BadInput: the limit is smaller than a single character's tokens.
     """
     room, markers = _room(tokenizer, limit), tokens.MARKERS_OF[tokenizer]
-    for batch in blocks(texts, len, size=_AT_ONCE):
+    for batch in tokens.blocks(texts, len, size=_AT_ONCE):
         for text, places in zip(batch, tokens.places(tokenizer, batch), strict=True):
             if whole and len(places) + markers <= limit:
                 (size,) = tokens.count(tokenizer, [text]) if tokenizer == "bytes" else [len(places) + markers]
@@ -105,20 +102,6 @@ def split_evenly(tokenizer: Tokenizer, text: str, limit: int) -> list[str]:
 def _room(tokenizer: Tokenizer, limit: int) -> int:
     room = limit - tokens.MARKERS_OF[tokenizer]
     return max(1, room - _SLACK if tokenizer == "cl100k_base" and room > 8 * _SLACK else room)
-
-
-def blocks(items: Iterable[T], size_of: Callable[[T], int], *, size: int, most: float = math.inf) -> Iterator[list[T]]:
-    """The items in lists, each ended as soon as it has `most` items, or `size` in all."""
-    block: list[T] = []
-    total = 0
-    for item in items:
-        block.append(item)
-        total += size_of(item)
-        if len(block) >= most or total >= size:
-            yield block
-            block, total = [], 0
-    if block:
-        yield block
 
 
 def has_fence(text: str) -> bool:

@@ -11,6 +11,7 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+import tiktoken
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -63,6 +64,15 @@ def test_known_count_and_cost() -> None:
     usd = rate(catalog.get("openai/text-embedding-3-small"), date(2026, 11, 21))
     assert usd is not None
     assert price_tokens(total, usd) == 40_000
+
+
+@given(
+    st.lists(st.text(max_size=60) | st.sampled_from(["", " ", "\n\n", "<|endoftext|>", "a<|fim_prefix|>", "\ud800x"]))
+)
+def test_many_at_once_count_as_each_alone(texts: list[str]) -> None:
+    """Nothing is joined from one text to the next, whatever they hold or end with: tiktoken itself says so."""
+    encoding = tiktoken.get_encoding("cl100k_base")
+    assert tokens.count("cl100k_base", texts) == [len(encoding.encode_ordinary(text)) for text in texts]
 
 
 def test_counts_come_in_order() -> None:

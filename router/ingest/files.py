@@ -28,9 +28,10 @@ from router.ingest.file_report import FileReport, Skipped
 from router.ingest.readers_rows import Row
 from router.ingest.splitter import IN_PROCESS, Splitter
 from router.pipeline.validate import MOST_BYTES, normalise
-from router.splitting import Piece, blocks
+from router.splitting import Piece
 from router.store.collections import Corpora, Write
 from router.store.models import Collection, NewChunk
+from router.tokens import blocks
 
 Wait = Callable[[Any], Any]
 BLOCK = 500
@@ -40,8 +41,8 @@ BLOCK_BYTES = 4 << 20
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 """Files, and blocks of rows, that are read at once."""
 _MOST_LABEL = 200
-THREADS = CORES + 1
-"""Files that are read at once: one more than cores, as one may wait for a process or the disk."""
+THREADS = CORES
+"""Files that are read at once."""
 GROUP, GROUP_BYTES, GROUP_S = 16, 1 << 20, 1.0
 """So many documents, bytes of them, or seconds of reading share a commit."""
 Sized = tuple[str, str, int]
