@@ -85,4 +85,4 @@ async def test_databases_are_read_off_the_loop(
         await here.library.erase(texts(1)[0])
         await here.library.delete_documents("letters", ["letters.jsonl"], vectors=True)
         await here.library.delete("letters", vectors=True)
-    assert readers == set()
+    assert readers - {"sender._require_leave"} == set()  # a policy may change while threads do
